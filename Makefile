@@ -1,0 +1,50 @@
+# `make` lists the commands. They need python3 (3.11 or newer) and nothing else: the first one builds .venv.
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread per worker: two workers with two threads each would fight for two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+.DEFAULT_GOAL := help
+.PHONY: help study equivalence test test-slow lint clean .venv
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo
+	@echo "Variables: PYTHON (interpreter for .venv, now $(PYTHON)), WORKERS (parallel tests, now $(WORKERS)),"
+	@echo "           ARGS (passed on to the command, e.g. make study ARGS=--quick)"
+
+study: $(STAMP)  ## how far is each model's ELBO from its exact log-likelihood, on real data
+	$(BIN)/python -m studies.elbo_gap $(ARGS)
+
+equivalence: $(STAMP)  ## the theorems (a flow is a VAE with delta encoder and decoder, ...), with measured errors
+	$(PYTEST) tests/equivalence $(ARGS)
+
+test: lint  ## lint, type check, every test that is not slow, and the examples in README and docstrings
+	$(PYTEST) -n $(WORKERS) $(ARGS)
+
+test-slow: $(STAMP)  ## the tests that take minutes
+	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv and every cache; results/ stays
+	rm -rf .venv build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv: $(STAMP)  ## the environment that the other commands run in
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "elbogap needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Building .venv with $$($(PYTHON) --version), once; torch is the large part of it."
+	$(PYTHON) -m venv .venv
+	@# torch alone and first: what follows then finds it there and cannot ask for another build of it.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[studies,test]'
+	@touch $@
