@@ -1,0 +1,36 @@
+"""What a fit did, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """Record of one fit.
+
+    Attributes:
+        objective: mean objective per point (nats) after each epoch or EM iteration; one value for a closed form.
+        validation: the same on held-out points, where some were held out.
+        converged: whether the fit stopped by its own criterion rather than at its limit.
+        best: index into :attr:`objective` of the weights that were kept.
+        seconds: wall time.
+        stopped: why it stopped, in words.
+    """
+
+    objective: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    converged: bool = False
+    best: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+
+    def rows(self) -> list[dict[str, float]]:
+        """One plain record per epoch or iteration, for a data frame."""
+        records: list[dict[str, float]] = []
+        for step, value in enumerate(self.objective):
+            record: dict[str, float] = {"step": step, "objective": value}
+            if self.validation:
+                record["validation"] = self.validation[step]
+            records.append(record)
+        return records

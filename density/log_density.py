@@ -1,0 +1,235 @@
+"""What a model claims about log p(x): the number, its kind, its measure and its errors.
+
+A flow's exact log-likelihood and a VAE's bound are both "about log p(x)", which is why they end up in one column of a
+table. A :class:`LogDensity` carries what that column leaves out, and refuses the subtractions that mean nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+
+class Kind(Enum):
+    """How a number relates to the quantity that it is about."""
+
+    EXACT = "exact"
+    LOWER = "lower bound"
+    UPPER = "upper bound"
+    ESTIMATE = "estimate"
+
+    def flipped(self) -> Kind:
+        """The kind of −a when a has this kind."""
+        return {Kind.LOWER: Kind.UPPER, Kind.UPPER: Kind.LOWER}.get(self, self)
+
+    def minus(self, other: Kind) -> Kind:
+        """The kind of a − b when a has this kind and b the other; bounds on the same side are an error."""
+        if Kind.ESTIMATE in (self, other):
+            return Kind.ESTIMATE
+        signs = {self, other.flipped()} - {Kind.EXACT}
+        if len(signs) > 1:
+            raise ValueError(
+                f"the difference of two {self.value}s is neither a bound nor an estimate of anything; "
+                "compare exact values, or bounds on opposite sides"
+            )
+        return signs.pop() if signs else Kind.EXACT
+
+
+class Measure(Enum):
+    """The reference measure of a density: nats with respect to different measures are different units."""
+
+    LEBESGUE = "Lebesgue"
+    COUNTING = "counting"
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    r"""A number per point, what kind of number it is, and how uncertain.
+
+    Args:
+        value: shape ``[*batch]``, nats.
+        kind: exact, lower bound, upper bound or estimate.
+        method: how the number was computed, in words.
+        monte_carlo_error: standard error of each value over the sampler's randomness, shape ``[*batch]``;
+            None where nothing was sampled.
+
+    The two errors of a mean over points are kept apart: :attr:`standard_error` is sd/√n over the data,
+    :attr:`mean_monte_carlo_error` is √(Σ eᵢ²)/n over the sampler.
+    """
+
+    value: Tensor
+    kind: Kind
+    method: str
+    monte_carlo_error: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.monte_carlo_error is not None and self.monte_carlo_error.shape != self.value.shape:
+            raise ValueError(
+                f"monte_carlo_error must have the shape of value, {list(self.value.shape)}; "
+                f"got {list(self.monte_carlo_error.shape)}"
+            )
+
+    @property
+    def mean(self) -> float:
+        """Mean over all points; the mean of bounds is a bound of the same kind."""
+        return self.value.double().mean().item()
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of :attr:`mean` over the data set, sd/√n; nan for a single point."""
+        n = self.value.numel()
+        return self.value.double().std().item() / math.sqrt(n) if n > 1 else math.nan
+
+    @property
+    def mean_monte_carlo_error(self) -> float:
+        """Standard error of :attr:`mean` over the sampler's randomness, the data held fixed; 0 where none was used."""
+        if self.monte_carlo_error is None:
+            return 0.0
+        return self.monte_carlo_error.double().square().sum().sqrt().item() / self.value.numel()
+
+    def _numbers(self) -> str:
+        sampler = f" ± {self.mean_monte_carlo_error:.2g} (Monte Carlo)" if self.monte_carlo_error is not None else ""
+        return f"{self.mean:.4f} ± {self.standard_error:.2g} (data){sampler}"
+
+
+@dataclass(frozen=True, eq=False)
+class WeightDiagnostics:
+    """Whether the importance weights behind a value can be trusted, point by point; each ``[*batch]``.
+
+    Attributes:
+        effective_sample_size: 1 / Σ w̃², between 1 and the number of draws.
+        pareto_k: k̂ of the weights' tail; the larger, the heavier (Vehtari et al. 2024).
+        threshold: k̂ up to which this many draws make a reliable average.
+        bias: expected error of log p̂ to second order, −½ · variance; downwards.
+    """
+
+    effective_sample_size: Tensor
+    pareto_k: Tensor
+    threshold: float
+    bias: Tensor
+
+    @property
+    def reliable(self) -> Tensor:
+        """Where value and standard error can be trusted: k̂ ≤ threshold. Elsewhere the error is understated."""
+        return self.pareto_k <= self.threshold
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogDensity(Claim):
+    r"""A claim about log p(x), in nats with respect to :attr:`measure`.
+
+    Args:
+        value, kind, method, monte_carlo_error: see :class:`Claim`.
+        measure: Lebesgue for continuous data, counting for discrete.
+        weights: diagnostics of the importance weights behind each value; None where there are none.
+        numerical_error: estimated error of each value by quadrature, shape ``[*batch]``, nats; None elsewhere.
+
+    ``a - b`` is the paired, point-by-point :class:`Difference`. Its kind follows from interval arithmetic: exact or
+    lower minus exact or upper is a lower bound on the difference; exact or upper minus exact or lower an upper bound;
+    anything with an estimate an estimate.
+
+    Raises:
+        ValueError: on subtraction across measures, across different points, or of two bounds on the same side.
+
+    >>> import torch
+    >>> flow = LogDensity(torch.tensor([-1.0, -2.0, -4.0]), Kind.EXACT, "change of variables")
+    >>> vae = LogDensity(torch.tensor([-1.5, -2.2, -4.4]), Kind.LOWER, "ELBO")
+    >>> flow
+    log p(x) = -2.3333 ± 0.88 (data) nats, exact (change of variables), Lebesgue measure, 3 points
+    >>> flow - vae
+    difference = 0.3667 ± 0.088 (data) nats, upper bound, 3 points
+    >>> vae - vae
+    Traceback (most recent call last):
+        ...
+    ValueError: the difference of two lower bounds is neither a bound nor an estimate of anything; compare exact
+    values, or bounds on opposite sides
+    """
+
+    measure: Measure = Measure.LEBESGUE
+    weights: WeightDiagnostics | None = None
+    numerical_error: Tensor | None = None
+
+    @property
+    def unreliable(self) -> int:
+        """How many points have importance weights too heavy-tailed for their error to be trusted; means count them."""
+        return 0 if self.weights is None else int((~self.weights.reliable).sum())
+
+    def __sub__(self, other: LogDensity) -> Difference:
+        if not isinstance(other, LogDensity):
+            return NotImplemented
+        if self.measure is not other.measure:
+            raise ValueError(
+                f"log-densities with respect to {self.measure.value} and {other.measure.value} measure are in "
+                "different units; compare models of the same kind of data (a dequantised density is a lower bound on "
+                "the mass)"
+            )
+        if self.value.shape != other.value.shape:
+            raise ValueError(
+                f"log-densities are compared point by point; got {list(self.value.shape)} and "
+                f"{list(other.value.shape)} points"
+            )
+        return Difference(
+            value=self.value - other.value,
+            kind=self.kind.minus(other.kind),
+            method=f"{self.method} − {other.method}",
+            monte_carlo_error=_in_quadrature(self.monte_carlo_error, other.monte_carlo_error),
+        )
+
+    def bits_per_dimension(self, features: int, *, levels: int = 1) -> BitsPerDimension:
+        r"""−log₂ p / D, the unit of image models.
+
+        Args:
+            features: the dimension D of one point.
+            levels: 1 if x is in pixel units (or discrete); L if pixels 0 … L−1 were divided by L, which adds log₂ L.
+
+        A lower bound on log p is an upper bound on the bits.
+
+        >>> import torch
+        >>> LogDensity(torch.zeros(4), Kind.LOWER, "ELBO").bits_per_dimension(64, levels=256)
+        8.0000 ± 0 (data) bits per dimension, upper bound, 4 points
+        """
+        if features < 1 or levels < 1:
+            raise ValueError(f"features and levels must be at least 1; got {features} and {levels}")
+        if levels != 1 and self.measure is Measure.COUNTING:
+            raise ValueError(f"a mass has no units to change: levels must be 1 for discrete data; got {levels}")
+        scale = 1 / (features * math.log(2))
+        error = self.monte_carlo_error
+        return BitsPerDimension(
+            value=math.log2(levels) - self.value * scale,
+            kind=self.kind.flipped(),
+            method=self.method,
+            monte_carlo_error=None if error is None else error * scale,
+        )
+
+    def __repr__(self) -> str:
+        doubt = f", {self.unreliable} of them unreliable" if self.unreliable else ""
+        return (
+            f"log p(x) = {self._numbers()} nats, {self.kind.value} ({self.method}), "
+            f"{self.measure.value} measure, {self.value.numel()} points{doubt}"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference(Claim):
+    """A paired difference of two claims about log p(x) at the same points, in nats; units no longer name a measure."""
+
+    def __repr__(self) -> str:
+        return f"difference = {self._numbers()} nats, {self.kind.value}, {self.value.numel()} points"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BitsPerDimension(Claim):
+    """−log₂ p(x) / D; see :meth:`LogDensity.bits_per_dimension`."""
+
+    def __repr__(self) -> str:
+        return f"{self._numbers()} bits per dimension, {self.kind.value}, {self.value.numel()} points"
+
+
+def _in_quadrature(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return torch.hypot(a, b)

@@ -1,0 +1,44 @@
+"""Log-weights of a data set in blocks of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
+SCALARS_AT_ONCE = 2**22  # log-weights held at one time
+
+DrawLogWeights = Callable[[Tensor, int], Tensor]
+
+
+def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (points, log-weights ``[draws, points]`` in float64) until all points of x ``[n, D]`` have had theirs.
+
+    Memory does not grow with n, and with draws only by one number a draw, for as many points at once as 32 MiB hold.
+    Runs without gradients.
+
+    Args:
+        draw: maps rows ``[m, D]`` and a number of draws K to log-weights ``[K, m]``.
+
+    Raises:
+        ValueError: a log-weight is nan or +inf; the message names the point and the draw. (−inf is a weight of zero.)
+    """
+    points = max(1, min(x.shape[0], SCALARS_AT_ONCE // draws, ROWS_AT_ONCE))
+    with torch.no_grad():
+        for start in range(0, x.shape[0], points):
+            rows = x[start : start + points]
+            step = max(1, ROWS_AT_ONCE // rows.shape[0])
+            log_weights = torch.empty(draws, rows.shape[0], dtype=torch.float64, device=x.device)
+            for done in range(0, draws, step):
+                log_weights[done : done + step] = draw(rows, min(step, draws - done))
+            bad = log_weights.isnan() | log_weights.isposinf()
+            if bool(bad.any()):
+                which, point = bad.nonzero()[0].tolist()
+                raise ValueError(
+                    f"the log-weight of point {start + point}, draw {which} is {log_weights[which, point].item()} "
+                    f"({int(bad.sum())} of {bad.numel()} in its block); the model's densities overflow there. "
+                    "Check that it was fitted to data on this scale"
+                )
+            yield slice(start, start + rows.shape[0]), log_weights
