@@ -1,0 +1,157 @@
+"""Well-known flows over a standard normal base. Each starts as the identity, or in glow's case a rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from density.contract import check_count
+from density.gaussian import StandardNormal
+from flows.activation_norm import ActNorm
+from flows.autoregressive import GaussianAutoregressive
+from flows.coupling import AffineCoupling
+from flows.flow import Flow
+from flows.linear import Linear
+from flows.lu import LULinear
+from flows.transform import Chain, Inverse, Transform
+
+
+def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: bool = True) -> Flow:
+    """z = W x + b: a Gaussian, with W held as the layer holds it.
+
+    Args:
+        features: width D.
+        linear: makes the layer from width and bias: :class:`~flows.lu.LULinear`, :class:`~flows.qr.QRLinear`, your own.
+        bias: whether to add b; without it the density is centred at 0.
+
+    >>> linear_flow(3).transform.matrix().equal(torch.eye(3))
+    True
+    """
+    return Flow(StandardNormal(features), linear(features, bias=bias))
+
+
+def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
+    """Affine couplings with alternating checker masks, each after an activation norm.
+
+    Dinh et al. 2017, arXiv:1605.08803.
+
+    Args:
+        features: width D ≥ 2.
+        layers: how many couplings; two or more, so that every feature moves.
+        hidden: hidden widths of each network.
+        context_features: width C of the context, which goes to every coupling.
+
+    Raises:
+        ValueError: a count is out of range.
+
+    >>> real_nvp(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
+    -3.6758
+    """
+    _check_couplings(features, layers, "real_nvp")
+    parts: list[Transform] = []
+    for layer in range(layers):
+        mask = torch.arange(features) % 2 == layer % 2
+        parts += [ActNorm(features), AffineCoupling(mask, hidden, context_features)]
+    return Flow(StandardNormal(features), Chain(*parts))
+
+
+def glow(
+    features: int,
+    layers: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    context_features: int = 0,
+    *,
+    generator: Generator | None = None,
+) -> Flow:
+    """Steps of activation norm, LU-linear layer and affine coupling.
+
+    Kingma & Dhariwal 2018, arXiv:1807.03039, fig. 2a. Each linear layer starts as a random rotation, decomposed
+    once; the coupling passes the first half of the features.
+
+    Args:
+        features: width D ≥ 2.
+        layers: how many steps; two or more.
+        hidden: hidden widths of each network.
+        context_features: width C of the context, which goes to every coupling.
+        generator: draws the rotations; by default torch's global one.
+
+    Raises:
+        ValueError: a count is out of range.
+
+    >>> glow(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
+    -3.6758
+    """
+    _check_couplings(features, layers, "glow")
+    mask = torch.arange(features) < features // 2
+    parts: list[Transform] = []
+    for _ in range(layers):
+        rotation = LULinear.from_matrix(_random_rotation(features, generator))
+        parts += [ActNorm(features), rotation, AffineCoupling(mask, hidden, context_features)]
+    return Flow(StandardNormal(features), Chain(*parts))
+
+
+def maf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
+    """Masked autoregressive flow (Papamakarios et al. 2017, arXiv:1705.07057): alternating orders, activation norms.
+
+    One pass of each network for ``log_prob``, D passes for a sample. One feature makes a Gaussian (given the context).
+
+    Args:
+        features: width D.
+        layers: how many autoregressive layers.
+        hidden: hidden widths of each network.
+        context_features: width C of the context, which goes to every layer.
+
+    Raises:
+        ValueError: a count is out of range.
+
+    >>> maf(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
+    -3.6758
+    """
+    return _autoregressive(features, layers, hidden, context_features, lambda layer: layer)
+
+
+def iaf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
+    """Inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): :func:`maf`, each layer the other way round.
+
+    One pass of each network for a sample, D passes for ``log_prob``. Arguments and errors as for :func:`maf`.
+
+    >>> iaf(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
+    -3.6758
+    """
+    return _autoregressive(features, layers, hidden, context_features, Inverse)
+
+
+def _autoregressive(
+    features: int,
+    layers: int,
+    hidden: Sequence[int],
+    context_features: int,
+    direction: Callable[[Transform], Transform],
+) -> Flow:
+    check_count(features, "features")
+    check_count(layers, "layers")
+    parts: list[Transform] = []
+    for layer in range(layers):
+        order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
+        autoregressive = GaussianAutoregressive(features, hidden, order, context_features)
+        parts += [ActNorm(features), direction(autoregressive)]
+    return Flow(StandardNormal(features), Chain(*parts))
+
+
+def _check_couplings(features: int, layers: int, owner: str) -> None:
+    check_count(features, "features")
+    check_count(layers, "layers")
+    if features < 2:
+        raise ValueError(f"{owner} couples features and needs at least 2; got {features}. For one feature use maf")
+    if layers < 2:
+        raise ValueError(f"{owner} needs at least 2 layers, or some features are never transformed; got {layers}")
+
+
+def _random_rotation(features: int, generator: Generator | None) -> Tensor:
+    """A uniform rotation: Q of a Gaussian matrix, signs fixed by R (Mezzadri 2007, arXiv:math-ph/0609050, §5)."""
+    device = None if generator is None else generator.device
+    q, r = torch.linalg.qr(torch.randn(features, features, generator=generator, device=device))
+    q = q * r.diagonal().sign()
+    return torch.cat([q[:, :1] * torch.linalg.det(q).sign(), q[:, 1:]], 1).to(torch.get_default_device())

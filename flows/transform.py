@@ -1,0 +1,242 @@
+"""Invertible maps that know their log-determinants, and the ways to put them together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from density.contract import check_context, check_data, check_points
+
+
+class Transform(nn.Module, ABC):
+    r"""A differentiable bijection of vectors; forward takes data to noise.
+
+    .. math:: z = f(x; c), \qquad \log p(x) = \log p(z) + \log|\det \partial f/\partial x|.
+
+    Subclasses write ``_forward`` and ``_inverse`` for checked arguments whose batch shapes agree; the public methods
+    check shapes and dtypes. A hook may be handed a context that its transform ignores.
+
+    Attributes:
+        features: width D of the points; None for any width.
+        context_features: width C of the vector that the map is conditioned on; 0 for an unconditional one.
+    """
+
+    features: int | None = None
+    context_features: int = 0
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""Data to noise.
+
+        Args:
+            x: shape ``[*batch, D]``; a single vector ``[D]`` will do.
+            context: shape ``[*batch, C]``; batch shapes broadcast against each other.
+
+        Returns:
+            z of shape ``[*batch, D]`` and log|det ∂z/∂x| of shape ``[*batch]``, nats.
+
+        Raises:
+            TypeError: x is not a floating-point tensor of the transform's dtype.
+            ValueError: a shape does not fit, or a context is missing or superfluous.
+        """
+        return self._forward(*self._checked(x, context))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data: x of shape ``[*batch, D]`` and log|det ∂x/∂z| of shape ``[*batch]``, nats.
+
+        Arguments and errors as in :meth:`forward`.
+        """
+        return self._inverse(*self._checked(z, context))
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Set what is to be set from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
+
+        Most transforms have nothing to set. :class:`~flows.activation_norm.ActNorm` has, and :class:`Chain` hands each
+        part the data as the parts before it leave it. No gradients are recorded.
+
+        Raises:
+            ValueError: no points, or a value is not finite.
+        """
+        x, context = self._checked(x, context)
+        check_data(x.reshape(-1, x.shape[-1]), x.shape[-1], type(self).__name__)
+        with torch.no_grad():
+            return self._initialise(x, context)
+
+    @property
+    def reference(self) -> Tensor | None:
+        """A tensor of the transform's dtype and device; None where it has no floating-point state and takes any."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+        return None
+
+    @abstractmethod
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
+
+    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._forward(x, context)[0]
+
+    def _checked(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        owner, reference = type(self).__name__, self.reference
+        check_points(x, self.features, owner, reference=reference)
+        check_context(context, self.context_features, owner, reference=x if reference is None else reference)
+        return broadcast(x, context, owner)
+
+
+class Chain(Transform):
+    r"""Transforms one after the other, the first nearest to the data: z = f_K(… f_1(x)), log-determinants add.
+
+    Args:
+        transforms: the parts. Those that fix a width must fix the same one, and likewise for contexts, which go to
+            every part that takes one. No parts make the identity.
+
+    Raises:
+        ValueError: two parts do not fit; the message names them.
+
+    Cost: the sum over the parts.
+
+    >>> import torch
+    >>> from flows import LULinear, Permutation
+    >>> chain = Chain(LULinear.from_matrix(2.0 * torch.eye(3)), Permutation([2, 0, 1]))
+    >>> z, log_det = chain(torch.tensor([1.0, 2.0, 3.0]))
+    >>> z.tolist(), round(log_det.item(), 4)
+    ([6.0, 2.0, 4.0], 2.0794)
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        super().__init__()
+        for position, part in enumerate(transforms):
+            if not isinstance(part, Transform):
+                raise TypeError(f"Chain is made of Transforms; part {position} is a {type(part).__name__}")
+        self.parts = nn.ModuleList(transforms)
+        self.features = _agreed([part.features for part in transforms], transforms, "features")
+        self.context_features = (
+            _agreed([part.context_features or None for part in transforms], transforms, "context features") or 0
+        )
+
+    def _sequence(self) -> list[Transform]:
+        return cast("list[Transform]", list(self.parts))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(x.shape[:-1])
+        for part in self._sequence():
+            x, term = part._forward(x, context)
+            log_det = log_det + term
+        return x, log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_det = z.new_zeros(z.shape[:-1])
+        for part in reversed(self._sequence()):
+            z, term = part._inverse(z, context)
+            log_det = log_det + term
+        return z, log_det
+
+    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
+        for part in self._sequence():
+            x = part._initialise(x, context)
+        return x
+
+
+class Inverse(Transform):
+    """A transform the other way round.
+
+    ``Inverse(GaussianAutoregressive(D))`` is inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): fast
+    to sample, slow to evaluate. Data-dependent initialisation does not reach inside: what the transform would have set
+    itself from is not the data.
+
+    Cost: that of the transform, forward and inverse exchanged.
+
+    >>> import torch
+    >>> from flows import Affine
+    >>> z, log_det = Inverse(Affine(1.0, 2.0))(torch.tensor([3.0]))
+    >>> z.item(), round(log_det.item(), 4)
+    (7.0, 0.6931)
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(f"Inverse takes a Transform; got a {type(transform).__name__}")
+        self.transform = transform
+        self.features = transform.features
+        self.context_features = transform.context_features
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.transform._inverse(x, context)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.transform._forward(z, context)
+
+
+class Permutation(Transform):
+    """Features in another order: z_i = x_{order[i]}; the log-determinant is 0.
+
+    Args:
+        order: each of 0 … D−1 once.
+
+    Raises:
+        ValueError: order is no permutation.
+
+    Cost: O(D) per point.
+
+    >>> import torch
+    >>> Permutation([2, 0, 1])(torch.tensor([10.0, 11.0, 12.0]))[0].tolist()
+    [12.0, 10.0, 11.0]
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Sequence[int] | Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", as_order(order, type(self).__name__))
+        self.features = len(self.order)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x[..., self.order], x.new_zeros(x.shape[:-1])
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z[..., self.order.argsort()], z.new_zeros(z.shape[:-1])
+
+
+def as_order(order: Sequence[int] | Tensor, owner: str) -> Tensor:
+    """A permutation of 0 … D−1 as an index tensor of its own; ValueError if it is none."""
+    index = torch.as_tensor(order).clone().cpu()  # modules are built here and moved whole
+    integer = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+    if index.ndim != 1 or len(index) == 0 or not integer or index.sort().values.tolist() != list(range(len(index))):
+        raise ValueError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {index.tolist()}")
+    return index.long()
+
+
+def broadcast(x: Tensor, context: Tensor | None, owner: str) -> tuple[Tensor, Tensor | None]:
+    """x ``[*batch, D]`` and context ``[*batch, C]`` with one batch shape; ValueError where theirs do not broadcast."""
+    if context is None or x.shape[:-1] == context.shape[:-1]:
+        return x, context
+    try:
+        batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{owner} expects batch shapes that broadcast; got x {list(x.shape)} and context {list(context.shape)}"
+        ) from error
+    return x.expand(*batch, x.shape[-1]), context.expand(*batch, context.shape[-1])
+
+
+def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: str) -> int | None:
+    """The one size that all parts share which fix one, None if none does."""
+    first: int | None = None
+    for position, size in enumerate(sizes):
+        if size is None:
+            continue
+        if first is None:
+            first = position
+        elif size != sizes[first]:
+            raise ValueError(
+                f"Chain: part {first} ({type(transforms[first]).__name__}) has {sizes[first]} {what}, "
+                f"part {position} ({type(transforms[position]).__name__}) has {size}; they must agree"
+            )
+    return None if first is None else sizes[first]

@@ -1,0 +1,337 @@
+"""Flows as densities: mass one, samples that follow log_prob, contexts, fitting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from density import (
+    Bernoulli,
+    ConditionalGaussian,
+    DiagonalGaussian,
+    Gaussian,
+    Kind,
+    StandardNormal,
+    Training,
+    lbfgs,
+    mlp,
+)
+from flows import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    Flow,
+    GaussianAutoregressive,
+    Inverse,
+    Linear,
+    Logit,
+    LULinear,
+    Permutation,
+    QRLinear,
+    Transform,
+    glow,
+    iaf,
+    linear_flow,
+    maf,
+    real_nvp,
+)
+from tests.flows.transforms import CONTEXT, NARROW, matrix, vector
+from tests.laws import randomise
+
+
+def logit_normal() -> Flow:
+    return Flow(StandardNormal(2), Chain(Logit(), maf(2, 2, NARROW).transform))
+
+
+def conditional_base(context: int = CONTEXT) -> ConditionalGaussian:
+    return ConditionalGaussian(mlp(context, 4, (8,)), features=2, context_features=context)
+
+
+FLOWS: dict[str, Callable[[], Flow]] = {
+    "maf, one feature": lambda: maf(1, 2, NARROW),
+    "maf, one feature, context": lambda: maf(1, 2, NARROW, CONTEXT),
+    "linear, lu": lambda: linear_flow(2),
+    "linear, qr": lambda: linear_flow(2, QRLinear),
+    "real nvp": lambda: real_nvp(2, 4, NARROW),
+    "glow, context": lambda: glow(2, 3, NARROW, CONTEXT),
+    "maf": lambda: maf(2, 3, NARROW),
+    "iaf, context": lambda: iaf(2, 2, NARROW, CONTEXT),
+    "flow on a flow": lambda: Flow(real_nvp(2, 2, NARROW, CONTEXT), Permutation([1, 0])),
+    "conditional base": lambda: Flow(conditional_base(), LULinear(2)),
+    "conditional base and transform": lambda: Flow(
+        conditional_base(), GaussianAutoregressive(2, NARROW, context_features=CONTEXT)
+    ),
+}
+
+
+def built(name: str, generator: Generator) -> tuple[Flow, Tensor | None]:
+    flow = randomise(FLOWS[name](), generator)
+    return flow, vector(generator, CONTEXT) if flow.context_features else None
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_mass_is_one(name: str, generator: Generator) -> None:
+    flow, context = built(name, generator)
+    with torch.no_grad():
+        draws = flow.sample(4000, context=context, generator=generator)
+        low, high = draws.amin(0), draws.amax(0)
+        margin = 1.5 * (high - low)
+        points = 4001 if flow.features == 1 else 801
+        axes = [
+            torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(low - margin, high + margin, strict=True)
+        ]
+        grid = torch.cartesian_prod(*axes).reshape(-1, flow.features)
+        cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
+        mass = flow.log_prob(grid, context).exp().sum() * cell
+    # The trapezoid rule converges faster than any power for smooth densities; what the margin cuts off is a tail that
+    # 4000 draws did not come near: at most 2e-6 here, measured by doubling grid and margin.
+    assert abs(mass - 1) < 1e-5
+
+
+def test_mass_is_one_inside_the_unit_square(generator: Generator) -> None:
+    flow = randomise(logit_normal(), generator)
+    axis = (torch.arange(600, dtype=torch.float64) + 0.5) / 600
+    with torch.no_grad():
+        mass = flow.log_prob(torch.cartesian_prod(axis, axis)).exp().mean()
+    # Midpoint rule, density and derivatives zero at the edge.
+    assert abs(mass - 1) < 1e-4
+    x = flow.sample(1000, generator=generator)
+    assert ((x > 0) & (x < 1)).all()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_samples_follow_log_prob(name: str, generator: Generator) -> None:
+    """E_p[q/p] = 1 for Gaussians q inside p, at several places: it fails if samples come from anything but p."""
+    flow, context = built(name, generator)
+    n = 20_000
+    with torch.no_grad():
+        x, log_prob = flow.sample_with_log_prob(n, context=context, generator=generator)
+        torch.testing.assert_close(log_prob, flow.log_prob(x, context), rtol=1e-10, atol=1e-10)
+        again = flow.sample(n, context=context, generator=generator.manual_seed(5))
+        assert again.equal(flow.sample_with_log_prob(n, context=context, generator=generator.manual_seed(5))[0])
+        median = x.median(0).values
+        width = (x - median).abs().median(0).values
+        for shift in (-0.7, 0.0, 0.7):
+            q = torch.distributions.Normal(median + shift * width, 0.5 * width, validate_args=False)
+            ratio = (q.log_prob(x).sum(-1) - log_prob).exp()
+            assert abs(ratio.mean() - 1) < 5 * ratio.std() / math.sqrt(n), shift
+            assert ratio.std() / math.sqrt(n) < 0.05
+
+
+def test_a_conditional_flow_samples_every_context(generator: Generator) -> None:
+    for name in ("glow, context", "conditional base", "conditional base and transform", "flow on a flow"):
+        flow, _ = built(name, generator)
+        contexts = torch.stack([vector(generator, CONTEXT) for _ in range(6)]).reshape(3, 2, CONTEXT)
+        x, log_prob = flow.sample_with_log_prob(5, context=contexts, generator=generator)
+        assert x.shape == (5, 3, 2, 2)
+        assert log_prob.shape == (5, 3, 2)
+        torch.testing.assert_close(log_prob, flow.log_prob(x, contexts))
+        torch.testing.assert_close(log_prob[1, 2, 0], flow.log_prob(x[1, 2, 0], contexts[2, 0]))
+        again = flow.sample(5, context=contexts, generator=generator)
+        assert again.shape == x.shape
+        # All draws are their own: no noise is shared between contexts.
+        for draws in (x, again):
+            noise, _ = flow.transform.forward(draws, contexts if flow.transform.context_features else None)
+            assert len(noise.reshape(-1, 2).detach().round(decimals=9).unique(dim=0)) == 30
+
+
+def test_samples_are_pathwise_and_seeded(generator: Generator) -> None:
+    flow, _ = built("maf", generator)
+    x = flow.sample(10, generator=generator.manual_seed(1))
+    gradients = torch.autograd.grad(x.square().sum(), list(flow.parameters()))
+    assert all((gradient != 0).any() for gradient in gradients)
+    assert x.equal(flow.sample(10, generator=generator.manual_seed(1)))
+    state = torch.get_rng_state()
+    flow.sample(10, generator=generator)
+    assert torch.get_rng_state().equal(state)
+
+
+def test_log_prob_is_the_change_of_variables(generator: Generator) -> None:
+    w, b = matrix(generator, 3), vector(generator, 3)
+    flow = Flow(StandardNormal(3).double(), LULinear.from_matrix(w, b))
+    inverse = torch.linalg.inv(w)
+    gaussian = torch.distributions.MultivariateNormal(-inverse @ b, inverse @ inverse.T)
+    x = torch.stack([vector(generator, 3) for _ in range(7)])
+    torch.testing.assert_close(flow.log_prob(x), gaussian.log_prob(x), rtol=1e-12, atol=1e-12)
+    claim = flow.log_density(x)
+    assert (claim.kind, claim.method) == (Kind.EXACT, "change of variables")
+    assert claim.value.equal(flow.log_prob(x))
+
+
+@pytest.mark.parametrize("linear", [LULinear, QRLinear])
+def test_a_fitted_linear_flow_is_the_gaussian(linear: Callable[..., Linear], generator: Generator) -> None:
+    x = torch.randn(500, 3, generator=generator, dtype=torch.float64) @ matrix(generator, 3) + vector(generator, 3)
+    flow = linear_flow(3, linear)
+    exact = Training(epochs=60, batch_size=None, learning_rate=1.0, optimiser=lbfgs, validation=0.0, clip=None)
+    history = flow.fit(x, exact, generator=generator)
+    best = Gaussian(3)
+    best.fit(x)
+    assert abs(flow.log_density(x).mean - best.log_density(x).mean) < 1e-9
+    assert abs(history.objective[-1] - best.log_density(x).mean) < 1e-3
+
+
+BRIEF = Training(epochs=15, batch_size=100, learning_rate=1e-2, validation=0.2)
+
+
+@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf])
+def test_fitting_learns_a_curve(build: Callable[..., Flow], generator: Generator) -> None:
+    """A banana far from the origin and badly scaled: clearly better than the best Gaussian."""
+    noise = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
+    x = torch.stack([1e6 + 1e-3 * noise[:, 0], 50 * (noise[:, 0].square() + 0.3 * noise[:, 1])], -1)
+    flow = build(2, 4, (32,))
+    history = flow.fit(x[:1000], BRIEF, generator=generator)
+    assert flow.reference.dtype == torch.float64
+    assert len(history.objective) == len(history.validation) == 15
+    gaussian = Gaussian(2)
+    gaussian.fit(x[:1000])
+    assert flow.log_density(x[1000:]).mean > gaussian.log_density(x[1000:]).mean + 0.3
+    assert history.objective[-1] > history.objective[0]
+
+
+def test_fitting_uses_the_context(generator: Generator) -> None:
+    context = torch.randn(800, 1, generator=generator)
+    x = 3 * context + 0.1 * torch.randn(800, 1, generator=generator)
+    flow = maf(1, 2, (16,), context_features=1)
+    flow.fit(x, BRIEF, context=context, generator=generator)
+    marginal = DiagonalGaussian(1)
+    marginal.fit(x)
+    assert flow.log_prob(x, context).mean() > marginal.log_prob(x).mean() + 1.0
+
+
+def test_initialisation_sees_the_whole_range_of_a_long_data_set(generator: Generator) -> None:
+    flow = Flow(StandardNormal(1), ActNorm(1))
+    x = torch.linspace(0, 1, 10_001)[:, None]  # sorted: the first 4096 rows would do badly
+    flow.fit(x, Training(epochs=1, learning_rate=1e-12, validation=0.0))
+    assert isinstance(flow.transform, ActNorm)
+    assert abs(flow.transform.shift.item() - 0.5) < 1e-3
+
+
+def test_a_second_fit_goes_on_from_the_first(generator: Generator) -> None:
+    x = torch.randn(200, 2, generator=generator)
+    flow = maf(2, 2, NARROW)
+    still = Training(epochs=1, learning_rate=1e-12, validation=0.0)
+    flow.fit(x, still)
+    before = flow.log_prob(x)
+    flow.fit(x + 5, still)
+    torch.testing.assert_close(flow.log_prob(x), before)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(5, 3), ValueError, r"expects x of shape \[\*batch, 2\]; got \[5, 3\]"),
+        (torch.zeros(2), ValueError, r"expects data of shape \[n, 2\]; got \[2\]"),
+        (torch.zeros(0, 2), ValueError, "at least one row"),
+        (torch.zeros(5, 2, dtype=torch.int64), TypeError, "floating point; got torch.int64"),
+        (torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]), ValueError, "row 1, column 0 is nan"),
+        (torch.tensor([[0.0, 1.0], [2.0, -torch.inf]]), ValueError, "row 1, column 1 is -inf"),
+        ([[0.0, 1.0]], TypeError, "torch.Tensor; got list"),
+    ],
+)
+def test_fit_refuses(x: Tensor, error: type[Exception], message: str) -> None:
+    flow = maf(2, 1, NARROW)
+    before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    with pytest.raises(error, match=f"Flow.*{message}"):
+        flow.fit(x)
+    assert all(tensor.equal(before[name]) for name, tensor in flow.state_dict().items())
+
+
+def test_fit_refuses_contexts_that_do_not_fit() -> None:
+    x, flow = torch.zeros(5, 1), maf(1, 1, NARROW, 2)
+    for context, message in (
+        (None, "needs a context"),
+        (torch.zeros(5, 3), r"context of shape \[\*batch, 2\]"),
+        (torch.zeros(4, 2), "a context for each of the 5 rows of data; got 4"),
+        (torch.zeros(2), r"as context, expects data of shape \[n, 2\]"),
+        (torch.full((5, 2), torch.nan), "as context, expects finite data"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flow.fit(x, context=context)
+    with pytest.raises(ValueError, match="takes no context"):
+        maf(1, 1, NARROW).fit(x, context=torch.zeros(5, 2))
+    with pytest.raises(ValueError, match="at least one context"):
+        flow.sample(3, context=torch.zeros(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: Flow(StandardNormal(2), LULinear(3)), ValueError, r"StandardNormal has 2 features.*LULinear has 3"),
+        (
+            lambda: Flow(conditional_base(3), GaussianAutoregressive(2, context_features=1)),
+            ValueError,
+            r"takes 3 context features.*takes 1",
+        ),
+        (lambda: Flow(LULinear(2), StandardNormal(2)), TypeError, "base Density and a Transform, in this order"),
+        (lambda: Flow(Bernoulli(2), LULinear(2)), ValueError, "Bernoulli is discrete"),
+        (
+            lambda: real_nvp(1),
+            ValueError,
+            "real_nvp couples features and needs at least 2; got 1. For one feature use maf",
+        ),
+        (lambda: glow(1), ValueError, "glow couples features"),
+        (lambda: real_nvp(3, layers=1), ValueError, "needs at least 2 layers"),
+        (lambda: maf(0), ValueError, "features must be a positive int"),
+        (lambda: iaf(2, layers=0), ValueError, "layers must be a positive int"),
+        (lambda: maf(2, hidden=(8, 0)), ValueError, r"hidden\[1\] must be a positive int"),
+        (lambda: real_nvp(2, hidden=(-1,)), ValueError, r"hidden\[0\] must be a positive int"),
+    ],
+)
+def test_construction_refuses(build: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build()
+
+
+@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf])
+def test_architectures_start_as_a_standard_normal(build: Callable[..., Flow], generator: Generator) -> None:
+    flow = build(5, 3, NARROW).double()
+    x = torch.stack([vector(generator, 5) for _ in range(9)])
+    # Glow's rotations are built in float32.
+    torch.testing.assert_close(flow.log_prob(x), StandardNormal(5).double().log_prob(x), rtol=0, atol=1e-5)
+
+
+def test_glows_rotations_come_from_the_generator() -> None:
+    one, two = (glow(3, 2, NARROW, generator=Generator().manual_seed(3)) for _ in range(2))
+    for a, b in zip(one.transform.modules(), two.transform.modules(), strict=True):
+        if isinstance(a, LULinear) and isinstance(b, LULinear):
+            assert a.matrix().equal(b.matrix())
+            q = a.matrix().double()
+            torch.testing.assert_close(q @ q.T, torch.eye(3, dtype=q.dtype), rtol=0, atol=1e-5)
+            assert torch.linalg.det(q) > 0
+            assert (q - torch.eye(3)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf])
+def test_every_feature_and_the_context_reach_the_density(build: Callable[..., Flow], generator: Generator) -> None:
+    flow = randomise(build(4, 2, NARROW, CONTEXT), generator)
+    x, context = vector(generator, 4).requires_grad_(), vector(generator, CONTEXT).requires_grad_()
+    by_x, by_context = torch.autograd.grad(flow.log_prob(x, context), [x, context])
+    assert (by_x != 0).all()
+    assert (by_context != 0).all()
+
+
+def test_iaf_is_maf_the_other_way_round() -> None:
+    assert any(isinstance(module, Inverse) for module in iaf(2, 2, NARROW).modules())
+    orders = [
+        module.order.tolist() for module in maf(3, 2, NARROW).modules() if isinstance(module, GaussianAutoregressive)
+    ]
+    assert orders == [[0, 1, 2], [2, 1, 0]]
+    masks = [module.mask.tolist() for module in real_nvp(3, 2, NARROW).modules() if isinstance(module, AffineCoupling)]
+    assert masks == [[True, False, True], [False, True, False]]
+
+
+def test_a_transform_is_callable_and_saved_with_its_flow(generator: Generator, tmp_path: object) -> None:
+    flow, _ = built("real nvp", generator)
+    path = f"{tmp_path}/flow.pt"
+    torch.save(flow.state_dict(), path)
+    other = real_nvp(2, 4, NARROW).double()
+    other.load_state_dict(torch.load(path))
+    x = vector(generator, 2)
+    assert other.log_prob(x).equal(flow.log_prob(x))
+    transform = flow.transform
+    assert isinstance(transform, Transform)
+    assert transform(x)[0].equal(transform.forward(x)[0])
