@@ -1,0 +1,40 @@
+"""Latent-variable models."""
+
+from lvm.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
+from lvm.em import EM
+from lvm.initialisation import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
+from lvm.latent import (
+    ElboTerms,
+    ExactLayeredModel,
+    LatentVariableModel,
+    LayeredModel,
+    Link,
+    StochasticLink,
+)
+from lvm.linear_vae import LinearVAE
+from lvm.mixture import GaussianMixture
+from lvm.ppca import PPCA
+from lvm.vae import VAE
+
+__all__ = [
+    "EM",
+    "PPCA",
+    "VAE",
+    "CollapsedComponent",
+    "Diagonal",
+    "ElboTerms",
+    "ExactLayeredModel",
+    "Full",
+    "GaussianMixture",
+    "Given",
+    "KMeansPlusPlus",
+    "LatentVariableModel",
+    "LayeredModel",
+    "LinearVAE",
+    "Link",
+    "RandomPoints",
+    "RandomResponsibilities",
+    "Spherical",
+    "StochasticLink",
+    "Tied",
+]

@@ -1,0 +1,240 @@
+r"""Latent-variable models as layers: a prior and a link.
+
+A :class:`Link` is encoder and decoder as one object that returns one log-ratio. That is what makes a delta encoder
+expressible: log p(x|z) and log q(z|x) may each be infinite while their difference is finite. A
+:class:`LatentVariableModel` is the case where both exist as densities.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Generator, Tensor, nn
+
+from density.contract import Bound, Density, ExactModel, check_count, check_data, check_points
+from density.importance import importance
+from density.kl import kl
+from density.log_density import LogDensity, Measure
+
+
+class Link(nn.Module, ABC):
+    """Encoder q(z|x) and decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
+
+    Attributes:
+        features: size D of x.
+        latent_features: size d of z.
+        measure: what p(x|z), and so the model's density, is with respect to.
+        tight: whether q(z|x) is the exact posterior of this layer, so that the log-ratio costs no bound.
+        deterministic: whether ``infer`` draws nothing; then it is not computed anew for every draw.
+    """
+
+    features: int
+    latent_features: int
+    measure: Measure = Measure.LEBESGUE
+    tight: bool = False
+    deterministic: bool = False
+
+    @abstractmethod
+    def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """z ~ q(z|x), and log p(x|z) − log q(z|x) or its limit.
+
+        Args:
+            x: shape ``[*batch, D]``.
+            draws: latent draws for each point.
+
+        Returns:
+            z ``[draws, *batch, d]`` and the log-ratio ``[draws, *batch]``, nats, pathwise differentiable.
+        """
+
+    @abstractmethod
+    def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """x ~ p(x|z): ``[*batch, D]`` for z ``[*batch, d]``."""
+
+
+class StochasticLink(Link):
+    """The link of two densities, q(z|x) and p(x|z). The encoder runs once for all draws.
+
+    Args:
+        encoder: density over z with x as context.
+        decoder: density over x with z as context.
+
+    Raises:
+        ValueError: the sizes do not fit together.
+    """
+
+    def __init__(self, encoder: Density, decoder: Density) -> None:
+        super().__init__()
+        _check_pair(encoder, decoder)
+        self.features = decoder.features
+        self.latent_features = encoder.features
+        self.measure = decoder.measure
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
+        return z, self.decoder.log_prob(x, z) - log_q
+
+    def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
+
+
+class LayeredModel(Bound, ABC):
+    """p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio."""
+
+    prior: Density
+
+    @property
+    @abstractmethod
+    def link(self) -> Link:
+        """Encoder and decoder as one layer."""
+
+    def log_weights(self, x: Tensor, draws: int, *, generator: Generator | None = None) -> Tensor:
+        check_count(draws, "draws")
+        check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
+        link = self.link
+        z, log_ratio = link.infer(x, 1 if link.deterministic else draws, generator=generator)
+        return (self.prior.log_prob(z) + log_ratio).expand(draws, *x.shape[:-1])
+
+    def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
+        """The importance-weighted bound (Burda et al. 2016) with that many draws: a lower bound in expectation."""
+        return importance(self, x, draws=draws, generator=generator)
+
+    def check_input(self, x: Tensor) -> None:
+        check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
+
+
+class ExactLayeredModel(ExactModel, LayeredModel):
+    """A layered model whose link is tight: every log-weight *is* log p(x).
+
+    Args:
+        prior: over the latent.
+        link: a tight link.
+        method: how log p(x) comes about, in words.
+
+    Raises:
+        ValueError: the link is loose, so that log-weights are only bounds; or the sizes do not fit.
+    """
+
+    def __init__(self, prior: Density, link: Link, method: str) -> None:
+        super().__init__()
+        if not link.tight:
+            raise ValueError(
+                f"{type(link).__name__} is not tight: its log-weights bound log p(x) and are not it. "
+                "Use a LayeredModel that is no Density, and ask it for elbo or log_density"
+            )
+        _check_prior(prior, link.latent_features)
+        self.features = link.features
+        self.measure = link.measure
+        self.prior = prior
+        self.layer = link
+        self._method = method
+
+    @property
+    def link(self) -> Link:
+        return self.layer
+
+    @property
+    def method(self) -> str:
+        return self._method
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.log_weights(x, 1).squeeze(0)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self.layer.generate(self.prior.sample(n, generator=generator), generator=generator)
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        x = self._sample(n, context, generator)
+        return x, self._log_prob(x, context)
+
+
+@dataclass(frozen=True, eq=False)
+class ElboTerms:
+    """The two terms of the ELBO, each ``[*batch]``, nats.
+
+    Attributes:
+        reconstruction: E_q log p(x|z), by sampling.
+        kl: KL(q(z|x) ‖ p(z)), in closed form where one exists, by the same draws otherwise.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        return self.reconstruction - self.kl
+
+
+class LatentVariableModel(LayeredModel, ABC):
+    r"""p(x) = ∫ p(z) p(x|z) dz with an approximate posterior q(z|x): three densities.
+
+    Subclasses provide ``prior`` over z, ``encoder`` over z given x and ``decoder`` over x given z.
+    """
+
+    encoder: Density
+    decoder: Density
+
+    @property
+    def link(self) -> Link:
+        return StochasticLink(self.encoder, self.decoder)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x, z) at any z, differentiable in z; batch shapes of x ``[*batch, D]`` and z ``[*, d]`` broadcast."""
+        return self.prior.log_prob(z) + self.decoder.log_prob(x, z)
+
+    def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> ElboTerms:
+        r"""Reconstruction and KL term for x ``[*batch, D]``.
+
+        .. math:: \mathcal L(x) = E_q \log p(x|z) - KL(q(z|x) \,\|\, p(z))
+        """
+        check_count(draws, "draws")
+        check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
+        z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
+        divergence = kl(self.encoder, self.prior, context=x)
+        if divergence is None:
+            divergence = (log_q - self.prior.log_prob(z)).mean(0)
+        return ElboTerms(self.decoder.log_prob(x, z).mean(0), divergence)
+
+    def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
+        """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists."""
+        return self.elbo_terms(x, draws=draws, generator=generator).elbo
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """x ~ p(x|z) with z ~ p(z): ``[n, D]``. The encoder is not needed."""
+        z = self.prior.sample(n, generator=generator)
+        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
+
+    def check_input(self, x: Tensor) -> None:
+        super().check_input(x)
+        self.decoder.check_support(x)
+
+
+def check_three(prior: Density, encoder: Density, decoder: Density) -> None:
+    """Raise unless prior, encoder and decoder are densities over the same latent and data."""
+    _check_pair(encoder, decoder)
+    _check_prior(prior, encoder.features)
+
+
+def _check_pair(encoder: Density, decoder: Density) -> None:
+    for name, density, own, given in (
+        ("encoder", encoder, encoder.features, decoder.context_features),
+        ("decoder", decoder, decoder.features, encoder.context_features),
+    ):
+        if own != given:
+            other = "decoder" if name == "encoder" else "encoder"
+            raise ValueError(
+                f"the {name} ({type(density).__name__}) is a density over {own} features, but the {other} is "
+                f"conditioned on {given}; encoder q(z|x) and decoder p(x|z) must agree on the sizes of x and z"
+            )
+
+
+def _check_prior(prior: Density, latent_features: int) -> None:
+    if prior.features != latent_features or prior.context_features:
+        raise ValueError(
+            f"the prior must be an unconditional density over the latent's {latent_features} features; got "
+            f"{type(prior).__name__} over {prior.features} features with {prior.context_features} context features"
+        )

@@ -1,0 +1,146 @@
+"""The linear-Gaussian decoder, its exact marginal and its exact posterior: all of PPCA's probability."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from density.contract import check_count, check_points
+from density.gaussian import GaussianFamily
+from density.scale import DiagonalScale, Scale, TriangularScale
+
+
+class LinearGaussian(GaussianFamily):
+    r"""p(x|z) = N(Wz + μ, σ²I), a decoder; under z ~ N(0, I) its marginal and posterior are Gaussian too.
+
+    .. math:: p(x) = N(\mu, WW^\top + \sigma^2 I), \qquad
+              p(z|x) = N(M^{-1}W^\top(x-\mu),\ \sigma^2 M^{-1}), \qquad M = W^\top W + \sigma^2 I
+
+    (Tipping & Bishop 1999, equations 4 and 6.) No D × D matrix is formed. M is factored in units of σ, by a QR
+    decomposition of W/σ stacked on I: forming WᵀW would square the condition number, which float32 does not survive.
+
+    Args:
+        features: D.
+        latent_features: q.
+        generator: of the initial W, whose entries are N(0, 1/D); μ = 0 and σ = 1.
+
+    Attributes:
+        weight: W ``[D, q]``.
+        mean: μ ``[D]``.
+        log_std: log σ, a scalar.
+
+    >>> decoder = LinearGaussian(3, 1)
+    >>> with torch.no_grad():
+    ...     _ = decoder.weight.copy_(torch.tensor([[2.0], [0.0], [0.0]]))
+    >>> decoder.marginal_log_prob(torch.zeros(3)).item()  # N(0, diag(5, 1, 1)) at 0
+    -3.561534
+    """
+
+    def __init__(self, features: int, latent_features: int, *, generator: Generator | None = None) -> None:
+        super().__init__()
+        check_count(features, "features")
+        check_count(latent_features, "latent_features")
+        self.features = features
+        self.context_features = latent_features
+        self.weight = nn.Parameter(torch.randn(features, latent_features, generator=generator) / math.sqrt(features))
+        self.mean = nn.Parameter(torch.zeros(features))
+        self.log_std = nn.Parameter(torch.zeros(()))
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """σ², a scalar."""
+        return (2 * self.log_std).exp()
+
+    def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
+        assert context is not None
+        return context @ self.weight.mT + self.mean, DiagonalScale(self.log_std.exp().expand(self.features))
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        # (x − μ) − Wz rather than x − (Wz + μ): the same number far from the origin, where the sum would round.
+        assert context is not None
+        residual = ((x - self.mean) - context @ self.weight.mT) / self.log_std.exp()
+        return -0.5 * residual.square().sum(-1) - self.features * (self.log_std + 0.5 * math.log(2 * math.pi))
+
+    def marginal_log_prob(self, x: Tensor) -> Tensor:
+        r"""log N(x; μ, WWᵀ + σ²I), nats: ``[*batch]`` for x ``[*batch, D]``, exact, differentiable, O(nDq + Dq²).
+
+        By the Woodbury identity, with r = (x − μ)/σ, A = W/σ and m = E[z|x],
+
+        .. math:: (x-\mu)^\top (WW^\top + \sigma^2 I)^{-1} (x-\mu) = \lVert r - Am\rVert^2 + \lVert m\rVert^2
+                  = \min_z \lVert r - Az\rVert^2 + \lVert z\rVert^2 .
+
+        Being a sum of squares at a minimum, it does not cancel, as ‖r‖² − rᵀAm does when σ is small, and it feels
+        rounding in m only to second order.
+        """
+        check_points(x, self.features, type(self).__name__, reference=self.weight)
+        factor = self.latent_factor()
+        whitened = self.whiten(x)
+        mean = factor.mean(whitened)
+        square = (whitened - mean @ factor.scaled.mT).square().sum(-1) + mean.square().sum(-1)
+        log_det = self.features * self.log_std + 0.5 * factor.log_det_precision()
+        return -0.5 * square - log_det - 0.5 * self.features * math.log(2 * math.pi)
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """(x − μ)/σ."""
+        return (x - self.mean) / self.log_std.exp()
+
+    def latent_factor(self) -> LatentFactor:
+        """The factored posterior precision M/σ² = I + AᵀA, A = W/σ. O(Dq²)."""
+        scaled = self.weight / self.log_std.exp()
+        # AJ = QR with J the reversal of the columns gives (I + AᵀA)⁻¹ = LLᵀ with L = J R⁻¹ J lower triangular.
+        identity = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
+        q, r = torch.linalg.qr(torch.cat([scaled.flip(-1), identity]))
+        sign = torch.where(r.detach().diagonal() < 0, -1.0, 1.0).to(r.dtype)
+        lower = torch.linalg.solve_triangular(r * sign.unsqueeze(-1), identity, upper=True).flip((-2, -1))
+        return LatentFactor(scaled, (q[: self.features] * sign).flip(-1), lower)
+
+
+@dataclass(frozen=True)
+class LatentFactor:
+    """The posterior of a linear-Gaussian model in units of its noise.
+
+    Attributes:
+        scaled: A = W/σ, ``[D, q]``.
+        projection: AL, ``[D, q]``, with singular values below 1.
+        lower: L ``[q, q]``, lower triangular with positive diagonal: LLᵀ = (I + AᵀA)⁻¹ is the posterior covariance.
+    """
+
+    scaled: Tensor
+    projection: Tensor
+    lower: Tensor
+
+    def mean(self, whitened: Tensor) -> Tensor:
+        """E[z|x] ``[*batch, q]`` from (x − μ)/σ ``[*batch, D]``. O(Dq) a point."""
+        return (whitened @ self.projection) @ self.lower.mT
+
+    def log_det_precision(self) -> Tensor:
+        """log det(I + AᵀA), a scalar."""
+        return -2 * self.lower.diagonal().log().sum()
+
+
+class LinearGaussianPosterior(GaussianFamily):
+    """The exact posterior p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) of a :class:`LinearGaussian` under z ~ N(0, I); context x.
+
+    A view: it computes with the decoder's own parameters and has none itself. O(Dq) a point, O(Dq²) once.
+
+    Args:
+        decoder: whose posterior it is.
+
+    >>> posterior = LinearGaussianPosterior(LinearGaussian(5, 2))
+    >>> posterior.sample(7, context=torch.zeros(3, 5)).shape
+    torch.Size([7, 3, 2])
+    """
+
+    def __init__(self, decoder: LinearGaussian) -> None:
+        super().__init__()
+        self.features = decoder.context_features
+        self.context_features = decoder.features
+        self.decoder = decoder
+
+    def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
+        assert context is not None
+        factor = self.decoder.latent_factor()
+        return factor.mean(self.decoder.whiten(context)), TriangularScale(factor.lower)
