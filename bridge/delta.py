@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from density.contract import check_data
 from density.fitting import Training, maximise
 from density.history import History
-from flows.flow import INITIALISATION_ROWS, Flow
+from flows.flow import Flow, initialisation_rows
 from flows.transform import Transform
 from lvm.latent import ExactLayeredModel, Link
 
@@ -107,7 +107,7 @@ class FlowVAE(ExactLayeredModel):
         self.to(x)
         link = self.layer
         assert isinstance(link, DeltaLink)
-        link.transform.initialise(x[:: -(-len(x) // INITIALISATION_ROWS)])
+        link.transform.initialise(x[initialisation_rows(len(x))])
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo(batch[0], generator=generator)

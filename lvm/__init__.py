@@ -13,15 +13,17 @@ from lvm.latent import (
 )
 from lvm.linear_vae import LinearVAE
 from lvm.mixture import GaussianMixture
-from lvm.ppca import PPCA
+from lvm.ppca import PPCA, ClosedForm, EMSolver
 from lvm.vae import VAE
 
 __all__ = [
     "EM",
     "PPCA",
     "VAE",
+    "ClosedForm",
     "CollapsedComponent",
     "Diagonal",
+    "EMSolver",
     "ElboTerms",
     "ExactLayeredModel",
     "Full",

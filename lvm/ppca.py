@@ -15,9 +15,19 @@ from density.history import History
 from density.moments import Moments
 from lvm.latent import LatentVariableModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
-from lvm.ppca_solvers import EM, ClosedForm, Covariance, EStep, Solution, Solver, Spectrum, fix_signs, require_noise
+from lvm.ppca_solvers import (
+    ClosedForm,
+    Covariance,
+    EMSolver,
+    EStep,
+    Solution,
+    Solver,
+    Spectrum,
+    fix_signs,
+    require_noise,
+)
 
-__all__ = ["EM", "PPCA", "ClosedForm", "Posterior", "PrincipalAxes", "Solver"]
+__all__ = ["PPCA", "ClosedForm", "EMSolver", "Posterior", "PrincipalAxes", "Solver"]
 
 CLOSED_FORM = ClosedForm()
 
@@ -103,7 +113,7 @@ class PPCA(ExactModel, LatentVariableModel):
         """Maximum likelihood for x ``[n, D]``; statistics are float64 whatever the dtype of x.
 
         Args:
-            solver: :class:`ClosedForm` or :class:`EM`.
+            solver: :class:`ClosedForm` or :class:`EMSolver`.
 
         Returns:
             History whose objective is the mean log p(x), nats per point: one value, or one for each iteration.
@@ -116,7 +126,7 @@ class PPCA(ExactModel, LatentVariableModel):
         """
         check_data(x, self.features, "PPCA")
         if not isinstance(solver, Solver):
-            raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EM() as solver; got {solver!r}")
+            raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {solver!r}")
         solution = solver.solve(x.detach(), self.latent_features)
         self.to(x)
         return self._set(solution)

@@ -60,7 +60,7 @@ class ClosedForm(Solver):
 
 
 @dataclass(frozen=True)
-class EM(Solver):
+class EMSolver(Solver):
     """Expectation maximisation (Tipping & Bishop 1999, equations 27 and 28): log p(x) never decreases.
 
     O(Dq · min(2n, D)) an iteration after one pass over the data. Its W is right up to a rotation of the latent.

@@ -88,7 +88,7 @@ def test_mass_is_one(name: str, generator: Generator) -> None:
         cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
         mass = flow.log_prob(grid, context).exp().sum() * cell
     # The trapezoid rule converges faster than any power for smooth densities; what the margin cuts off is a tail that
-    # 4000 draws did not come near: at most 2e-6 here, measured by doubling grid and margin.
+    # 4000 draws did not come near: at most 2e-6 here, and no less on a finer grid.
     assert abs(mass - 1) < 1e-5
 
 

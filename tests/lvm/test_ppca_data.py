@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor
 
 import lvm
-from lvm.ppca import EM, PPCA, ClosedForm, Solver
+from lvm.ppca import PPCA, ClosedForm, EMSolver, Solver
 from tests.lvm.linear_examples import data
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 @pytest.mark.parametrize("n", [100, 8])
 def test_float32_fits_by_float64_statistics(solver: Solver, n: int, generator: Generator) -> None:
     x = data(n, 10, 2, generator).float()
@@ -30,7 +30,7 @@ def test_float32_fits_by_float64_statistics(solver: Solver, n: int, generator: G
     torch.testing.assert_close(single.log_prob(x).double(), double.log_prob(x.double()), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 @pytest.mark.parametrize("n", [100, 8])
 @pytest.mark.parametrize(("shift", "scale"), [(1e8, 1.0), (-1e8, 1e3), (0.0, 1e-8), (0.0, 1e8), (1.0, 1e-8)])
 def test_offsets_and_scales(shift: float, scale: float, n: int, solver: Solver, generator: Generator) -> None:
@@ -57,7 +57,7 @@ def test_float32_far_from_the_origin(generator: Generator) -> None:
     assert model.log_density(x).mean == pytest.approx(reference.log_density(x.double()).mean, abs=1e-3)
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 @pytest.mark.parametrize("n", [100, 6])
 def test_constant_columns_are_fine(n: int, solver: Solver, generator: Generator) -> None:
     x = data(n, 8, 2, generator)
@@ -70,7 +70,7 @@ def test_constant_columns_are_fine(n: int, solver: Solver, generator: Generator)
     assert model.noise_variance.item() == pytest.approx(rest.sum() / 6, rel=1e-4)
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 def test_constant_columns_do_not_count_as_rounding(solver: Solver, generator: Generator) -> None:
     x = data(100, 8, 2, generator).float()
     x[:, 5] = 1e8  # in float32 a varying column of this size would be uncertain by 8
@@ -113,7 +113,7 @@ SINGULAR = {
 }
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()], ids=["closed form", "EM"])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()], ids=["closed form", "EM"])
 @pytest.mark.parametrize("name", SINGULAR)
 def test_data_without_noise_is_one_clear_error(name: str, solver: Solver) -> None:
     x = SINGULAR[name]
@@ -164,14 +164,14 @@ def test_bad_sizes(features: int, latent_features: int, message: str) -> None:
 
 
 def test_a_mixtures_settings_are_no_solver() -> None:
-    with pytest.raises(TypeError, match=r"expects lvm.ppca.ClosedForm\(\) or lvm.ppca.EM\(\)"):
+    with pytest.raises(TypeError, match=r"expects lvm.ppca.ClosedForm\(\) or lvm.ppca.EMSolver\(\)"):
         PPCA(3, 1).fit(torch.randn(9, 3), solver=lvm.EM())  # type: ignore[arg-type]
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="max_iterations must be a positive int"):
-        EM(max_iterations=0)
+        EMSolver(max_iterations=0)
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
-        EM(tolerance=-1.0)
+        EMSolver(tolerance=-1.0)
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
-        EM(tolerance=math.nan)
+        EMSolver(tolerance=math.nan)

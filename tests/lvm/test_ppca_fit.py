@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from torch import Generator
 
 from density import Moments
-from lvm.ppca import EM, PPCA, ClosedForm, Solver
+from lvm.ppca import PPCA, ClosedForm, EMSolver, Solver
 from tests.lvm.linear_examples import covariance_of, data, random_ppca
 
 OIL_FLOW = Path(__file__).parents[3] / "shared" / "data" / "oil_flow.npz"
@@ -36,7 +36,7 @@ def test_closed_form_is_tipping_and_bishops(n: int, features: int, latent_featur
     assert history.converged
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 @pytest.mark.parametrize(("n", "features"), [(300, 6), (30, 60)])
 def test_gradient_vanishes_at_the_maximum(n: int, features: int, solver: Solver, generator: Generator) -> None:
     x = data(n, features, 2, generator)
@@ -88,7 +88,7 @@ def test_em_reaches_the_closed_form(n: int, features: int, generator: Generator)
     x = data(n, features, 2, generator)
     closed, iterated = PPCA(features, 2), PPCA(features, 2)
     best = closed.fit(x).objective[0]
-    history = iterated.fit(x, solver=EM(seed=3))
+    history = iterated.fit(x, solver=EMSolver(seed=3))
     assert history.converged
     # A gain below 1e-10 nats with a linear rate of at most 0.9 leaves at most 1e-9 nats.
     assert best - 1e-9 < history.objective[-1] <= best + 1e-12 * abs(best)
@@ -99,15 +99,15 @@ def test_em_reaches_the_closed_form(n: int, features: int, generator: Generator)
 def test_plain_em_reaches_the_closed_form_where_noise_is_large(generator: Generator) -> None:
     x = data(300, 6, 2, generator, noise=2.0)
     best = PPCA(6, 2).fit(x).objective[0]
-    history = PPCA(6, 2).fit(x, solver=EM(expanded=False))
+    history = PPCA(6, 2).fit(x, solver=EMSolver(expanded=False))
     assert history.converged
     assert best - 1e-8 < history.objective[-1] <= best + 1e-12 * abs(best)  # a linear rate of at most 0.99
 
 
 def test_expansion_does_not_crawl_where_noise_is_small(generator: Generator) -> None:
     x = data(50, 200, 5, generator)
-    plain = PPCA(200, 5).fit(x, solver=EM(expanded=False, max_iterations=100))
-    expanded = PPCA(200, 5).fit(x, solver=EM())
+    plain = PPCA(200, 5).fit(x, solver=EMSolver(expanded=False, max_iterations=100))
+    expanded = PPCA(200, 5).fit(x, solver=EMSolver())
     assert expanded.converged
     assert len(expanded.objective) < 30
     assert expanded.objective[-1] > plain.objective[-1] + 1
@@ -146,7 +146,7 @@ def test_em_step_is_tipping_and_bishops(n: int, features: int, generator: Genera
 @pytest.mark.parametrize(("n", "features"), [(40, 5), (12, 20)])
 def test_em_history_is_monotone(n: int, features: int, expanded: bool, generator: Generator) -> None:
     x = data(n, features, 3, generator)
-    history = PPCA(features, 2).fit(x, solver=EM(max_iterations=200, tolerance=0.0, expanded=expanded))
+    history = PPCA(features, 2).fit(x, solver=EMSolver(max_iterations=200, tolerance=0.0, expanded=expanded))
     assert history.objective[-1] - history.objective[0] > 0.1
     assert np.diff(history.objective).min() > -1e-12 * abs(history.objective[-1])
 
@@ -154,22 +154,22 @@ def test_em_history_is_monotone(n: int, features: int, expanded: bool, generator
 def test_em_history_is_what_single_steps_give(generator: Generator) -> None:
     x = data(50, 5, 2, generator)
     model = PPCA(5, 2)
-    history = model.fit(x, solver=EM(max_iterations=5, tolerance=0.0, expanded=False))
-    model.fit(x, solver=EM(max_iterations=4, tolerance=0.0, expanded=False))
+    history = model.fit(x, solver=EMSolver(max_iterations=5, tolerance=0.0, expanded=False))
+    model.fit(x, solver=EMSolver(max_iterations=4, tolerance=0.0, expanded=False))
     assert model.log_density(x).mean == pytest.approx(history.objective[3], rel=1e-12)
     model.em_step(x)
     assert model.log_density(x).mean == pytest.approx(history.objective[4], rel=1e-12)
 
 
 def test_em_reports_that_it_stopped_at_its_limit(generator: Generator) -> None:
-    history = PPCA(5, 2).fit(data(50, 5, 2, generator), solver=EM(max_iterations=2))
+    history = PPCA(5, 2).fit(data(50, 5, 2, generator), solver=EMSolver(max_iterations=2))
     assert not history.converged
     assert history.stopped == "2 iterations done"
 
 
 def test_fits_are_deterministic(generator: Generator) -> None:
     x = data(30, 5, 2, generator)
-    for solver in (ClosedForm(), EM(max_iterations=5)):
+    for solver in (ClosedForm(), EMSolver(max_iterations=5)):
         first, second = PPCA(5, 2), PPCA(5, 2)
         first.fit(x, solver=solver)
         second.fit(x, solver=solver)
@@ -177,7 +177,7 @@ def test_fits_are_deterministic(generator: Generator) -> None:
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("solver", [ClosedForm(), EM()])
+@pytest.mark.parametrize("solver", [ClosedForm(), EMSolver()])
 def test_principal_axes_are_those_of_the_data(solver: Solver, generator: Generator) -> None:
     x = data(400, 6, 3, generator)
     model = PPCA(6, 3)
@@ -235,4 +235,4 @@ def test_oil_flow_beats_scikit_learn() -> None:
     model, iterated = PPCA(12, 2), PPCA(12, 2)
     best = model.fit(x).objective[0]
     assert best >= PCA(n_components=2).fit(x.numpy()).score(x.numpy())
-    assert iterated.fit(x, solver=EM()).objective[-1] == pytest.approx(best, abs=1e-7)
+    assert iterated.fit(x, solver=EMSolver()).objective[-1] == pytest.approx(best, abs=1e-7)
