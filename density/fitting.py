@@ -52,8 +52,8 @@ class Training:
         learning_rate: at the start of the schedule.
         optimiser: makes the optimiser from parameters and learning rate: :func:`adam`, :func:`lbfgs`, or your own.
         schedule: factor of the learning rate by the share of steps done: :func:`cosine`, :func:`constant`.
-        clip: the gradient's norm is scaled down to at most this; None for no clipping. L-BFGS is never clipped: its line
-            search needs the gradient itself.
+        clip: the gradient's norm is scaled down to at most this; None for no clipping. L-BFGS is never clipped: its
+            line search needs the gradient itself.
         validation: share of rows held out; the weights that do best on them are kept. 0 to train on all rows and keep
             the last weights.
         patience: epochs without improvement on the held-out rows before stopping early; None never to stop early.

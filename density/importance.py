@@ -23,7 +23,7 @@ def importance(
     Every point comes with its standard error √(Σ w̃² − 1/K) (w̃ the normalised weights, by the delta method), its bias
     −½ · variance, its effective sample size 1 / Σ w̃² and the Pareto k̂ of its weights' tail. Points with k̂ above
     min(1 − 1/log₁₀ K, 0.7) are flagged in ``weights.reliable`` and counted in ``unreliable``: there the value is still
-    a lower bound in expectation, but its standard error is understated.
+    a lower bound in expectation, but its standard error is understated. A single draw has no standard error (nan).
 
     Args:
         model: anything with log-weights.
@@ -78,5 +78,7 @@ def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     normalised = (log_weights - total.nan_to_num(neginf=0.0)).exp()
     concentration = normalised.square().sum(0)  # Σ w̃², between 1/K and 1; 0 if all weights vanish
     error = (concentration - 1 / draws).clamp_min(0).sqrt()
+    unknown = torch.ones_like(error, dtype=torch.bool) if draws == 1 else concentration == 0
+    error = error.masked_fill(unknown, math.nan)  # neither one draw nor weights that all vanish tell how they vary
     size = torch.where(concentration > 0, 1 / concentration, torch.zeros_like(concentration))
     return total - math.log(draws), error, size

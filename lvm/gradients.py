@@ -219,7 +219,7 @@ class StickingTheLanding(GradientEstimator):
 
 @dataclass(frozen=True)
 class ImportanceWeighted(GradientEstimator):
-    r"""The importance-weighted bound of K draws, differentiated along the path (Burda et al. 2016, equation 13).
+    r"""The importance-weighted bound of K draws, differentiated along the path (Burda et al. 2016, section 3).
 
     .. math:: \hat g = \nabla_{\theta,\varphi} \log \tfrac1K \sum_k w_k
               = \sum_k \tilde w_k \nabla_{\theta,\varphi} \log w(T(\varepsilon_k, \varphi))
@@ -239,7 +239,7 @@ class ImportanceWeighted(GradientEstimator):
 
 @dataclass(frozen=True)
 class DoublyReparametrised(GradientEstimator):
-    r"""The importance-weighted bound, its score term reparametrised once more: DReG (Tucker et al. 2019, equation 8).
+    r"""The importance-weighted bound, its score term reparametrised once more: DReG (Tucker et al. 2019).
 
     .. math:: \hat g_\varphi = \sum_k \tilde w_k^2 \, \nabla_z \log w(z_k) \, \nabla_\varphi T(\varepsilon_k, \varphi),
               \qquad \hat g_\theta = \sum_k \tilde w_k \nabla_\theta \log p(x, z_k)
