@@ -27,6 +27,11 @@ class GaussianFamily(Density, ABC):
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
         """Mean ``[*context_batch, D]`` and scale of the same batch shape, at a context ``[*context_batch, C]``."""
 
+    def given(self, context: Tensor | None) -> GivenGaussian:
+        """The Gaussians at these contexts, unconditional from here on: a network that computes them runs only once."""
+        self._check_context(context)
+        return GivenGaussian(*self.at(context))
+
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         mean, scale = self.at(context)
         square = scale.whiten(x - mean).square().sum(-1)
@@ -43,6 +48,21 @@ class GaussianFamily(Density, ABC):
         noise = _noise(n, mean, generator)
         log_prob = -0.5 * noise.square().sum(-1) - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
         return mean + scale.color(noise), log_prob
+
+
+class GivenGaussian(GaussianFamily):
+    """N(μ, S Sᵀ) with mean ``[*batch, D]`` and scale as given, one Gaussian for each place in the batch."""
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor, scale: Scale) -> None:
+        super().__init__()
+        self.features = mean.shape[-1]
+        self.register_buffer("mean", mean, persistent=False)
+        self.scale = scale
+
+    def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
+        return self.mean, self.scale
 
 
 class StandardNormal(GaussianFamily):
@@ -159,9 +179,7 @@ class Gaussian(GaussianFamily, ExactModel):
         moments = Moments.of(x.detach())
         covariance = moments.covariance
         constant = is_constant(moments.mean, covariance.diagonal(), x.dtype)
-        if bool(constant.any()) or x.shape[0] <= self.features:
-            covariance = torch.zeros_like(covariance)  # what rounding left of a singular matrix may look regular
-        factor = cholesky(covariance, "Gaussian")
+        factor = cholesky(covariance.masked_fill(constant, 0.0), "Gaussian")  # what rounding left of them is no spread
         self.to(x)
         self._set(moments.mean, factor)
         return _closed_form(self, x, started)

@@ -23,7 +23,6 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from density.contract import Density, check_count, check_points
-from density.kl import kl
 from density.log_density import Measure
 from lvm.latent import LatentVariableModel
 
@@ -73,8 +72,11 @@ class GradientEstimator(ABC):
 
     def _pathwise(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Draws ``[draws, *batch, d]`` that can be differentiated in φ, and their log q."""
-        encoder = model.encoder
-        z, log_q = encoder.sample_with_log_prob(self.draws, context=x, generator=generator)
+        z, log_q = model.encoder.sample_with_log_prob(self.draws, context=x, generator=generator)
+        self._require_path(model.encoder, z)
+        return z, log_q
+
+    def _require_path(self, encoder: Density, z: Tensor) -> None:
         pathwise = z.requires_grad and encoder.measure is not Measure.COUNTING
         if torch.is_grad_enabled() and not pathwise and any(p.requires_grad for p in encoder.parameters()):
             raise TypeError(
@@ -82,7 +84,6 @@ class GradientEstimator(ABC):
                 f"{type(encoder).__name__} do not depend on its parameters by a differentiable path. "
                 "Use ScoreFunction or LeaveOneOut"
             )
-        return z, log_q
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,7 @@ class AnalyticKL(GradientEstimator):
 
     Unbiased for the ELBO at β = 1. Where the KL has no closed form it is sampled, with the same draws. Not always of
     smaller variance than :class:`Reparametrised`: near q = posterior the noise of the reconstruction term would have
-    been cancelled by that of a sampled KL (Roeder et al. 2017). Cost as :class:`Reparametrised`, plus a second pass of
-    the encoder on x.
+    been cancelled by that of a sampled KL (Roeder et al. 2017). Cost as :class:`Reparametrised`.
 
     Args:
         draws: K.
@@ -185,8 +185,9 @@ class AnalyticKL(GradientEstimator):
             raise ValueError(f"kl_weight must be finite and at least 0; got {self.kl_weight}")
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, log_q = self._pathwise(model, x, generator)
-        bound = model.decoder.log_prob(x, z).mean(0) - self.kl_weight * _divergence(model, x, z, log_q)
+        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        self._require_path(model.encoder, z)
+        bound = model.decoder.log_prob(x, z).mean(0) - self.kl_weight * divergence
         return bound, bound
 
 
@@ -273,15 +274,10 @@ class WrongGradient(GradientEstimator):
     draws: int = 1
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, log_q = self._pathwise(model, x, generator)
-        bound = model.decoder.log_prob(x, z.detach()).mean(0) - _divergence(model, x, z, log_q)
+        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        self._require_path(model.encoder, z)
+        bound = model.decoder.log_prob(x, z.detach()).mean(0) - divergence
         return bound, bound
-
-
-def _divergence(model: LatentVariableModel, x: Tensor, z: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q(z|x) ‖ p(z)) ``[*batch]``, in closed form or from the draws."""
-    divergence = kl(model.encoder, model.prior, context=x)
-    return (log_q - model.prior.log_prob(z)).mean(0) if divergence is None else divergence
 
 
 def _log_mean_exp(log_w: Tensor) -> Tensor:

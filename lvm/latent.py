@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from density.contract import Bound, Density, ExactModel, check_count, check_data, check_points
+from density.gaussian import GaussianFamily
 from density.importance import importance
 from density.kl import kl
 from density.log_density import LogDensity, Measure
@@ -193,11 +194,22 @@ class LatentVariableModel(LayeredModel, ABC):
         """
         check_count(draws, "draws")
         check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
-        z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
-        divergence = kl(self.encoder, self.prior, context=x)
-        if divergence is None:
-            divergence = (log_q - self.prior.log_prob(z)).mean(0)
+        z, divergence = self.draw_latents(x, draws, generator=generator)
         return ElboTerms(self.decoder.log_prob(x, z).mean(0), divergence)
+
+    def draw_latents(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """z ~ q(z|x) ``[draws, *batch, d]`` and KL(q(z|x) ‖ p(z)) ``[*batch]``; a Gaussian encoder runs once for both.
+
+        The KL is in closed form where one exists, and by the same draws otherwise.
+        """
+        if isinstance(self.encoder, GaussianFamily):
+            q = self.encoder.given(x)
+            z, log_q = q.sample_with_log_prob(draws, generator=generator)
+            divergence = kl(q, self.prior)
+        else:
+            z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
+            divergence = kl(self.encoder, self.prior, x)
+        return z, (log_q - self.prior.log_prob(z)).mean(0) if divergence is None else divergence
 
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
         """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists."""

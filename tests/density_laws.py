@@ -1,4 +1,4 @@
-"""The laws that every density obeys, as functions of a case: a new density is one new line in a table of constructors."""
+"""The laws that every density obeys, as functions of a case: a new density is one new line in a table."""
 
 from __future__ import annotations
 
@@ -67,7 +67,13 @@ def samples_agree_with_log_prob(case: DensityCase, generator: Generator) -> None
     context = case.context(density, generator)
     values, mass = _masses(case, density, context, generator)
     with torch.no_grad():
-        x = density.sample(n, context=context, generator=generator)
+        if context is None:
+            x = density.sample(n, generator=generator)
+        else:  # between two other contexts, whose draws must not get mixed up with its own
+            others = [case.context(density, generator) for _ in range(2)]
+            many = density.sample(n, context=torch.stack([others[0], context, others[1]]), generator=generator)
+            assert many.shape == (n, 3, density.features)
+            x = many[:, 1]
     assert x.shape == (n, density.features)
     if case.values is not None:
         counts = (x.unsqueeze(1) == values).all(-1).sum(0)
@@ -97,7 +103,7 @@ def draws_come_with_their_log_prob(case: DensityCase, generator: Generator) -> N
 
 
 def draws_are_pathwise_where_reparametrised(case: DensityCase, generator: Generator) -> None:
-    """Derivatives of a draw and of its log-density, along a random direction of all parameters, by central differences."""
+    """Derivatives of a draw and of its log-density along a random direction of all parameters, by differences."""
     density = case.make(generator)
     parameters = [p for p in density.parameters() if p.numel()]
     if not parameters:

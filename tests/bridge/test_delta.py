@@ -1,4 +1,4 @@
-"""A flow as the VAE that it is: shapes, equality, economy, refusals. The theorems themselves are in tests/equivalence."""
+"""A flow as the VAE that it is: shapes, equality, economy, refusals. The theorems are in tests/equivalence."""
 
 from __future__ import annotations
 

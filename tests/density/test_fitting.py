@@ -213,7 +213,7 @@ BREAKS = {
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_non_finite_objective_keeps_the_last_good_weights(name: str, value: float, data: Tensor) -> None:
-    """``kept`` counts the calls after which the weights that come back were current (the best of an always rising fit)."""
+    """``kept`` counts the calls before the one that first saw the weights that come back (of an always rising fit)."""
     validation, at, epoch, kept = BREAKS[name]
     module = Breaking(at, value)
     module.eval()

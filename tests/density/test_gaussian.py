@@ -122,6 +122,18 @@ def test_constant_columns_are_an_error_whatever_rounding_makes_of_them(
             kind(2).fit(beside)
 
 
+@pytest.mark.parametrize("kind", BOTH)
+def test_one_rounding_in_a_constant_column_is_no_spread(kind: Fitted, generator: Generator) -> None:
+    """One row of a thousand is off by the last bit: less than data of this size can resolve."""
+    x = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
+    x[:, 1] = 1 / 3
+    x[0, 1] = np.nextafter(1 / 3, 1)
+    with pytest.raises(ValueError, match="no maximum"):
+        kind(2).fit(x)
+    x[:500, 1] += 1e-12
+    kind(2).fit(x)
+
+
 @pytest.mark.parametrize("features", [1, 2, 10, 60])
 def test_too_few_rows_are_an_error_whatever_rounding_makes_of_them(features: int, generator: Generator) -> None:
     """n ≤ D rows have a singular covariance, whose factor's last pivot rounding can make large."""
