@@ -1,0 +1,188 @@
+"""Table and checks of `elbo_gap`, from its rows alone: torch is never loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit import Check
+
+LABELS = {
+    "gaussian": "full Gaussian",
+    "ppca": "PPCA",
+    "mixture": "Gaussian mixture",
+    "linear-vae": "linear VAE",
+    "vae-2": "VAE, 2 latents",
+    "vae-16": "VAE, 16 latents",
+    "lu-flow": "LU-linear flow",
+    "coupling": "coupling flow",
+    "maf": "MAF",
+    "coupling-vae": "coupling flow as a VAE",
+}
+# Nats by which the means of two fits of one density may differ. On the training rows a fit by gradient falls short of
+# its optimum by what hides further progress: rounding, 1e-7 of some 100 nats (float32), or L-BFGS's own limit of 1e-9
+# nats (float64). Other rows see, to first order, the square root of that: 3e-3 and 3e-5; the margin is 3.
+TOLERANCES = {"float32": 1e-2, "float64": 1e-4}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One model: numbers averaged over seeds, NaN where it has none."""
+
+    model: str
+    label: str
+    kind: str
+    method: str
+    gap_kind: str
+    value: float
+    standard_error: float
+    monte_carlo_error: float
+    elbo: float
+    elbo_standard_error: float
+    gap: float
+    gap_standard_error: float
+    gap_monte_carlo_error: float
+    ess_median: float
+    ess_least: float
+    unreliable: float
+    parameters: float
+    seconds: float
+    seed_deviation: float
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether log p(x) is known only from below."""
+        return self.kind == "lower bound"
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there is an ELBO."""
+        return not math.isnan(self.gap)
+
+    @property
+    def gap_error(self) -> float:
+        """Of data and draws together."""
+        return math.hypot(self.gap_standard_error, self.gap_monte_carlo_error)
+
+    @property
+    def gap_text(self) -> str:
+        """The gap with its error, and ≥ before a lower bound; 0 where nothing but rounding is left."""
+        lower = "≥ " if self.is_bound else ""
+        if abs(self.gap) < 5e-6 and self.gap_error < 5e-6:
+            return f"{lower}0"
+        digits = max(2, min(5, 1 - math.floor(math.log10(self.gap_error)))) if self.gap_error > 0 else 2
+        return f"{lower}{self.gap:.{digits}f} ± {self.gap_error:.{digits}f}"
+
+
+def averaged(df: pd.DataFrame) -> list[Shown]:
+    """One entry a model, highest log p(x) first."""
+    words = ["kind", "method", "gap_kind"]
+    numbers = [name for name in Shown.__annotations__ if name not in (*words, "model", "label", "seed_deviation")]
+    found = []
+    for model, rows in df[df["versus"].isna()].groupby("model"):
+        columns: dict[str, Any] = {name: float(rows[name].mean()) if name in rows else math.nan for name in numbers}
+        columns |= {name: str(rows[name].iloc[0]) if name in rows else "" for name in words}
+        name = str(model)
+        found.append(Shown(model=name, label=LABELS[name], seed_deviation=float(rows["value"].std()), **columns))
+    return sorted(found, key=lambda shown: (-shown.value, list(LABELS).index(shown.model)))
+
+
+def gap_table(df: pd.DataFrame) -> Group:
+    """One line a model, the highest log p(x) first; below, what the paired comparisons say."""
+    several = df["seed"].nunique() > 1
+    about = shared(df)
+    shown = Table(title=f"{about['data']}: log p(x), ELBO and the gap, nats per {about['unit']}", title_justify="left")
+    shown.add_column("model", no_wrap=True)
+    shown.add_column("log p(x)", justify="right", no_wrap=True)
+    shown.add_column("kind and method")
+    for header in ("ELBO", "gap", *(["sd over seeds"] if several else []), "parameters", "seconds"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    for row in averaged(df):
+        method = f"{row.kind}: {row.method}"
+        if row.is_bound:
+            method += (
+                f" (± {row.monte_carlo_error:.2g}); effective sample size: median {row.ess_median:.0f}, least "
+                f"{row.ess_least:.1f}; Pareto k flags {row.unreliable:.0%} of {about['unit']}s"
+            )
+        shown.add_row(
+            row.label,
+            f"{'≥ ' if row.is_bound else ''}{row.value:.2f} ± {row.standard_error:.2f}",
+            method,
+            f"{row.elbo:.2f} ± {row.elbo_standard_error:.2f}" if row.has_encoder else "–",
+            row.gap_text if row.has_encoder else "–",
+            *([f"{row.seed_deviation:.2f}"] if several else []),
+            f"{row.parameters:,.0f}",
+            f"{row.seconds:.1f}",
+        )
+    return Group(shown, Text(caption(df)), *(Text(line) for line in comparisons(df)))
+
+
+def caption(df: pd.DataFrame, brief: bool = False) -> str:
+    """What the numbers are: data, unit, measure, errors."""
+    about = shared(df)
+    unit, seeds = about["unit"], sorted(df["seed"].unique())
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"means over seeds {', '.join(map(str, seeds))}"
+    text = (
+        f"{about['data']}: {int(about['train_rows']):,} {unit}s to fit, {int(about['test_rows']):,} others to test; "
+        f"{which}. Nats per {unit}, {about['measure']} measure, in the units of the data. "
+        f"± is the standard error over test {unit}s. "
+    )
+    if not brief:
+        text += (
+            "≥ marks a lower bound (in expectation); in brackets the error of its sampling, too small where Pareto k "
+            "flags. The gap is log p(x) − ELBO, paired; –: no encoder, no ELBO. Parameters include the encoder's. "
+            "Seconds are for the fit. "
+        )
+    if not pd.isna(about["note"]):
+        text += f"{about['note'][0].upper()}{about['note'][1:]}. "
+    if not pd.isna(about["best"]):
+        text += f"The true density has {about['best']:.2f} in expectation. "
+    return text.strip()
+
+
+def comparisons(df: pd.DataFrame) -> list[str]:
+    """Each bounded model against the best exact one, point by point: what the bound proves, and what it cannot."""
+    exact = [row for row in averaged(df) if row.kind == "exact"]
+    if not exact:
+        return []
+    best = exact[0]
+    lines = []
+    pairs = df[(df["versus"] == best.model) & (df["kind"] == "lower bound")]
+    for model, rows in pairs.groupby("model"):
+        mean = float(rows["value"].mean())
+        error = math.hypot(float(rows["standard_error"].mean()), float(rows["monte_carlo_error"].mean()))
+        proven = mean > 2 * error
+        verdict = f"{LABELS[str(model)]} is the better one" if proven else "this leaves open which is the better one"
+        lines.append(
+            f"{LABELS[str(model)]} − {best.label} (the best exact model), paired: ≥ {mean:.2f} ± {error:.2f} nats, "
+            f"a lower bound on the difference; {verdict}."
+        )
+    return lines
+
+
+def identities(df: pd.DataFrame, same: Sequence[tuple[str, str]]) -> list[Check]:
+    """Whether pairs of models that must be one density are, in the worst seed."""
+    dtype = str(shared(df)["dtype"])
+    found = []
+    for a, b in same:
+        rows = df[(df["model"] == a) & (df["versus"] == b)]
+        if len(rows):
+            mean, largest = float(rows["value"].abs().max()), float(rows["largest"].max())
+            claim = (
+                f"{LABELS[a]} = {LABELS[b]}: mean test log p(x) differs by {mean:.1e} nats (at one point by "
+                f"{largest:.1e}); allowed in {dtype}: {TOLERANCES[dtype]:.0e}"
+            )
+            found.append(Check(claim, mean <= TOLERANCES[dtype]))
+    return found
+
+
+def shared(df: pd.DataFrame) -> dict[str, Any]:
+    """What the rows of all models have in common: data, unit, measure, dtype."""
+    return {str(name): value for name, value in df[df["versus"].isna()].iloc[-1].items()}
