@@ -49,7 +49,7 @@ class MaskedMLP(nn.Module):
         outputs: how many numbers to return for each feature.
         hidden: widths of the hidden layers; one narrower than the number of degrees drops connections.
         context_features: width C of the context; inputs are ``[*batch, D + C]``, context last.
-        activation: makes the module between two linear layers.
+        activation: makes the module between two linear layers; bounded by default, as in a coupling layer.
         hidden_degrees: degrees of the hidden units, one tensor a layer, instead of even spread; then ``hidden`` is not
             read. With all of them d, and an order that starts with the d features that pass, this is a coupling's net.
 
@@ -72,7 +72,7 @@ class MaskedMLP(nn.Module):
         outputs: int = 2,
         hidden: Sequence[int] = (64, 64),
         context_features: int = 0,
-        activation: Callable[[], nn.Module] = nn.SiLU,
+        activation: Callable[[], nn.Module] = nn.Tanh,
         hidden_degrees: Sequence[Tensor] | None = None,
     ) -> None:
         super().__init__()
