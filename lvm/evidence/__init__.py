@@ -1,0 +1,33 @@
+"""How large is log p(x) really, and where does the gap to the ELBO come from?"""
+
+from density.importance import importance
+from lvm.evidence.annealed import Adaptive, FromEncoder, FromPrior, Linear, Pilot, Sandwich, Sigmoid, annealed, sandwich
+from lvm.evidence.gap import Gap, Parts, gap
+from lvm.evidence.latent_usage import KlParts, LatentUsage, kl_parts, latent_usage
+from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
+from lvm.evidence.naive import prior_average, prior_importance
+
+__all__ = [
+    "Adaptive",
+    "FromEncoder",
+    "FromPrior",
+    "Gap",
+    "KlParts",
+    "LatentUsage",
+    "Linear",
+    "LocalElbo",
+    "LocalFit",
+    "Parts",
+    "Pilot",
+    "Sandwich",
+    "Sigmoid",
+    "annealed",
+    "gap",
+    "importance",
+    "kl_parts",
+    "latent_usage",
+    "local_elbo",
+    "prior_average",
+    "prior_importance",
+    "sandwich",
+]

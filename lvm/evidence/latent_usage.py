@@ -1,0 +1,142 @@
+"""What the latent is used for: active units, and the parts of the KL term."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from density.contract import check_count
+from density.gaussian import GaussianFamily, StandardNormal
+from density.log_density import Claim, Kind
+from density.scale import DiagonalScale
+from lvm.latent import LatentVariableModel
+
+PAIRS_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class KlParts:
+    r"""The mean KL term of the ELBO in two (Hoffman & Johnson 2016): what x and z share, and what the prior misses.
+
+    .. math:: \tfrac1n\sum_i KL(q(z|x_i) \,\|\, p(z)) = I_q(i; z) + KL(q(z) \,\|\, p(z)),
+              \qquad q(z) = \tfrac1n \sum_i q(z|x_i)
+
+    Each a :class:`~density.log_density.Claim` whose values are the points' terms; their mean is the quantity.
+
+    Attributes:
+        total: KL(q(z|x_i) ‖ p(z)).
+        mutual_information: between the index of a point and its latent, at most log n.
+        marginal: KL of the aggregate posterior to the prior.
+    """
+
+    total: Claim
+    mutual_information: Claim
+    marginal: Claim
+
+
+def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generator: Generator | None = None) -> KlParts:
+    """Mutual information and marginal KL of the encoder on x ``[n, D]``, by draws from it.
+
+    Args:
+        draws: latent draws for each point, at least 2.
+
+    Raises:
+        ValueError: draws < 2 or unusable data.
+
+    Cost O(n² · draws) evaluations of log q. The mutual information is that of these n points: with more points it grows
+    towards that of the data distribution, and it cannot exceed log n.
+    """
+    check_count(draws, "draws")
+    if draws < 2:
+        raise ValueError("kl_parts needs at least 2 draws to have a Monte Carlo error; got 1")
+    model.check_input(x)
+    n = x.shape[0]
+    with torch.no_grad():
+        z, log_q = model.encoder.sample_with_log_prob(draws, context=x, generator=generator)
+        log_prior = model.prior.log_prob(z)
+        flat = z.reshape(draws * n, 1, -1)
+        step = max(1, PAIRS_AT_ONCE // n)
+        log_aggregate = torch.cat([model.encoder.log_prob(rows, x).logsumexp(-1) for rows in flat.split(step)]).reshape(
+            draws, n
+        ) - math.log(n)
+    terms = {
+        "KL(q(z|x) ‖ p(z))": log_q - log_prior,
+        "mutual information": log_q - log_aggregate,
+        "KL(q(z) ‖ p(z))": log_aggregate - log_prior,
+    }
+    return KlParts(
+        *(
+            Claim(values.double().mean(0), Kind.EXACT, name, values.double().std(0) / math.sqrt(draws))
+            for name, values in terms.items()
+        )
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LatentUsage:
+    """How much each latent dimension moves with x, each ``[d]``.
+
+    Attributes:
+        activity: Var_x E_q[z_j].
+        activity_error: its standard error over the data.
+        active: activity above the threshold (Burda et al. 2016, section 5.2).
+        undecided: activity within two standard errors of the threshold.
+        kl: mean KL(q(z_j|x) ‖ p(z_j)), nats.
+        kl_error: its standard error over the data.
+    """
+
+    activity: Tensor
+    activity_error: Tensor
+    active: Tensor
+    undecided: Tensor
+    kl: Tensor
+    kl_error: Tensor
+
+    def rows(self) -> list[dict[str, float]]:
+        """One plain record for each latent dimension."""
+        names = ("activity", "activity_error", "active", "undecided", "kl", "kl_error")
+        columns = [getattr(self, name).tolist() for name in names]
+        return [
+            {"dimension": j} | dict(zip(names, values, strict=True))
+            for j, values in enumerate(zip(*columns, strict=True))
+        ]
+
+
+def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.01) -> LatentUsage:
+    """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
+
+    Raises:
+        TypeError: an encoder that is not a diagonal Gaussian, or a prior that is not standard normal: then the KL term
+            does not fall into dimensions.
+        ValueError: fewer than two points, or unusable data.
+    """
+    model.check_input(x)
+    n = x.shape[0]
+    if n < 2:
+        raise ValueError("latent_usage is about variation over points; got one point")
+    if not isinstance(model.encoder, GaussianFamily) or not isinstance(model.prior, StandardNormal):
+        raise TypeError(
+            "latent_usage needs a Gaussian encoder and a standard normal prior; got "
+            f"{type(model.encoder).__name__} and {type(model.prior).__name__}. kl_parts works for any"
+        )
+    with torch.no_grad():
+        mean, scale = model.encoder.at(x)
+        if not isinstance(scale, DiagonalScale):
+            raise TypeError("latent_usage needs an encoder with a diagonal covariance; kl_parts works for any")
+        mean = mean.double()
+        variance = scale.std.double().square().expand_as(mean)
+        centred = mean - mean.mean(0)
+        activity = centred.square().mean(0) * n / (n - 1)
+        activity_error = ((centred**4).mean(0) - centred.square().mean(0).square()).clamp_min(0).sqrt() / math.sqrt(n)
+        terms = 0.5 * (mean.square() + variance - 1 - variance.log())
+    return LatentUsage(
+        activity,
+        activity_error,
+        activity > threshold,
+        (activity - threshold).abs() <= 2 * activity_error,
+        terms.mean(0),
+        terms.std(0) / math.sqrt(n),
+    )

@@ -1,0 +1,90 @@
+"""Stated errors of importance sampling against what repetition shows, and the memory of many draws."""
+
+from __future__ import annotations
+
+import math
+import resource
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from density import GaussianFamily, Kind
+from density.scale import Scale, TriangularScale
+from lvm import PPCA, VAE
+from lvm.evidence import importance
+from tests.equivalence.examples import randomise
+
+
+class Narrowed(GaussianFamily):
+    """PPCA's posterior with all standard deviations times s: weights of tail index 1 − s²."""
+
+    def __init__(self, ppca: PPCA, s: float) -> None:
+        super().__init__()
+        self.ppca, self.s = ppca, s
+        self.features, self.context_features = ppca.latent_features, ppca.features
+
+    def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
+        mean, scale = self.ppca.encoder.at(context)
+        return mean, TriangularScale(self.s * scale.dense())
+
+
+def narrowed(s: float, generator: Generator) -> tuple[PPCA, VAE, Tensor]:
+    ppca = PPCA(6, 1).double()
+    randomise(ppca, generator, 0.7)
+    return ppca, VAE(ppca.prior, Narrowed(ppca, s), ppca.decoder), ppca.sample(60, generator=generator)
+
+
+@pytest.mark.parametrize("s", [0.85, 0.9, 0.95, 1.2])
+def test_stated_error_is_the_spread_over_repeats(s: float, generator: Generator) -> None:
+    """Tail index 1 − s² ≤ 0.28: the ratio of root-mean-square stated error and spread is 1 within 10 %."""
+    _, model, x = narrowed(s, generator)
+    claims = [importance(model, x, draws=400, generator=generator) for _ in range(200)]
+    values = torch.stack([claim.value for claim in claims])
+    stated = torch.stack([claim.monte_carlo_error for claim in claims if claim.monte_carlo_error is not None])
+    ratio = stated.square().mean(0).sqrt() / values.std(0)
+    assert 0.9 < float(ratio.mean()) < 1.1
+
+
+def test_unreliable_points_are_flagged_and_counted(generator: Generator) -> None:
+    _, model, x = narrowed(0.3, generator)  # tail index 0.91
+    claim = importance(model, x, draws=4_000, generator=generator)
+    assert claim.weights is not None
+    assert claim.unreliable > 30
+    assert "of them unreliable" in repr(claim)
+    assert claim.mean == pytest.approx(float(claim.value.mean()))  # counted, not left out
+    _, good, x = narrowed(0.95, generator)
+    assert importance(good, x, draws=4_000, generator=generator).unreliable == 0
+
+
+def test_bias_estimate(generator: Generator) -> None:
+    """E log p̂ − log p against its second-order estimate, −½ · variance; a wide q, so that the bias can be seen."""
+    ppca, model, x = narrowed(2.0, generator)
+    claims = [importance(model, x, draws=30, generator=generator) for _ in range(1_000)]
+    log_p = ppca.log_prob(x).detach()
+    bias = torch.stack([claim.value for claim in claims]).mean(0) - log_p
+    stated = torch.stack([claim.weights.bias for claim in claims if claim.weights is not None]).mean(0)
+    # −½ Var(w)/K with Var(w) = s²/√(2s² − 1) − 1: −0.0085. The mean of 60,000 values has a standard error of 0.0005.
+    theory = -0.5 * (4 / math.sqrt(7) - 1) / 30
+    assert float(bias.mean()) == pytest.approx(theory, rel=0.25)
+    assert float(stated.mean()) == pytest.approx(theory, rel=0.1)
+
+
+def test_smoothed_value_is_an_estimate(generator: Generator) -> None:
+    ppca, model, x = narrowed(0.6, generator)
+    log_p = ppca.log_prob(x).detach()
+    raw = importance(model, x, draws=2_000, generator=generator)
+    claim = importance(model, x, draws=2_000, smooth=True, generator=generator)
+    assert raw.kind is Kind.LOWER
+    assert claim.kind is Kind.ESTIMATE
+    assert "Pareto-smoothed" in claim.method
+    assert (claim.value - log_p).abs().median() < 0.1
+
+
+@pytest.mark.slow
+def test_a_million_draws_fit_into_two_gigabytes(generator: Generator) -> None:
+    ppca, model, x = narrowed(0.9, generator)
+    claim = importance(model, x[:8], draws=10**6, generator=generator)
+    assert (claim.value - ppca.log_prob(x[:8]).detach()).abs().max() < 0.01
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 2 * 2**30
+    assert math.isfinite(claim.mean)
