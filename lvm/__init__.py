@@ -5,6 +5,7 @@ from lvm.em import EM
 from lvm.initialisation import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.latent import (
     ElboTerms,
+    ExactLatentVariableModel,
     ExactLayeredModel,
     LatentVariableModel,
     LayeredModel,
@@ -25,6 +26,7 @@ __all__ = [
     "Diagonal",
     "EMSolver",
     "ElboTerms",
+    "ExactLatentVariableModel",
     "ExactLayeredModel",
     "Full",
     "GaussianMixture",

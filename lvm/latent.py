@@ -225,6 +225,20 @@ class LatentVariableModel(LayeredModel, ABC):
         self.decoder.check_support(x)
 
 
+class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
+    """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it."""
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        z = self.prior.sample(n, generator=generator)
+        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        x = self._sample(n, context, generator)
+        return x, self._log_prob(x, context)
+
+
 def check_three(prior: Density, encoder: Density, decoder: Density) -> None:
     """Raise unless prior, encoder and decoder are densities over the same latent and data."""
     _check_pair(encoder, decoder)

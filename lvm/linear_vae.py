@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from density.contract import ExactModel, check_count, check_data, check_points
+from density.contract import check_count, check_data, check_points
 from density.fitting import Training, constant, lbfgs, maximise
 from density.gaussian import GaussianFamily, StandardNormal
 from density.history import History
 from density.scale import DiagonalScale, Scale
-from lvm.latent import LatentVariableModel
+from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian
 from lvm.ppca_solvers import centre, resolution
 
@@ -62,7 +62,7 @@ class LinearEncoder(GaussianFamily):
         return (context - self.centre) @ self.weight.mT + self.bias, DiagonalScale(self.log_std.exp())
 
 
-class LinearVAE(ExactModel, LatentVariableModel):
+class LinearVAE(ExactLatentVariableModel):
     r"""A VAE with linear encoder and decoder: p(x|z) = N(Wz + μ, σ²I), q(z|x) = N(V(x − c) + b, diag d), z ~ N(0, I).
 
     Two quantities, kept apart: ``log_prob`` is the exact Gaussian marginal log N(x; μ, WWᵀ + σ²I), O(nDq) by the
@@ -212,16 +212,6 @@ class LinearVAE(ExactModel, LatentVariableModel):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
-
-    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        z = self.prior.sample(n, generator=generator)
-        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self.decoder.marginal_log_prob(x)
 
 
 def _require_rank(rows: Tensor, latent_features: int, resolution: Tensor) -> None:

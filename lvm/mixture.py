@@ -11,20 +11,20 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from density.categorical import Categorical
-from density.contract import ExactModel, check_count, check_data, check_points
+from density.contract import check_count, check_data, check_points
 from density.history import History
 from density.kl import kl
 from lvm.components import Components, Responsibilities
 from lvm.covariance import CollapsedComponent, Covariance, Full, require_regular
 from lvm.em import EM
 from lvm.initialisation import checked
-from lvm.latent import ElboTerms, LatentVariableModel
+from lvm.latent import ElboTerms, ExactLatentVariableModel
 from lvm.statistics import MixtureParameters, Statistics, accumulate, check_weights
 
 EMPTY = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps  # below this N_k its digits are lost
 
 
-class GaussianMixture(ExactModel, LatentVariableModel):
+class GaussianMixture(ExactLatentVariableModel):
     r"""p(x) = Σ_k π_k N(x; μ_k, Σ_k), the latent-variable model whose latent is the one-hot component.
 
     .. math:: \log p(x) = \log\sum_k \exp\big(\log\pi_k + \log N(x; \mu_k, \Sigma_k)\big)
@@ -121,16 +121,6 @@ class GaussianMixture(ExactModel, LatentVariableModel):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._log_joint_with_each(x).logsumexp(-1)
-
-    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        z = self.prior.sample(n, generator=generator)
-        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self._log_prob(x, context)
 
     def _log_joint_with_each(self, x: Tensor) -> Tensor:
         return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from density.contract import ExactModel, check_count, check_data, check_points
+from density.contract import check_count, check_data, check_points
 from density.gaussian import StandardNormal
 from density.history import History
 from density.moments import Moments
-from lvm.latent import LatentVariableModel
+from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.ppca_solvers import (
     ClosedForm,
@@ -48,7 +48,7 @@ class Posterior:
     covariance: Tensor
 
 
-class PPCA(ExactModel, LatentVariableModel):
+class PPCA(ExactLatentVariableModel):
     r"""x = Wz + μ + σε with z and ε standard normal: the latent-variable model whose ELBO is log p(x).
 
     The encoder is the exact posterior, so every log-weight equals log p(x) and the gap is 0. ``log_prob`` is
@@ -188,16 +188,6 @@ class PPCA(ExactModel, LatentVariableModel):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
-
-    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        z = self.prior.sample(n, generator=generator)
-        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self.decoder.marginal_log_prob(x)
 
     def _set(self, solution: Solution) -> History:
         with torch.no_grad():
