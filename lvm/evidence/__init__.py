@@ -2,10 +2,12 @@
 
 from density.importance import importance
 from lvm.evidence.annealed import Adaptive, FromEncoder, FromPrior, Linear, Pilot, Sandwich, Sigmoid, annealed, sandwich
+from lvm.evidence.auto import evidence
 from lvm.evidence.gap import Gap, Parts, gap
 from lvm.evidence.latent_usage import KlParts, LatentUsage, kl_parts, latent_usage
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.evidence.naive import prior_average, prior_importance
+from lvm.evidence.quadrature import quadrature
 
 __all__ = [
     "Adaptive",
@@ -22,6 +24,7 @@ __all__ = [
     "Sandwich",
     "Sigmoid",
     "annealed",
+    "evidence",
     "gap",
     "importance",
     "kl_parts",
@@ -29,5 +32,6 @@ __all__ = [
     "local_elbo",
     "prior_average",
     "prior_importance",
+    "quadrature",
     "sandwich",
 ]

@@ -44,6 +44,7 @@ def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generato
         draws: latent draws for each point, at least 2.
 
     Raises:
+        TypeError: the model has no encoder density.
         ValueError: draws < 2 or unusable data.
 
     Cost O(n² · draws) evaluations of log q. The mutual information is that of these n points: with more points it grows
@@ -52,6 +53,7 @@ def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generato
     check_count(draws, "draws")
     if draws < 2:
         raise ValueError("kl_parts needs at least 2 draws to have a Monte Carlo error; got 1")
+    _check_model(model, "kl_parts")
     model.check_input(x)
     n = x.shape[0]
     with torch.no_grad():
@@ -109,10 +111,11 @@ def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.
     """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
 
     Raises:
-        TypeError: an encoder that is not a diagonal Gaussian, or a prior that is not standard normal: then the KL term
+        TypeError: a model without an encoder density, an encoder that is not a diagonal Gaussian, or a prior that is not standard normal: then the KL term
             does not fall into dimensions.
         ValueError: fewer than two points, or unusable data.
     """
+    _check_model(model, "latent_usage")
     model.check_input(x)
     n = x.shape[0]
     if n < 2:
@@ -140,3 +143,8 @@ def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.
         terms.mean(0),
         terms.std(0) / math.sqrt(n),
     )
+
+
+def _check_model(model: object, owner: str) -> None:
+    if not isinstance(model, LatentVariableModel):
+        raise TypeError(f"{owner} needs a LatentVariableModel, with an encoder; got {type(model).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ def local_elbo(
 
     Raises:
         TypeError: the model has no log_joint.
-        ValueError: a discrete latent, a family over another number of features, or unusable data.
+        ValueError: a discrete latent, a family that is discrete, without parameters or over another number of
+            features, or unusable data.
 
     Cost O(n · steps · fit.draws) passes of the decoder, twice, forwards and backwards.
     """
@@ -112,7 +114,11 @@ def local_elbo(
             f"the family must be an unconditional density over the {features} latent features; got "
             f"{type(family).__name__} over {family.features} with {family.context_features} context features"
         )
-    family, x = family.to(x), x.detach()
+    if family.measure is not Measure.LEBESGUE or not list(family.parameters()):
+        raise ValueError(
+            f"the family must be a continuous density with parameters to fit; got {type(family).__name__}"
+        )
+    family, x = deepcopy(family).to(x), x.detach()
     parts = [
         _local_elbo(model, rows, family, fit, draws, generator)
         for rows in tqdm(

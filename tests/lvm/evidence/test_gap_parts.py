@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import DiagonalGaussian, Gaussian, Kind, LogDensity, StandardNormal
+from density import Categorical, DiagonalGaussian, Gaussian, Kind, LogDensity, StandardNormal
 from flows import linear_flow, real_nvp
 from lvm import VAE, GaussianMixture, LinearVAE
 from lvm.evidence import LocalFit, gap, kl_parts, latent_usage, local_elbo
@@ -162,6 +162,13 @@ def test_bad_input(generator: Generator) -> None:
         local_elbo(GaussianMixture(6, 2).double(), x)
     with pytest.raises(TypeError, match="log_joint"):
         local_elbo(linear_flow(6).double(), x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"continuous density with parameters to fit; got Categorical"):
+        local_elbo(model, x, LocalFit(Categorical(3)))
+    with pytest.raises(ValueError, match=r"continuous density with parameters to fit; got StandardNormal"):
+        local_elbo(model, x, LocalFit(StandardNormal(3)))
+    for about_the_encoder in (kl_parts, latent_usage):
+        with pytest.raises(TypeError, match="needs a LatentVariableModel, with an encoder; got Flow"):
+            about_the_encoder(linear_flow(6).double(), x)
     with pytest.raises(ValueError, match="steps must be a positive int"):
         LocalFit(steps=0)
     with pytest.raises(ValueError, match="same 40 points"):
@@ -227,3 +234,10 @@ def test_stated_error_of_the_activity(generator: Generator) -> None:
     stated = torch.stack([u.activity_error for u in results]).square().mean(0).sqrt()
     spread = torch.stack([u.activity for u in results]).std(0)
     torch.testing.assert_close(stated, spread, rtol=0.15, atol=0)
+
+
+def test_the_family_is_left_as_it_was(generator: Generator) -> None:
+    model, x = random_linear_vae(generator)
+    family = Gaussian(3)  # float32, where the model is float64
+    local_elbo(model, x, LocalFit(family, steps=4, draws=2, progress=False), draws=10, generator=generator)
+    assert family.mean.dtype == torch.float32
