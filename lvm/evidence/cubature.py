@@ -159,9 +159,10 @@ class _Cubature:
         volume = log_sum_by(leaves.point, leaves.boxes.log_volume, self.points) - log_det
         count = leaves.point.bincount(minlength=self.points)
         most = HALVINGS * 2**d * self.rule.nodes.shape[0] * count
-        # The halves differ by 4 d exp(−2π²/h²) for a Gaussian: start where the second lattice should do.
+        # The halves differ by 4 d exp(−2π²/h²) for a Gaussian: start where the second lattice should do,
+        # with some reserve for others.
         tolerance = min(self.tolerance, SMOOTH)
-        step = math.pi * math.sqrt(2 / math.log(4 * d / tolerance ** (1 / ACCELERATION)))
+        step = 0.9 * math.pi * math.sqrt(2 / math.log(4 * d / tolerance ** (1 / ACCELERATION)))
         trying = (error > self.tolerance) & usable
         for attempt in range(LATTICES):
             predicted = 2 * (volume - d * math.log(step)).exp()
@@ -206,7 +207,8 @@ class _Cubature:
         if attempt:
             difference = torch.maximum(difference, (value - result[group]).abs())
         expected = differences[group].clamp_max(1) ** ACCELERATION
-        spectral = difference <= torch.maximum(expected, ROUNDING * self.peak[group].abs())
+        noise = ROUNDING * self.peak[group].abs() + SHARE * self.tolerance  # of the log-joint, and at the boxes' border
+        spectral = difference <= torch.maximum(expected, noise)
         error = torch.where(spectral, torch.maximum(difference, expected), torch.inf)
         result[group], differences[group] = value, difference
         estimate[group] = self._error(value, value + error.log(), group)

@@ -111,8 +111,8 @@ def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.
     """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
 
     Raises:
-        TypeError: a model without an encoder density, an encoder that is not a diagonal Gaussian, or a prior that is not standard normal: then the KL term
-            does not fall into dimensions.
+        TypeError: a model without an encoder density, an encoder that is not a diagonal Gaussian, or a prior that is
+            not standard normal: then the KL term does not fall into dimensions.
         ValueError: fewer than two points, or unusable data.
     """
     _check_model(model, "latent_usage")

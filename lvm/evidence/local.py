@@ -34,7 +34,7 @@ class LocalFit:
         draws: latent draws per point and step.
         learning_rate: at the start of a cosine schedule.
         tolerance: nats of the ELBO that the last quarter of the steps may still have gained where a point counts as
-            converged, beyond twice the standard error of that gain.
+            converged, beyond twice the standard error of that gain, which itself must be within the tolerance.
         progress: show a progress bar, if there is a terminal to show it on.
     """
 
@@ -61,7 +61,7 @@ class LocalElbo:
         value: mean log-weight over draws that played no part in the optimisation, ``[n]``, float64.
         error: its Monte Carlo standard error, ``[n]``.
         gain: what the last quarter of the steps still gained, ``[n]``.
-        converged: where that gain is within tolerance, ``[n]``.
+        converged: where that gain is within tolerance, and known to be, ``[n]``.
         from_encoder: where the start from the encoder did better than the neutral one, ``[n]``.
     """
 
@@ -115,9 +115,7 @@ def local_elbo(
             f"{type(family).__name__} over {family.features} with {family.context_features} context features"
         )
     if family.measure is not Measure.LEBESGUE or not list(family.parameters()):
-        raise ValueError(
-            f"the family must be a continuous density with parameters to fit; got {type(family).__name__}"
-        )
+        raise ValueError(f"the family must be a continuous density with parameters to fit; got {type(family).__name__}")
     family, x = deepcopy(family).to(x), x.detach()
     parts = [
         _local_elbo(model, rows, family, fit, draws, generator)
@@ -170,7 +168,7 @@ def _local_elbo(
         fresh.mean(0),
         fresh.std(0) / math.sqrt(draws),
         mean_gain,
-        mean_gain.abs() <= fit.tolerance + 2 * gain_error,
+        (mean_gain.abs() <= fit.tolerance + 2 * gain_error) & (gain_error <= fit.tolerance),
         best == 0,
     )
 

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import Categorical, DiagonalGaussian, Gaussian, Kind, LogDensity, StandardNormal
+from density import (
+    Categorical,
+    ConditionalGaussian,
+    DiagonalGaussian,
+    FixedScale,
+    Gaussian,
+    Kind,
+    LogDensity,
+    StandardNormal,
+)
 from flows import linear_flow, real_nvp
 from lvm import VAE, GaussianMixture, LinearVAE
 from lvm.evidence import LocalFit, gap, kl_parts, latent_usage, local_elbo
@@ -241,3 +250,14 @@ def test_the_family_is_left_as_it_was(generator: Generator) -> None:
     family = Gaussian(3)  # float32, where the model is float64
     local_elbo(model, x, LocalFit(family, steps=4, draws=2, progress=False), draws=10, generator=generator)
     assert family.mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("draws", [2, 5, 1000])
+def test_noise_is_not_convergence(draws: int, generator: Generator) -> None:
+    """After 5 steps q is 1e5 nats from its best; few draws cannot tell, and that must not count as converged."""
+    network = nn.Linear(3, 4)
+    encoder = ConditionalGaussian(network, 2, 3)
+    model = VAE(StandardNormal(2), encoder, ConditionalGaussian(nn.Linear(2, 3), 3, 2, FixedScale(1e-3))).double()
+    x = model.sample(20, generator=generator).detach()
+    fit = LocalFit(steps=5, draws=2, progress=False)
+    assert not local_elbo(model, x, fit, draws=draws, generator=generator).converged.any()
