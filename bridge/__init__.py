@@ -1,5 +1,73 @@
 """Where flows and latent-variable models meet."""
 
+from bridge.augmentation import Augmentation, ReLU
+from bridge.chain import LinkChain, latent_measure
+from bridge.conversions import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
+from bridge.conversions_nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
+from bridge.conversions_sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
 from bridge.delta import DeltaLink, FlowVAE
+from bridge.dequantisation import UniformDequantisation, VariationalDequantisation
+from bridge.hybrids import (
+    Featured,
+    autoregressive_posterior,
+    coupling_posterior,
+    flow_with_vae_top,
+    with_flow_decoder,
+    with_flow_prior,
+    with_posterior,
+)
+from bridge.layer import GenerativeSurjection, InferenceSurjection, Layer
+from bridge.layered import LooseLayeredModel, TightLayeredModel, layered
+from bridge.permutations import Sort, StochasticPermutation
+from bridge.ranges import HalfNormal, InverseSoftplus, Log, Spacings
+from bridge.relaxation import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder
+from bridge.surjections import Abs, Max, Slice
 
-__all__ = ["DeltaLink", "FlowVAE"]
+__all__ = [
+    "Abs",
+    "Augmentation",
+    "DeltaLink",
+    "DiagonalJacobianEncoder",
+    "Featured",
+    "FlowVAE",
+    "GaussianRelaxation",
+    "GenerativeSurjection",
+    "HalfNormal",
+    "InferenceSurjection",
+    "InverseSoftplus",
+    "JacobianEncoder",
+    "Layer",
+    "LinkChain",
+    "Log",
+    "LooseLayeredModel",
+    "Max",
+    "ReLU",
+    "Slice",
+    "Sort",
+    "Spacings",
+    "StochasticPermutation",
+    "TightLayeredModel",
+    "UniformDequantisation",
+    "VariationalDequantisation",
+    "as_autoregressive",
+    "as_flow",
+    "as_linear_vae",
+    "as_ppca",
+    "as_vae",
+    "autoregressive_posterior",
+    "coupling_posterior",
+    "flow_from_nflows",
+    "flow_with_vae_top",
+    "from_nflows",
+    "latent_measure",
+    "layered",
+    "linear_from_nflows",
+    "mixture_from_sklearn",
+    "mixture_to_sklearn",
+    "ppca_from_sklearn",
+    "ppca_to_sklearn",
+    "to_nflows",
+    "with_flow_decoder",
+    "with_flow_prior",
+    "with_posterior",
+]

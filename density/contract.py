@@ -54,6 +54,7 @@ class Density(nn.Module, ABC):
         """
         check_points(x, self.features, type(self).__name__, reference=self.reference)
         self._check_context(context)
+        check_batches(x, context, type(self).__name__)
         return self._log_prob(x, context)
 
     def sample(self, n: int, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -189,6 +190,18 @@ def check_context(context: Tensor | None, features: int, owner: str, *, referenc
         raise ValueError(f"{owner} expects a context of shape [*batch, {features}]; got {list(context.shape)}")
 
 
+def check_batches(x: Tensor, context: Tensor | None, owner: str) -> None:
+    """Raise unless the batch shapes of x ``[*batch, D]`` and the context ``[*batch, C]`` broadcast. O(1)."""
+    if context is None or x.shape[:-1] == context.shape[:-1]:
+        return
+    try:
+        torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{owner} expects batch shapes that broadcast; got x {list(x.shape)} and context {list(context.shape)}"
+        ) from error
+
+
 def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:
     """Raise unless x is a data set: finite, floating point, ``[n, features]`` with n ≥ 1. O(nD).
 
@@ -199,6 +212,8 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
     ValueError: PPCA expects finite data; row 1, column 1 is nan (1 of 4 values are not finite). Remove or impute them
     """
     check_points(x, features, owner, reference=reference)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
     if x.ndim != 2:
         raise ValueError(f"{owner} expects data of shape [n, {features}]; got {list(x.shape)}")
     if x.shape[0] == 0:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from density.contract import check_count
 from density.history import History
 
 Objective = Callable[[tuple[Tensor, ...], Generator | None], Tensor]
@@ -74,9 +75,10 @@ class Training:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        positive |= {"clip": self.clip, "patience": self.patience}
-        for name, value in positive.items():
+        for name, count in (("epochs", self.epochs), ("batch_size", self.batch_size), ("patience", self.patience)):
+            if count is not None:
+                check_count(count, name)
+        for name, value in (("learning_rate", self.learning_rate), ("clip", self.clip)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite; got {value}")
         if not 0 <= self.validation < 1:
@@ -117,10 +119,13 @@ def maximise(
         The :class:`~density.history.History`; the module holds the best weights by the held-out rows, or the last.
 
     Raises:
+        TypeError: training is not a :class:`Training`.
         NonFiniteObjective: the objective became nan or infinite. The weights kept are the best by the held-out rows
             so far or, without held-out rows, those of the last epoch after which the objective was still finite.
     """
     started = time.perf_counter()
+    if not isinstance(training, Training):
+        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
     data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
     n = data[0].shape[0]
     order = torch.randperm(n, generator=generator, device=data[0].device)

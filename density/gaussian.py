@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor, nn
 
-from density.contract import Density, ExactModel, check_data
+from density.contract import Density, ExactModel, check_data, check_points
 from density.history import History
 from density.moments import Moments, centre, is_constant
 from density.scale import DiagonalScale, Scale, TriangularScale, cholesky, pack_triangular, unpack_triangular
@@ -162,8 +162,20 @@ class Gaussian(GaussianFamily, ExactModel):
         """The Gaussian with a given mean ``[D]`` and covariance ``[D, D]``, in their dtype.
 
         Raises:
-            ValueError: if the covariance is not positive definite.
+            TypeError: the mean is not floating point.
+            ValueError: the shapes do not fit, a mean is not finite, or the covariance is not symmetric or not positive
+                definite.
         """
+        check_points(mean, None, "Gaussian")
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(
+                f"Gaussian expects a mean [D] and a covariance [D, D]; got {list(mean.shape)} and "
+                f"{list(covariance.shape)}"
+            )
+        if not bool(mean.isfinite().all()):
+            raise ValueError(f"Gaussian expects a finite mean; got {mean.tolist()}")
+        if bool(((covariance - covariance.mT).abs() > 1e-5 * covariance.abs().max()).any()):
+            raise ValueError("Gaussian expects a symmetric covariance; symmetrise it, (S + S.mT) / 2")
         model = cls(mean.shape[-1]).to(mean)
         model._set(mean, cholesky(covariance, "Gaussian"))
         return model
@@ -245,14 +257,13 @@ class ScaleModel(nn.Module, ABC):
 class FixedScale(ScaleModel):
     """σ is a given constant: then log p(x|z) is a scaled squared error plus a constant."""
 
-    log_std: Tensor
-
     def __init__(self, std: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer("log_std", torch.tensor(_log_std(std)))
+        _log_std(std)
+        self.std = std  # a Python float: no dtype rounds it
 
     def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return self.log_std.exp().expand_as(mean)
+        return mean.new_tensor(self.std).expand_as(mean)
 
 
 class GlobalScale(ScaleModel):

@@ -37,8 +37,14 @@ def importance(
         the decoder; memory independent of n, and one number a draw.
 
     Raises:
+        TypeError: the model has no log-weights.
         ValueError: draws < 1, unusable data, or a non-finite log-weight (which is named).
     """
+    if not isinstance(model, Bound):
+        raise TypeError(
+            f"importance needs a model with log-weights; {type(model).__name__} has none. An exact model's "
+            "log_density(x) is exact; a flow has log-weights as bridge.FlowVAE(flow)"
+        )
     model.check_input(x)
 
     def draw(rows: Tensor, k: int) -> Tensor:

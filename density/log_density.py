@@ -7,6 +7,7 @@ table. A :class:`LogDensity` carries what that column leaves out, and refuses th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -44,6 +45,7 @@ class Measure(Enum):
 
     LEBESGUE = "Lebesgue"
     COUNTING = "counting"
+    RECTIFIED = "Lebesgue-with-an-atom-at-0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Claim:
         method: how the number was computed, in words.
         monte_carlo_error: standard error of each value over the sampler's randomness, shape ``[*batch]``;
             None where nothing was sampled.
+        numerical_error: estimated error of each value by quadrature, shape ``[*batch]``; None elsewhere.
 
     The two errors of a mean over points are kept apart: :attr:`standard_error` is sd/√n over the data,
     :attr:`mean_monte_carlo_error` is √(Σ eᵢ²)/n over the sampler.
@@ -65,13 +68,15 @@ class Claim:
     kind: Kind
     method: str
     monte_carlo_error: Tensor | None = None
+    numerical_error: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.monte_carlo_error is not None and self.monte_carlo_error.shape != self.value.shape:
-            raise ValueError(
-                f"monte_carlo_error must have the shape of value, {list(self.value.shape)}; "
-                f"got {list(self.monte_carlo_error.shape)}"
-            )
+        for name in ("monte_carlo_error", "numerical_error"):
+            error = getattr(self, name)
+            if error is not None and error.shape != self.value.shape:
+                raise ValueError(
+                    f"{name} must have the shape of value, {list(self.value.shape)}; got {list(error.shape)}"
+                )
 
     @property
     def mean(self) -> float:
@@ -123,10 +128,9 @@ class LogDensity(Claim):
     r"""A claim about log p(x), in nats with respect to :attr:`measure`.
 
     Args:
-        value, kind, method, monte_carlo_error: see :class:`Claim`.
+        value, kind, method, monte_carlo_error, numerical_error: see :class:`Claim`.
         measure: Lebesgue for continuous data, counting for discrete.
         weights: diagnostics of the importance weights behind each value; None where there are none.
-        numerical_error: estimated error of each value by quadrature, shape ``[*batch]``, nats; None elsewhere.
 
     ``a - b`` is the paired, point-by-point :class:`Difference`. Its kind follows from interval arithmetic: exact or
     lower minus exact or upper is a lower bound on the difference; exact or upper minus exact or lower an upper bound;
@@ -151,7 +155,6 @@ class LogDensity(Claim):
 
     measure: Measure = Measure.LEBESGUE
     weights: WeightDiagnostics | None = None
-    numerical_error: Tensor | None = None
 
     @property
     def unreliable(self) -> int:
@@ -176,7 +179,8 @@ class LogDensity(Claim):
             value=self.value - other.value,
             kind=self.kind.minus(other.kind),
             method=f"{self.method} − {other.method}",
-            monte_carlo_error=_in_quadrature(self.monte_carlo_error, other.monte_carlo_error),
+            monte_carlo_error=_combined(self.monte_carlo_error, other.monte_carlo_error, torch.hypot),
+            numerical_error=_combined(self.numerical_error, other.numerical_error, torch.add),
         )
 
     def bits_per_dimension(self, features: int, *, levels: int = 1) -> BitsPerDimension:
@@ -197,12 +201,13 @@ class LogDensity(Claim):
         if levels != 1 and self.measure is Measure.COUNTING:
             raise ValueError(f"a mass has no units to change: levels must be 1 for discrete data; got {levels}")
         scale = 1 / (features * math.log(2))
-        error = self.monte_carlo_error
+        sampler, numerical = self.monte_carlo_error, self.numerical_error
         return BitsPerDimension(
             value=math.log2(levels) - self.value * scale,
             kind=self.kind.flipped(),
             method=self.method,
-            monte_carlo_error=None if error is None else error * scale,
+            monte_carlo_error=None if sampler is None else sampler * scale,
+            numerical_error=None if numerical is None else numerical * scale,
         )
 
     def __repr__(self) -> str:
@@ -229,7 +234,7 @@ class BitsPerDimension(Claim):
         return f"{self._numbers()} bits per dimension, {self.kind.value}, {self.value.numel()} points"
 
 
-def _in_quadrature(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def _combined(a: Tensor | None, b: Tensor | None, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
     if a is None or b is None:
         return b if a is None else a
-    return torch.hypot(a, b)
+    return rule(a, b)

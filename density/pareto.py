@@ -34,8 +34,8 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         log_weights: ``[draws, *batch]``; constants do not matter.
 
     Returns:
-        Shape ``[*batch]``, float64; −inf where all weights are equal, inf where fewer than five draws are in the tail
-        (K < 25) and nothing can be said. O(K log K) a point.
+        Shape ``[*batch]``, float64; −inf where all weights are equal, inf where nothing can be said: where fewer than
+        five draws are in the tail (K < 25), or all weights are zero. O(K log K) a point.
 
     >>> x = 0.9**0.5 * torch.randn(100_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> log_weights = -x.square() / 2 + x.square() / 1.8  # target N(0, 1), proposal N(0, 0.9): k = 0.1
@@ -88,6 +88,7 @@ class _Tail:
                 here = slice(start, start + points)
                 k[here], scale[here] = _generalised_pareto(excess[:, here])
         k = torch.where(log_weights.amin(0) == largest, torch.full_like(k, -math.inf), k)
+        k = torch.where(largest.isneginf(), torch.full_like(k, math.inf), k)
         return _Tail(values, index, cutoff, k, scale)
 
     def quantiles(self) -> Tensor:

@@ -31,12 +31,27 @@ class Standardisation(nn.Module):
         self.register_buffer("matched", torch.tensor(False))
 
     def match(self, x: Tensor) -> None:
-        """Take mean and standard deviation from x ``[n, D]``, the first time only; constant columns keep scale 1."""
-        if bool(self.matched):
-            return
+        """Take mean and standard deviation from x ``[n, D]``, the first time only; constant columns keep scale 1.
+
+        Raises:
+            ValueError: they were taken before, and this data is in other units: a column's mean lies more than a
+                hundred standard deviations away, or its standard deviation differs by a factor of a hundred.
+        """
         mean, centred = centre(x.detach().double())
         variance = centred.square().mean(0)
         constant = is_constant(mean, variance, x.dtype)
+        if bool(self.matched):
+            scale = self.scale.double()
+            other = ((mean - self.shift).abs() > 100 * scale) | (variance.sqrt() > 100 * scale)
+            other = other | (~constant & (100 * variance.sqrt() < scale))
+            if bool(other.any()):
+                column = int(other.nonzero()[0])
+                raise ValueError(
+                    f"this model was fitted to data in other units: column {column} had mean {self.shift[column]:.4g} "
+                    f"and standard deviation {self.scale[column]:.4g}, and now has {mean[column]:.4g} and "
+                    f"{variance[column].sqrt():.4g}. Build a new model for this data"
+                )
+            return
         self.shift.copy_(mean)
         self.scale.copy_(torch.where(constant, torch.ones_like(variance), variance.sqrt()))
         self.matched.fill_(True)

@@ -14,12 +14,13 @@ class ActNorm(Transform):
 
     Kingma & Dhariwal 2018, arXiv:1807.03039, §3.1.
 
-    .. math:: z = (x - \text{shift}) \, e^{-\text{log\_scale}}, \qquad
-              \log|\det \partial z/\partial x| = -\sum \text{log\_scale}
+    .. math:: z = \Big(\frac{x - \text{mean}}{\text{std}} - \text{shift}\Big) \, e^{-\text{log\_scale}}, \qquad
+              \log|\det \partial z/\partial x| = -\sum (\log\text{std} + \text{log\_scale})
 
-    A new layer is the identity. :meth:`initialise` sets mean 0 and standard deviation 1 on the points that it is given,
+    A new layer is the identity. :meth:`initialise` takes mean and standard deviation from the points that it is given,
     once: the buffer ``initialised`` remembers. A feature that is constant there, up to rounding, is shifted and keeps
-    scale 1.
+    scale 1. Mean and std are buffers, so that what is trained has no units: a step of an optimiser is as large for data
+    of scale 1e-8 as for any other.
 
     Args:
         features: width D.
@@ -35,6 +36,8 @@ class ActNorm(Transform):
     """
 
     features: int
+    mean: Tensor
+    std: Tensor
     initialised: Tensor
 
     def __init__(self, features: int) -> None:
@@ -43,19 +46,26 @@ class ActNorm(Transform):
         self.features = features
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
         self.register_buffer("initialised", torch.tensor(False))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return (x - self.shift) * torch.exp(-self.log_scale), -self.log_scale.sum().expand(x.shape[:-1])
+        z = ((x - self.mean) / self.std - self.shift) * torch.exp(-self.log_scale)
+        return z, -self._log_abs_det().expand(x.shape[:-1])
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return z * torch.exp(self.log_scale) + self.shift, self.log_scale.sum().expand(z.shape[:-1])
+        x = (z * torch.exp(self.log_scale) + self.shift) * self.std + self.mean
+        return x, self._log_abs_det().expand(z.shape[:-1])
+
+    def _log_abs_det(self) -> Tensor:
+        return (self.std.log() + self.log_scale).sum()
 
     def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
         if not self.initialised:
             mean, std = column_moments(x.reshape(-1, self.features))
-            self.shift.copy_(mean)
-            self.log_scale.copy_(std.log())
+            self.mean.copy_(mean)
+            self.std.copy_(std)
             self.initialised.fill_(True)
         return self._forward(x, context)[0]
 

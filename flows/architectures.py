@@ -21,15 +21,19 @@ from flows.transform import Chain, Inverse, Transform
 def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: bool = True) -> Flow:
     """z = W x + b: a Gaussian, with W held as the layer holds it.
 
+    With a bias, an activation norm comes before the layer, so that ``fit`` starts from standardised data; both together
+    are one affine map.
+
     Args:
         features: width D.
-        linear: makes the layer from width and bias: :class:`~flows.lu.LULinear`, :class:`~flows.qr.QRLinear`, your own.
-        bias: whether to add b; without it the density is centred at 0.
+        linear: makes the layer from width and ``bias=``: :class:`~flows.lu.LULinear`, :class:`~flows.qr.QRLinear`.
+        bias: whether to add b; without it the density is centred at 0, and data is taken in its own units.
 
-    >>> linear_flow(3).transform.matrix().equal(torch.eye(3))
+    >>> linear_flow(3, bias=False).transform.matrix().equal(torch.eye(3))
     True
     """
-    return Flow(StandardNormal(features), linear(features, bias=bias))
+    layer = linear(features, bias=bias)
+    return Flow(StandardNormal(features), Chain(ActNorm(features), layer) if bias else layer)
 
 
 def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:

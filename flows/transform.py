@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from density.contract import check_context, check_data, check_points
+from density.contract import check_batches, check_context, check_data, check_points
 
 
 class Transform(nn.Module, ABC):
@@ -217,12 +217,8 @@ def broadcast(x: Tensor, context: Tensor | None, owner: str) -> tuple[Tensor, Te
     """x ``[*batch, D]`` and context ``[*batch, C]`` with one batch shape; ValueError where theirs do not broadcast."""
     if context is None or x.shape[:-1] == context.shape[:-1]:
         return x, context
-    try:
-        batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{owner} expects batch shapes that broadcast; got x {list(x.shape)} and context {list(context.shape)}"
-        ) from error
+    check_batches(x, context, owner)
+    batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
     return x.expand(*batch, x.shape[-1]), context.expand(*batch, context.shape[-1])
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from tqdm import tqdm
 
-from density.contract import check_count
+from density.contract import check_count, check_data, check_points
 from lvm.gradients import GradientEstimator
 from lvm.latent import LatentVariableModel
 
@@ -147,8 +147,8 @@ def gradient_quality(
         A :class:`GradientQuality`. Nothing accumulates in ``.grad``. Cost R times a gradient; memory independent of R.
 
     Raises:
-        ValueError: repeats < 2; a parameter that is not the model's, or none; a reference of another size; or a
-            gradient that is not finite.
+        ValueError: repeats < 2; no points, or points that are not finite; a parameter that is not the model's, or
+            none; a reference of another size; or a gradient that is not finite.
         TypeError: see :class:`~lvm.gradients.GradientEstimator`.
 
     >>> from lvm import LinearVAE
@@ -163,6 +163,10 @@ def gradient_quality(
     check_count(repeats, "repeats")
     if repeats < 2:
         raise ValueError("gradient_quality needs at least 2 repeats to have a variance; got 1")
+    if not isinstance(estimator, GradientEstimator):
+        raise TypeError(f"gradient_quality expects a GradientEstimator; got {type(estimator).__name__}")
+    check_points(x, model.features, "gradient_quality")
+    check_data(x.reshape(-1, model.features), model.features, "gradient_quality")
     chosen = _chosen(model, parameters)
     sizes = tuple(tensor.numel() for tensor in chosen.values())
     if reference is not None:

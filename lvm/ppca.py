@@ -137,7 +137,7 @@ class PPCA(ExactLatentVariableModel):
         The model keeps its dtype and device.
 
         Raises:
-            ValueError: the moments are of another number of features, or as in :meth:`fit`.
+            ValueError: the moments are of another number of features, of no rows or not finite, or as in :meth:`fit`.
 
         >>> x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
         >>> model = PPCA(4, 2)
@@ -145,6 +145,8 @@ class PPCA(ExactLatentVariableModel):
         """
         if moments.mean.shape != (self.features,):
             raise ValueError(f"PPCA expects moments of {self.features} features; got {list(moments.mean.shape)}")
+        if not bool(moments.count > 0) or not bool(moments.scatter.isfinite().all() & moments.mean.isfinite().all()):
+            raise ValueError("PPCA expects finite moments of at least one row; remove or impute what is not finite")
         spectrum = Spectrum.of_moments(moments, self.decoder.mean.dtype)
         return self._set(spectrum.maximum(self.latent_features, time.perf_counter()))
 

@@ -86,9 +86,9 @@ class VAE(LatentVariableModel):
             hidden: widths of the encoder's hidden layers; the decoder's are the same, reversed.
             scale: the decoder's standard deviation; :class:`~density.gaussian.PerFeatureScale` if None.
             prior: standard normal if None.
-            standardise: let ``fit`` take each feature's mean and standard deviation from its data and model the
-                standardised features; log p(x) stays that of x. A fixed or initial scale is then in units of the
-                features' standard deviations. False models x as it is.
+            standardise: let the first ``fit`` take each feature's mean and standard deviation from its data, and model
+                the standardised features from then on; log p(x) stays that of x. A fixed or initial scale is then in
+                units of the features' standard deviations. False models x as it is.
         """
         scale = PerFeatureScale(features) if scale is None else scale
         network = mlp(latent_features, scale.outputs * features, hidden[::-1])
@@ -142,8 +142,9 @@ class VAE(LatentVariableModel):
         check_data(x, self.features, type(self).__name__)
         self.decoder.check_support(x)
         self.to(x)
-        for module in (*self.encoder.modules(), *self.decoder.modules()):
-            if isinstance(module, Standardisation) and module.features == self.features:
+        # The encoder reads x and is about z, the decoder the other way round; their widths may be equal.
+        for module in _standardisations(self.encoder, owned=False) + _standardisations(self.decoder, owned=True):
+            if module.features == self.features:
                 module.match(x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
@@ -174,6 +175,12 @@ class VAE(LatentVariableModel):
     def reconstruct(self, x: Tensor) -> Tensor:
         """decode(encode(x)): ``[*batch, D]``."""
         return self.decode(self.encode(x))
+
+
+def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
+    """Those of what a density is about (owned by a :class:`Rescaled`), or those of what its networks read."""
+    own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
+    return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
 
 
 def _gaussian_encoder(features: int, latent_features: int, hidden: Sequence[int], standardise: bool) -> Density:

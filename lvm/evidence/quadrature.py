@@ -134,6 +134,7 @@ def _integral(
 ) -> LogDensity:
     rule = GaussKronrod(model.prior.features, x.device)
     whole = Region.of(model.prior, generator)
+    Integrand(model, x[:1], 0).shared(whole.centre.unsqueeze(0))  # a log-joint of the wrong shape fails here, by name
     boxes = whole.divided()[0].shape[0]
     rows = max(1, SCALARS_AT_ONCE // (boxes * rule.nodes.shape[0]))
     value, error = torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])

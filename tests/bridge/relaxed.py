@@ -54,9 +54,8 @@ def blurred(flow: Flow, x: Tensor, sigma: float, count: int) -> Tensor:
 
 
 def gaussian_of(flow: Flow) -> Gaussian:
-    """The density of a linear flow over a standard normal."""
-    transform = flow.transform
-    assert isinstance(transform, Linear)
-    inverse = torch.linalg.inv(transform.matrix().detach())
-    offset = torch.zeros(flow.features).double() if transform.bias is None else transform.bias.detach()
+    """The density of an affine flow over a standard normal, from its value and Jacobian at the origin."""
+    origin = torch.zeros(flow.features).double()
+    inverse = torch.linalg.inv(torch.func.jacrev(lambda x: flow.transform(x)[0])(origin).detach())
+    offset = flow.transform(origin)[0].detach()
     return Gaussian.from_moments(-inverse @ offset, inverse @ inverse.mT)

@@ -41,11 +41,11 @@ def blurred_flow(model: LayeredModel, x: Tensor) -> Tensor:
 
 CASES = {
     "linear": BoundCase(
-        lambda g: GaussianRelaxation(randomise(linear_flow(3), g), 0.7),
+        lambda g: GaussianRelaxation(randomise(linear_flow(3), g, 0.1), 0.4),
         blurred_gaussian,
     ),
     "linear, diagonal": BoundCase(
-        lambda g: GaussianRelaxation(randomise(linear_flow(3, QRLinear), g, 0.2), 0.7, DiagonalJacobianEncoder),
+        lambda g: GaussianRelaxation(randomise(linear_flow(3, QRLinear), g, 0.1), 0.5, DiagonalJacobianEncoder),
         blurred_gaussian,
     ),
     "coupling": BoundCase(

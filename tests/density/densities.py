@@ -101,7 +101,8 @@ def given_context(density: Density, x: Tensor, context: Tensor | None) -> float:
     if isinstance(scale, NetworkScale):
         std = torch.exp(scale.bound * torch.tanh(raw / scale.bound))
     else:
-        std = scale.log_std.exp() * torch.ones_like(mean)  # type: ignore[operator]
+        learned = isinstance(scale, GlobalScale | PerFeatureScale)
+        std = (scale.log_std.exp() if learned else scale.std) * torch.ones_like(mean)  # type: ignore[operator]
     return float(stats.norm.logpdf(x.cpu().numpy(), mean.cpu().numpy(), std.cpu().numpy()).sum())
 
 

@@ -390,6 +390,7 @@ def test_a_custom_optimiser(data: Tensor) -> None:
             for value in (0, -1, math.nan, math.inf)
         ),
         *(("validation", value) for value in (-0.1, 1.0, math.nan)),
+        *((name, 2.5) for name in ("epochs", "batch_size", "patience")),
     ],
 )
 def test_settings_out_of_range(name: str, value: float) -> None:

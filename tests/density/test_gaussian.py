@@ -207,6 +207,16 @@ def test_from_moments(generator: Generator) -> None:
     for bad in (sigma * 0, -sigma, sigma * math.nan, torch.ones(4, 4, dtype=torch.float64), sigma * math.inf):
         with pytest.raises(ValueError, match="Gaussian: the covariance of the data is singular"):
             Gaussian.from_moments(x[0], bad)
+    lopsided = sigma.index_put((torch.tensor(0), torch.tensor(1)), sigma[0, 1] + 1)
+    with pytest.raises(ValueError, match="Gaussian expects a symmetric covariance"):
+        Gaussian.from_moments(x[0], lopsided)
+    with pytest.raises(ValueError, match="Gaussian expects a finite mean"):
+        Gaussian.from_moments(x[0] * math.nan, sigma)
+    for mean, covariance in ((x[0, :3], sigma), (x[:2], sigma), (x[0], sigma[0]), (x[0], sigma[None])):
+        with pytest.raises(ValueError, match=r"Gaussian expects a mean \[D\] and a covariance \[D, D\]; got"):
+            Gaussian.from_moments(mean, covariance)
+    with pytest.raises(TypeError, match=r"floating point; got torch\.int64"):
+        Gaussian.from_moments(x[0].long(), sigma)
 
 
 @pytest.mark.parametrize("features", [0, -1, 2.0, "3"])

@@ -56,6 +56,7 @@ def test_constants_and_order_do_not_matter(generator: Generator) -> None:
 def test_equal_weights_have_no_tail_and_few_draws_say_nothing() -> None:
     assert pareto_k(torch.zeros(1000, 2)).tolist() == [-math.inf] * 2
     assert pareto_k(torch.randn(20)).item() == math.inf
+    assert pareto_k(torch.full((1000,), -math.inf)).item() == math.inf  # no draw found any mass: nothing to trust
 
 
 def test_threshold() -> None:

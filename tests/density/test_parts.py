@@ -14,6 +14,7 @@ from density import (
     ConditionalBernoulli,
     ConditionalCategorical,
     ConditionalGaussian,
+    Density,
     DiagonalGaussian,
     FixedScale,
     History,
@@ -57,11 +58,20 @@ def test_standardisation_is_taken_once_and_kept_in_the_state(generator: Generato
     standardise, other = Standardisation(2), Standardisation(2)
     standardise.match(x)
     first = standardise(x)
-    standardise.match(1000 * x)
+    standardise.match(2 * x + 3)
     assert standardise(x).equal(first)
     other.load_state_dict(standardise.state_dict())
-    other.match(1000 * x)
+    other.match(2 * x + 3)
     assert other(x).equal(first)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e3, 0.0), (1e-3, 0.0), (1.0, 1e3)])
+def test_standardisation_refuses_other_units(scale: float, shift: float, generator: Generator) -> None:
+    x = torch.randn(50, 2, generator=generator)
+    standardise = Standardisation(2)
+    standardise.match(x)
+    with pytest.raises(ValueError, match=r"in other units: column 0 .* Build a new model"):
+        standardise.match(scale * x + shift)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -190,3 +200,16 @@ def test_history_rows() -> None:
     ]
     assert History([1.0]).rows() == [{"step": 0, "objective": 1.0}]
     assert History().rows() == []
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        ConditionalGaussian(nn.Linear(3, 4), 2, 3),
+        ConditionalBernoulli(nn.Linear(3, 2), 2, 3),
+        ConditionalCategorical(nn.Linear(3, 2), 2, 3),
+    ],
+)
+def test_batches_that_do_not_broadcast_are_named(density: Density) -> None:
+    with pytest.raises(ValueError, match=r"batch shapes that broadcast; got x \[4, 2\] and context \[3, 3\]"):
+        density.log_prob(torch.eye(2).repeat(2, 1), torch.zeros(3, 3))

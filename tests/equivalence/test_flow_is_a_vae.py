@@ -23,7 +23,7 @@ Record = Callable[[str, float, float], None]
 # some 50 roundings of 2.2e-16 in the worst of them. Steps of Adam divide gradients by their size and so magnify what is
 # small: 1e-9 is the rounding of the gradients, 1e-12, over fifty such steps.
 VALUE, GRADIENT, WEIGHTS = 1e-12, 1e-10, 1e-9
-# nflows inverts a spline by the root of a quadratic whose coefficients cancel, which costs up to five of sixteen digits.
+# nflows inverts a spline by the root of a quadratic whose coefficients cancel: that costs up to five of sixteen digits.
 BORROWED = {"spline by nflows": 1e3}
 
 

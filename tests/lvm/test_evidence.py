@@ -326,3 +326,9 @@ def test_many_draws_of_a_real_model_are_blocked(generator: Generator, monkeypatc
     assert blocked.monte_carlo_error is not None
     error = torch.hypot(whole.monte_carlo_error, blocked.monte_carlo_error)
     assert ((whole.value - blocked.value).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("model", [linear_flow(3), Gaussian(3), nn.Linear(3, 3), None])
+def test_importance_needs_log_weights(model: Bound) -> None:
+    with pytest.raises(TypeError, match=r"importance needs a model with log-weights; \w+ has none"):
+        importance(model, torch.zeros(2, 3))

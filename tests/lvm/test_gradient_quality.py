@@ -239,6 +239,12 @@ def test_bad_quality_arguments(generator: Generator) -> None:
         gradient_quality(
             Reparametrised(), model, x, parameters=[model.encoder.bias], reference=torch.zeros(3, dtype=torch.float64)
         )
+    with pytest.raises(TypeError, match="expects a GradientEstimator; got str"):
+        gradient_quality("stl", model, x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expects at least one row of data; got none"):
+        gradient_quality(Reparametrised(), model, x[:0])
+    with pytest.raises(ValueError, match="expects finite data; row 0, column 0 is nan"):
+        gradient_quality(Reparametrised(), model, x * torch.nan)
     with torch.no_grad():
         model.decoder.log_std.fill_(-500.0)
     with pytest.raises(ValueError, match="not finite"):

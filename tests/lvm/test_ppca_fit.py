@@ -217,6 +217,9 @@ def test_moments_of_chunks_fit_like_the_whole(generator: Generator) -> None:
     torch.testing.assert_close(chunked.decoder.weight, whole.decoder.weight, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="expects moments of 5 features"):
         chunked.fit_moments(Moments.of(x[:, :3]))
+    for nothing in (x[:0], x * torch.nan):
+        with pytest.raises(ValueError, match="PPCA expects finite moments of at least one row"):
+            chunked.fit_moments(Moments.of(nothing))
 
 
 def test_full_rank_minus_one_is_the_full_gaussian(generator: Generator) -> None:

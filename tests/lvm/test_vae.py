@@ -23,6 +23,7 @@ from density import (
     PerFeatureScale,
     Rescaled,
     ScaleModel,
+    Standardisation,
     StandardNormal,
     Training,
     mlp,
@@ -320,6 +321,21 @@ def test_only_what_concerns_x_is_standardised(latent: int, generator: Generator)
     decoder = model.decoder
     assert isinstance(decoder, Rescaled)
     assert decoder.standardise.matched
+
+
+def test_what_is_about_a_latent_as_wide_as_x_is_not_standardised(generator: Generator) -> None:
+    """A rescaled encoder is in units of z, and so is the input of the decoder's network."""
+    encoder = Rescaled(ConditionalGaussian(nn.Sequential(Standardisation(3), nn.Linear(3, 6)), 3, 3))
+    network = nn.Sequential(Standardisation(3), nn.Linear(3, 6))
+    model = VAE(StandardNormal(3), encoder, Rescaled(ConditionalGaussian(network, 3, 3)))
+    model.fit(50 * torch.randn(40, 3, generator=generator) + 7, SHORT, generator=seeded())
+    matched = {name: bool(value) for name, value in model.state_dict().items() if name.endswith("matched")}
+    assert matched == {
+        "encoder.standardise.matched": False,
+        "encoder.density.network.0.matched": True,
+        "decoder.standardise.matched": True,
+        "decoder.density.network.0.matched": False,
+    }
 
 
 def test_priors_over_bits_fit_no_gaussian_latent() -> None:

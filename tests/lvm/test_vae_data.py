@@ -99,3 +99,8 @@ def test_an_overflow_keeps_finite_weights(generator: Generator) -> None:
         model.fit(curve(generator, 60), Training(epochs=5, learning_rate=1e300, clip=None), generator=seeded())
     assert all(p.isfinite().all() for p in model.parameters())
     assert model.log_density(curve(generator, 5), draws=5).value.isfinite().all()
+
+
+def test_settings_of_another_kind_are_named() -> None:
+    with pytest.raises(TypeError, match=r"settings as density.Training\(...\); got dict"):
+        VAE.gaussian(3, 1).fit(torch.zeros(5, 3), {"epochs": 3})  # type: ignore[arg-type]

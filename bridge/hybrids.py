@@ -1,0 +1,228 @@
+r"""Latent-variable models with flows in them, each put together from existing parts.
+
+- A flow as prior (Chen et al. 2017, VLAE): the latent need not look Gaussian.
+- A flow as posterior (Rezende & Mohamed 2015; Kingma et al. 2016): q need not be Gaussian, and the gap shrinks.
+- A flow as decoder: the noise in x need be neither Gaussian nor independent.
+- A flow with a VAE on top: an invertible map to features, whose density is a VAE's.
+
+The builders share the parts that they are given, and copy none: a trained decoder can be frozen
+(``vae.decoder.requires_grad_(False)``) and given several posteriors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bridge.chain import LinkChain
+from bridge.delta import DeltaLink
+from bridge.layered import LooseLayeredModel
+from density.contract import Density, check_count
+from density.gaussian import ConditionalGaussian, NetworkScale
+from density.nets import mlp
+from density.rescaled import Rescaled, Standardisation
+from flows.architectures import glow
+from flows.autoregressive import GaussianAutoregressive
+from flows.coupling import AffineCoupling
+from flows.flow import Flow
+from flows.transform import Chain, Inverse, Transform
+from lvm.latent import LatentVariableModel, StochasticLink
+from lvm.vae import VAE
+
+
+class Featured(Density):
+    """A conditional density that sees features h = network(c) of its context; the network runs once for all draws.
+
+    Args:
+        network: maps ``[*batch, C]`` to ``[*batch, H]``.
+        density: with a context of H features.
+        context_features: C.
+
+    Raises:
+        ValueError: the density is unconditional.
+
+    >>> from flows import glow
+    >>> density = Featured(nn.Linear(5, 3), glow(2, 2, (4,), context_features=3), context_features=5)
+    >>> density.sample(7, context=torch.zeros(4, 5)).shape
+    torch.Size([7, 4, 2])
+    """
+
+    def __init__(self, network: nn.Module, density: Density, context_features: int) -> None:
+        super().__init__()
+        check_count(context_features, "context_features")
+        if not density.context_features:
+            raise ValueError(f"Featured feeds features to a conditional density; {type(density).__name__} takes none")
+        self.features = density.features
+        self.context_features = context_features
+        self.measure = density.measure
+        self.network = network
+        self.density = density
+
+    def check_support(self, x: Tensor) -> None:
+        self.density.check_support(x)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.density.log_prob(x, self.network(context))
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self.density.sample(n, context=self.network(context), generator=generator)
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        return self.density.sample_with_log_prob(n, context=self.network(context), generator=generator)
+
+
+def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:
+    """The VAE with the model's encoder and decoder and a flow as its prior; with an identity flow, the model itself.
+
+    Args:
+        model: whose parts are shared.
+        flow: unconditional, over the latent.
+
+    Raises:
+        ValueError: the flow's size is not the latent's.
+
+    >>> from flows import real_nvp
+    >>> model = with_flow_prior(VAE.gaussian(3, 2), real_nvp(2, layers=4))
+    >>> model.prior.features
+    2
+    """
+    return VAE(flow, model.encoder, model.decoder)
+
+
+def with_posterior(model: LatentVariableModel, posterior: Density) -> VAE:
+    """The VAE with the model's prior and decoder and another q(z|x), such as :func:`coupling_posterior` makes."""
+    return VAE(model.prior, posterior, model.decoder)
+
+
+def coupling_posterior(
+    features: int,
+    latent_features: int,
+    *,
+    layers: int = 4,
+    hidden: Sequence[int] = (128,),
+    width: int = 64,
+    encoder_hidden: Sequence[int] = (128,),
+    standardise: bool = False,
+) -> Featured:
+    r"""q(z|x) by affine couplings of a Gaussian draw, all of them functions of an encoder's features h(x).
+
+    .. math:: \epsilon \sim N(\mu(h), \operatorname{diag} \sigma^2(h)), \qquad z = g_1(\dots g_L(\epsilon; h); h)
+
+    It starts as the diagonal Gaussian. One pass for a draw, one for ``log_prob`` of a given z.
+
+    Args:
+        features: D of x.
+        latent_features: d ≥ 2 of z.
+        layers: couplings with alternating checker masks, at least 2.
+        hidden: hidden widths of each coupling's network.
+        width: H of the features h.
+        encoder_hidden: hidden widths of the encoder's network, x to h.
+        standardise: let ``VAE.fit`` standardise the x that the encoder sees.
+
+    Raises:
+        ValueError: a size is out of range.
+
+    >>> coupling_posterior(5, 2).sample(3, context=torch.zeros(4, 5)).shape
+    torch.Size([3, 4, 2])
+    """
+    if latent_features < 2 or layers < 2:
+        raise ValueError(
+            "coupling_posterior needs 2 latent features to couple and 2 layers to move them all; got "
+            f"{latent_features} and {layers}"
+        )
+
+    def coupling(layer: int) -> Transform:
+        return AffineCoupling(torch.arange(latent_features) % 2 == layer % 2, hidden, width)
+
+    return _posterior(features, latent_features, layers, coupling, width, encoder_hidden, standardise)
+
+
+def autoregressive_posterior(
+    features: int,
+    latent_features: int,
+    *,
+    layers: int = 4,
+    hidden: Sequence[int] = (128,),
+    width: int = 64,
+    encoder_hidden: Sequence[int] = (128,),
+    standardise: bool = False,
+) -> Featured:
+    """q(z|x) by inverse autoregressive flow given an encoder's features (Kingma et al. 2016, arXiv:1606.04934).
+
+    As :func:`coupling_posterior`, with autoregressive layers in alternating orders, inverted so that a draw and its
+    density take one pass; ``log_prob`` of a given z takes d of them.
+
+    >>> autoregressive_posterior(5, 2).sample(3, context=torch.zeros(4, 5)).shape
+    torch.Size([3, 4, 2])
+    """
+    check_count(latent_features, "latent_features")
+    check_count(layers, "layers")
+
+    def autoregressive(layer: int) -> Transform:
+        order = range(latent_features) if layer % 2 == 0 else range(latent_features - 1, -1, -1)
+        return Inverse(GaussianAutoregressive(latent_features, hidden, order, width))
+
+    return _posterior(features, latent_features, layers, autoregressive, width, encoder_hidden, standardise)
+
+
+def with_flow_decoder(
+    model: LatentVariableModel,
+    *,
+    layers: int = 4,
+    hidden: Sequence[int] = (128, 128),
+    standardise: bool = True,
+    generator: Generator | None = None,
+) -> VAE:
+    """The VAE with the model's prior and encoder and p(x|z) a Glow conditioned on z, over x of at least 2 features.
+
+    Args:
+        model: whose parts are shared; continuous.
+        layers, hidden: of the flow, see :func:`~flows.architectures.glow`.
+        standardise: let ``VAE.fit`` standardise x for it; log p(x) stays that of x.
+        generator: draws the flow's rotations.
+
+    >>> with_flow_decoder(VAE.gaussian(3, 2), layers=2, hidden=(8,)).sample(4).shape
+    torch.Size([4, 3])
+    """
+    latent = model.encoder.features
+    decoder: Density = glow(model.features, layers, hidden, context_features=latent, generator=generator)
+    return VAE(model.prior, model.encoder, Rescaled(decoder) if standardise else decoder)
+
+
+def flow_with_vae_top(transform: Transform, model: LatentVariableModel) -> LooseLayeredModel:
+    """A flow with a VAE on top: log p(x) = log p_VAE(f(x)) + log|det ∂f/∂x|, bounded by the VAE's ELBO.
+
+    Args:
+        transform: unconditional, data to the VAE's data.
+        model: continuous; its parts are shared.
+
+    Raises:
+        ValueError: the sizes do not agree, or the VAE is discrete.
+
+    >>> from flows import LULinear
+    >>> flow_with_vae_top(LULinear(3), VAE.gaussian(3, 2)).elbo(torch.zeros(4, 3)).shape
+    torch.Size([4])
+    """
+    top = StochasticLink(model.encoder, model.decoder)
+    return LooseLayeredModel(model.prior, LinkChain(DeltaLink(transform, model.features), top))
+
+
+def _posterior(
+    features: int,
+    latent_features: int,
+    layers: int,
+    layer: Callable[[int], Transform],
+    width: int,
+    encoder_hidden: Sequence[int],
+    standardise: bool,
+) -> Featured:
+    check_count(features, "features")
+    network: nn.Module = nn.Sequential(mlp(features, width, encoder_hidden), nn.SiLU())
+    if standardise:
+        network = nn.Sequential(Standardisation(features), network)
+    base = ConditionalGaussian(nn.Linear(width, 2 * latent_features), latent_features, width, NetworkScale())
+    return Featured(network, Flow(base, Chain(*(layer(position) for position in range(layers)))), features)

@@ -1,0 +1,126 @@
+"""Table, figure and checks of `survae`, from its rows and the grids beside them: torch is never loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit import Check
+from studies.survae_toys import toys
+
+RECALLED = {
+    "checkerboard": {"flow": 3.65, "abs-flow": 3.49},
+    "corners": {"flow": 3.19, "abs-flow": 3.03},
+    "eight-gaussians": {"flow": 3.01, "abs-flow": 2.86},
+    "circles": {"flow": 3.44, "abs-flow": 2.99},
+}
+LABELS = {
+    "flow": "flow",
+    "abs-flow": "absolute values, flow",
+    "sort-flow": "sort, flow",
+    "permute-flow": "random permutation, flow",
+}
+WITHIN = 0.25
+SIGMAS = 4.0
+ENOUGH_ROWS = 100_000
+
+
+def _models(df: pd.DataFrame) -> pd.DataFrame:
+    return df[df["versus"].isna()]
+
+
+def _pairs(df: pd.DataFrame) -> pd.DataFrame:
+    return df[df["versus"].notna()]
+
+
+def nats_table(df: pd.DataFrame) -> Group:
+    """One line a toy and model; below, the paired comparisons."""
+    shown = Table(title="−log p(x) of test points, nats a point; the entropy is its least mean", title_justify="left")
+    for header in ("toy", "model"):
+        shown.add_column(header, no_wrap=True)
+    for header in ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    shown.add_column("kind", no_wrap=True)
+    for _, row in _models(df).iterrows():
+        recalled = RECALLED.get(row["toy"], {}).get(row["model"])
+        bound = "≤ " if row["kind"] == "lower bound" else ""  # of log p(x): an upper bound on this
+        shown.add_row(
+            row["toy"],
+            LABELS[row["model"]] + (f", seed {row['seed']}" if df["seed"].nunique() > 1 else ""),
+            f"{row['entropy']:.3f}",
+            f"{bound}{row['nats']:.3f} ± {row['standard_error']:.3f}",
+            f"{bound}{row['excess']:.4f} ± {row['excess_error']:.4f}",
+            "" if recalled is None else f"{recalled:.2f}",
+            f"{int(row['parameters'])}",
+            f"{row['seconds']:.0f}",
+            row["kind"],
+        )
+    lines = [
+        f"{row['toy']}: {LABELS[row['model']]} is better than the flow alone by {-row['excess']:.3f} ± "
+        f"{row['excess_error']:.3f} nats (paired)"
+        for _, row in _pairs(df).iterrows()
+    ]
+    return Group(shown, Text("\n".join(lines)))
+
+
+def bars(df: pd.DataFrame) -> list[Check]:
+    """The study's claims, decided by its numbers; of a small run, only that none is below the entropy."""
+    found = []
+    whole = bool((df["train_rows"].dropna() >= ENOUGH_ROWS).all())
+    for _, row in _models(df).iterrows():
+        who = f"{row['toy']}, {LABELS[row['model']]}"
+        never = row["excess"] >= -SIGMAS * row["excess_error"]
+        found.append(Check(f"{who}: not below the entropy ({row['excess']:+.4f} nats)", bool(never)))
+        if whole and row["model"] in ("abs-flow", "sort-flow"):
+            near = row["excess"] <= WITHIN
+            found.append(Check(f"{who}: within {WITHIN} nats of the entropy ({row['excess']:.3f})", bool(near)))
+    for _, row in _pairs(df).iterrows():
+        if not whole or row["model"] == "permute-flow":
+            continue  # that one is reported, not required
+        better = -row["excess"] > SIGMAS * row["excess_error"]
+        found.append(Check(f"{row['toy']}, {LABELS[row['model']]}: better than the flow by 4 errors", bool(better)))
+    return found
+
+
+def density_figure(df: pd.DataFrame) -> Figure:
+    """A row for each toy in the plane: truth, flow, absolute-value flow, on one colour scale."""
+    models = _models(df)
+    models = models[models["seed"] == models["seed"].iloc[0]]
+    plane = [toy for toy in RECALLED if toy in set(models["toy"])]
+    known = toys()
+    with mpl.rc_context(dict(sns.plotting_context("notebook"))):  # type: ignore[arg-type]
+        figure = Figure(figsize=(9.6, 0.6 + 3.1 * max(1, len(plane))), layout="constrained")
+        panels: Any = figure.subplots(max(1, len(plane)), 3, squeeze=False)
+        for line, toy in zip(panels, plane, strict=False):
+            rows = models[models["toy"] == toy].set_index("model")
+            grids = {}
+            for model in ("flow", "abs-flow"):
+                with np.load(rows.loc[model, "points"]) as file:
+                    grids[model] = file["grid"]
+            axis = np.linspace(-4.2, 4.2, len(grids["flow"]))
+            nodes = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2) + 1e-4
+            truth = np.exp(known[toy].log_density(nodes)).reshape(len(axis), len(axis))
+            titles = {
+                f"{toy}: truth, {rows.loc['flow', 'entropy']:.3f} nats": truth,
+                f"flow, {rows.loc['flow', 'nats']:.3f}": grids["flow"],
+                f"absolute values, flow, {rows.loc['abs-flow', 'nats']:.3f}": grids["abs-flow"],
+            }
+            for axes, (title, grid) in zip(line, titles.items(), strict=True):
+                axes.pcolormesh(axis, axis, grid.T, vmin=0, vmax=truth.max(), cmap="magma", rasterized=True)
+                axes.set_title(title, fontsize=10, loc="left")
+                axes.set_aspect("equal")
+                axes.set_xticks([-4, 0, 4])
+                axes.set_yticks([-4, 0, 4])
+                axes.tick_params(labelsize=8, length=2)
+        if not plane:
+            for axes in panels.flat:
+                axes.set_axis_off()
+    return figure
