@@ -35,7 +35,7 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         ValueError, ArithmeticError: the model cannot be fitted to this data.
     """
     torch.set_num_threads(settings.threads)
-    dtype, device = getattr(torch, settings.dtype), _device(settings.device)
+    dtype, device = getattr(torch, settings.dtype), usable_device(settings.device)
     train = torch.as_tensor(data.train).to(device, dtype)
     test = torch.as_tensor(data.test).to(device, dtype)
     fit, purpose = MODELS[name]
@@ -132,7 +132,7 @@ def compare(a: Path, b: Path) -> Row:
     }
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
