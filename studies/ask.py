@@ -133,6 +133,7 @@ def compare(a: Path, b: Path) -> Row:
 
 
 def usable_device(name: str) -> torch.device:
+    """The device of that name, if it can be used here."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

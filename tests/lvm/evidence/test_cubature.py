@@ -175,7 +175,7 @@ def test_error_estimates_cover_kinks(generator: Generator, record_measurement: R
             missed += int((error > claim.numerical_error).sum())
             total += x.shape[0]
             assert (error <= 3 * claim.numerical_error + 1e-2 * tolerance).all()
-    record_measurement("quadrature: share of ReLU errors above their estimate", missed / total, 0.01)
+    record_measurement("quadrature: share of ReLU errors above their estimate", missed / total, 0.02)
 
 
 def test_mass_beyond_the_prior_is_found(generator: Generator, record_measurement: Record) -> None:
