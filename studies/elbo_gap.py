@@ -25,7 +25,7 @@ Expected: log p(x) and gap in nats per image, seed 0 ± standard error over 359 
     VAE, 2 latents          −119.47 ± 1.14  (−119.66)       6.24 ± 1.49  (5.37)
     full Gaussian           −130.97 ± 1.40  (−130.70)       no encoder
     LU-linear flow          −130.97 ± 1.40  (−130.70)       no encoder
-    linear VAE              −154.72 ± 0.61  (−154.77)       0.003 ± 0.001  (0.001)
+    linear VAE              −154.72 ± 0.61  (−154.77)       0.0027 ± 0.0002  (0.0014)
     PPCA                    −154.72 ± 0.61  (−154.77)       0
     ======================  ==============================  ============================
 

@@ -60,7 +60,7 @@ def _scale(axes: Axes, models: list[Shown]) -> None:
 
 
 def _gaps(axes: Axes, models: list[Shown]) -> None:
-    largest = max((row.gap for row in models if row.has_encoder), default=0.0)
+    largest = max((row.gap + row.gap_error for row in models if row.has_encoder), default=0.0)
     largest = largest if largest > 1e-3 else 1.0
     for height, row in enumerate(models):
         style: dict[str, Any] = {"color": "0.45", "style": "italic", "fontsize": 10}
@@ -73,7 +73,7 @@ def _gaps(axes: Axes, models: list[Shown]) -> None:
             axes.errorbar(row.gap, height, xerr=row.gap_error, color="0.2", linewidth=1.4, capsize=3)
             at, text, style = max(row.gap + row.gap_error, 0), row.gap_text, {"fontsize": 10.5}
         axes.text(at + 0.025 * largest, height, text, va="center", bbox=PAPER, **style)
-    axes.set_xlim(-0.02 * largest, 1.6 * largest)
+    axes.set_xlim(-0.02 * largest, 1.45 * largest)
     axes.locator_params(axis="x", nbins=5)
 
 
