@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
@@ -71,14 +69,6 @@ class LooseLayeredModel(LayeredModel):
         self.measure = link.measure
         self.prior = prior
         self.layer = link
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (as nn.Module's own)
-        if name == "log_prob":
-            raise AttributeError(
-                f"log_prob would be exact, and {described(self.layer)} is not tight: its log-weights bound log p(x). "
-                "Ask for elbo(x), for log_density(x, draws=...), the importance-weighted bound, or for log_weights"
-            )
-        return super().__getattr__(name)
 
     @property
     def link(self) -> Link:

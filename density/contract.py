@@ -128,10 +128,22 @@ class Model(nn.Module, ABC):
 class ExactModel(Density, Model):
     """A model whose log p(x) is exact: its claim is its ``log_prob``."""
 
-    def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
-        check_data(x, self.features, type(self).__name__, reference=self.reference)
+    def log_density(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        draws: int = 1000,
+        generator: Generator | None = None,
+    ) -> LogDensity:
+        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients."""
+        name = type(self).__name__
+        check_data(x, self.features, name, reference=self.reference)
+        self.check_support(x)
+        if context is not None and self.context_features:
+            check_data(context, self.context_features, f"{name}, as context,", reference=self.reference)
         with torch.no_grad():
-            return LogDensity(self.log_prob(x), Kind.EXACT, self.method, measure=self.measure)
+            return LogDensity(self.log_prob(x, context), Kind.EXACT, self.method, measure=self.measure)
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Record of one fit.
 
@@ -24,6 +24,12 @@ class History:
     best: int = 0
     seconds: float = 0.0
     stopped: str = ""
+
+    def __repr__(self) -> str:
+        last = f", objective {self.objective[self.best]:.4f}" if self.objective else ""
+        held_out = f", held out {self.validation[self.best]:.4f}" if self.validation else ""
+        steps = f"{len(self.objective)} step{'s' * (len(self.objective) != 1)}"
+        return f"History({steps}{last}{held_out}, {self.seconds:.2f} s: {self.stopped or 'not stopped'})"
 
     def rows(self) -> list[dict[str, float]]:
         """One plain record per epoch or iteration, for a data frame."""

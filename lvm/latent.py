@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Generator, Tensor, nn
 
@@ -101,6 +102,14 @@ class LayeredModel(Bound, ABC):
     def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
         """The importance-weighted bound (Burda et al. 2016) with that many draws: a lower bound in expectation."""
         return importance(self, x, draws=draws, generator=generator)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as nn.Module's own
+        if name == "log_prob":
+            raise AttributeError(
+                f"{type(self).__name__} has no log_prob: what it knows are bounds on log p(x). Ask for elbo(x), for "
+                "log_density(x, draws=...), the importance-weighted bound, or lvm.evidence.evidence(model, x)"
+            )
+        return super().__getattr__(name)
 
     def check_input(self, x: Tensor) -> None:
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
@@ -241,6 +250,12 @@ class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
 
 def check_three(prior: Density, encoder: Density, decoder: Density) -> None:
     """Raise unless prior, encoder and decoder are densities over the same latent and data."""
+    for name, density in (("prior", prior), ("encoder", encoder), ("decoder", decoder)):
+        if not isinstance(density, Density):
+            raise TypeError(
+                f"the {name} must be a Density; got {type(density).__name__}. A network becomes one as "
+                "ConditionalGaussian(network, features, context_features) or ConditionalBernoulli(...)"
+            )
     _check_pair(encoder, decoder)
     _check_prior(prior, encoder.features)
 
