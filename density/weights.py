@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
 SCALARS_AT_ONCE = 2**22  # log-weights held at one time
+SECONDS_BEFORE_BAR = 2.0  # short runs need no progress bar
 
 DrawLogWeights = Callable[[Tensor, int], Tensor]
 
@@ -17,7 +19,7 @@ def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple
     """Yield (points, log-weights ``[draws, points]`` in float64) until all points of x ``[n, D]`` have had theirs.
 
     Memory does not grow with n, and with draws only by one number a draw, for as many points at once as 32 MiB hold.
-    Runs without gradients.
+    Runs without gradients; where it takes long, a progress bar shows, if there is a terminal to show it on.
 
     Args:
         draw: maps rows ``[m, D]`` and a number of draws K to log-weights ``[K, m]``.
@@ -26,13 +28,17 @@ def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple
         ValueError: a log-weight is nan or +inf; the message names the point and the draw. (−inf is a weight of zero.)
     """
     points = max(1, min(x.shape[0], SCALARS_AT_ONCE // draws, ROWS_AT_ONCE))
-    with torch.no_grad():
+    total = draws * x.shape[0]
+    bar = tqdm(total=total, desc="draws", leave=False, disable=None, delay=SECONDS_BEFORE_BAR, unit_scale=True)
+    with torch.no_grad(), bar:
         for start in range(0, x.shape[0], points):
             rows = x[start : start + points]
             step = max(1, ROWS_AT_ONCE // rows.shape[0])
             log_weights = torch.empty(draws, rows.shape[0], dtype=torch.float64, device=x.device)
             for done in range(0, draws, step):
-                log_weights[done : done + step] = draw(rows, min(step, draws - done))
+                count = min(step, draws - done)
+                log_weights[done : done + count] = draw(rows, count)
+                bar.update(count * rows.shape[0])
             bad = log_weights.isnan() | log_weights.isposinf()
             if bool(bad.any()):
                 which, point = bad.nonzero()[0].tolist()

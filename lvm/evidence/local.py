@@ -29,7 +29,8 @@ class LocalFit:
     Args:
         family: the family of q, as a reparametrised density over the latent at its starting parameters:
             :class:`~density.gaussian.DiagonalGaussian` (if None), :class:`~density.gaussian.Gaussian` for a full
-            covariance, a flow. Each point gets parameters of its own; the density passed in stays as it is.
+            covariance, a flow; ``torch.func.vmap`` must be able to follow it. Each point gets parameters of its own;
+            the density passed in stays as it is.
         steps: steps of Adam, of which all points take as many.
         draws: latent draws per point and step.
         learning_rate: at the start of a cosine schedule.

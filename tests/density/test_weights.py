@@ -1,0 +1,38 @@
+"""Blocks of log-weights: every draw of every point once, progress counted, nothing said without a terminal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from density import weights
+from density.weights import weight_blocks
+
+
+def test_progress_counts_every_draw_of_every_point_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bars: list[tqdm] = []
+
+    def counted(**settings: object) -> tqdm:
+        assert settings["disable"] is None  # silent without a terminal
+        bars.append(tqdm(**(settings | {"disable": False, "delay": 1e9})))  # type: ignore[call-overload]
+        return bars[-1]
+
+    monkeypatch.setattr(weights, "tqdm", counted)
+    monkeypatch.setattr(weights, "ROWS_AT_ONCE", 7)
+    calls: list[tuple[int, int]] = []
+
+    def draw(rows: Tensor, count: int) -> Tensor:
+        calls.append((count, len(rows)))
+        return rows[:, 0].expand(count, len(rows))
+
+    x = torch.arange(9.0).unsqueeze(1)
+    for points, log_weights in weight_blocks(draw, x, draws=5):
+        assert torch.equal(log_weights, x[points, 0].double().expand(5, -1))
+    assert all(count * rows <= 7 for count, rows in calls)
+    assert [bar.total for bar in bars] == [45]
+    assert bars[0].n == 45
+    assert capfd.readouterr().err == ""
