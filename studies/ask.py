@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from density import Bound, ExactModel, LogDensity
 from lvm import LatentVariableModel
-from lvm.evidence import annealed, gap, importance, sandwich
+from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
+from lvm.evidence.gap import Parts
 from lvm.evidence.quadrature import quadrature
-from studies.claims import load_claim, save_claim
+from studies.claims import load_claim, load_elbo, save_claim
 from studies.errors import InputError
 from studies.models import MODELS, parameter_count
 from studies.results import Row
@@ -36,8 +40,12 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
     """
     torch.set_num_threads(settings.threads)
     dtype, device = getattr(torch, settings.dtype), usable_device(settings.device)
-    train = torch.as_tensor(data.train).to(device, dtype)
-    test = torch.as_tensor(data.test).to(device, dtype)
+    train = torch.as_tensor(data.train[_some(len(data.train), settings.train_rows, seed, "train rows")])
+    chosen = _some(len(data.test), settings.test_rows, seed, "test rows")
+    train, test = train.to(device, dtype), torch.as_tensor(data.test[chosen]).to(device, dtype)
+    scales = np.full(len(data.test), data.log_scale) if data.log_scales is None else data.log_scales
+    log_scale = torch.as_tensor(scales[chosen]).to(device)
+    mean_scale = log_scale.mean().item()
     fit, purpose = MODELS[name]
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
@@ -52,17 +60,23 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         "unit": data.unit,
         "note": data.note,
         "best": data.best,
+        "levels": data.levels,
         "dtype": settings.dtype,
     }
+    elbo_values = None
     if isinstance(model, Bound):
-        strongest = None
+        strongest, local = None, None
         if isinstance(model, LatentVariableModel) and not isinstance(model, ExactModel):
-            strongest, about = _strongest(model, test, settings, data.log_scale, draws)
+            strongest, about = _strongest(model, test, settings, mean_scale, draws)
             row |= about
-        found = gap(model, test, draws=settings.elbo_draws, log_density=strongest, generator=draws)
+            local = LocalFit(steps=settings.local_steps) if settings.local_steps else None
+        found = gap(model, test, draws=settings.elbo_draws, log_density=strongest, local=local, generator=draws)
         claim, elbo, difference = found.log_density, found.elbo, found.difference
+        elbo_values = elbo.value.double() + log_scale
+        if found.parts is not None:
+            row |= _causes(found.parts)
         row |= {
-            "elbo": elbo.mean + data.log_scale,
+            "elbo": elbo.mean + mean_scale,
             "elbo_standard_error": elbo.standard_error,
             "elbo_monte_carlo_error": elbo.mean_monte_carlo_error,
             "gap": difference.mean,
@@ -72,7 +86,7 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         }
     else:
         claim = model.log_density(test)
-    claim = replace(claim, value=claim.value.double() + data.log_scale)
+    claim = replace(claim, value=claim.value.double() + log_scale)
     row |= {
         "value": claim.mean,
         "standard_error": claim.standard_error,
@@ -84,7 +98,26 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         "seconds": round(fitted - started, 3),
         "seconds_asking": round(time.perf_counter() - fitted, 3),
     }
-    save_claim(path, claim)
+    save_claim(path, claim, elbo_values)
+    return row
+
+
+def _some(rows: int, most: int, seed: int, purpose: str) -> slice | NDArray[np.int64]:
+    """All rows, or as many of them as allowed, drawn at random: the order of a file may mean something."""
+    if most == 0 or rows <= most:
+        return slice(None)
+    return np.random.default_rng(derived_seed(seed, purpose)).permutation(rows)[:most]
+
+
+def _causes(parts: Parts) -> Row:
+    """What the encoder's family costs, and what it costs that one network serves all points (Cremer et al. 2018)."""
+    row: Row = {"unconverged": 1 - parts.converged.double().mean().item()}
+    for name, cause in (("approximation", parts.approximation), ("amortisation", parts.amortisation)):
+        row |= {
+            name: cause.mean,
+            f"{name}_error": math.hypot(cause.standard_error, cause.mean_monte_carlo_error),
+            f"{name}_kind": cause.kind.value,
+        }
     return row
 
 
@@ -119,9 +152,13 @@ def _strongest(
 
 
 def compare(a: Path, b: Path) -> Row:
-    """The paired difference of two claims, log p_a(x) − log p_b(x), as :class:`~density.LogDensity` subtracts them."""
-    difference = load_claim(a) - load_claim(b)
-    return {
+    """The paired difference of two claims, log p_a(x) − log p_b(x), as :class:`~density.LogDensity` subtracts them.
+
+    Beside it what a naive table would say, which takes the ELBO of a for log p_a(x).
+    """
+    ours, theirs, elbo = load_claim(a), load_claim(b), load_elbo(a)
+    difference = ours - theirs
+    row: Row = {
         "test_rows": difference.value.numel(),
         "value": difference.mean,
         "standard_error": difference.standard_error,
@@ -130,6 +167,10 @@ def compare(a: Path, b: Path) -> Row:
         "kind": difference.kind.value,
         "method": difference.method,
     }
+    if elbo is not None:
+        naive = elbo - theirs.value
+        row |= {"naive": naive.mean().item(), "naive_standard_error": naive.std().item() / math.sqrt(naive.numel())}
+    return row
 
 
 def usable_device(name: str) -> torch.device:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from density import Kind, LogDensity, Measure
 from studies.results import write_whole
 
 
-def save_claim(path: Path, claim: LogDensity) -> None:
-    """Write a claim's values, errors, kind, method and measure to an .npz, whole or not at all."""
+def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> None:
+    """Write a claim's values, errors, kind, method and measure to an .npz, whole or not at all.
+
+    With it goes the ELBO ``[n]`` at the same points, where it is a number of its own.
+    """
     error = claim.monte_carlo_error
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -23,6 +27,7 @@ def save_claim(path: Path, claim: LogDensity) -> None:
         kind=np.array(claim.kind.value),
         method=np.array(claim.method),
         measure=np.array(claim.measure.value),
+        elbo=np.empty(0) if elbo is None else elbo.double().cpu().numpy(),
     )
     write_whole(path, buffer.getvalue())
 
@@ -38,3 +43,10 @@ def load_claim(path: Path) -> LogDensity:
             torch.as_tensor(error) if error.size else None,
             measure=Measure(str(archive["measure"])),
         )
+
+
+def load_elbo(path: Path) -> Tensor | None:
+    """The ELBO ``[n]`` beside a claim; None if there is none."""
+    with np.load(path, allow_pickle=False) as archive:
+        elbo = archive["elbo"] if "elbo" in archive else np.empty(0)
+        return torch.as_tensor(elbo) if elbo.size else None

@@ -1,28 +1,53 @@
-"""Data for the studies: split, hashed, and in units that log p(x) is reported in."""
+"""Data for the studies: split, hashed, and with what it takes to report log p(x) in the units of the data."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from studies.datasets.directory import data_directory
+from studies.datasets.download import download_mnist
+from studies.datasets.embedded import embedded
+from studies.datasets.files import SUFFIXES, own_file
+from studies.datasets.images import binarised_mnist, fashion_mnist, frey_faces, mnist
+from studies.datasets.maf import FEATURES, maf_suite
+from studies.datasets.ppca import random_ppca
+from studies.datasets.preprocessing import Preprocessing
+from studies.datasets.raw import Array, Numbers, Raw
+from studies.datasets.tables import galaxies, oil_flow
+from studies.datasets.toys import TOYS, toy
 from studies.errors import InputError
 from studies.seeds import derived_seed
 
-Array = NDArray[np.float64]
+__all__ = ["EMBEDDED", "FROM_DIRECTORY", "TOY_NAMES", "Array", "Dataset", "load"]
+
+Labels = NDArray[np.integer[Any]]
 
 FEWEST_ROWS = 20
 TEST_SHARE = 0.2
-TOY_FEATURES, TOY_LATENTS, TOY_NOISE = 8, 3, 0.5
+LARGE = 10_000_000  # values beyond which dequantised pixels are kept in float32: 24 bits hold 8 and a fine noise
+
+EMBEDDED = ("digits", "breast-cancer", "wine")
+TOY_NAMES = ("toy", *TOYS)
+READERS: dict[str, Callable[[Path | None], Raw]] = {
+    "mnist": mnist,
+    "mnist-binary": binarised_mnist,
+    "fashion-mnist": fashion_mnist,
+    "frey-faces": frey_faces,
+    "oil-flow": oil_flow,
+    "galaxies": galaxies,
+}
+FROM_DIRECTORY = (*READERS, *FEATURES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows to fit and rows to judge by, in the coordinates y that the models are fitted in.
 
@@ -30,172 +55,172 @@ class Dataset:
         name: as the user gave it, without folders.
         hash: SHA-256 of the raw values, before noise and split.
         unit: what one row is.
-        train, test: y, shapes ``[n, D]``: x itself, or x standardised with the statistics of the training rows.
-        log_scale: what to add to log p(y) for log p(x) in the units of the data, −Σ log of the standard deviations.
+        train, test: y, shapes ``[n, D]``.
+        log_scale: what to add to a mean of log p(y) over test rows for log p(x) in the units of the data.
         note: what was done to the data, in words.
         best: where known, the expected log p(x) of the true density, nats: no model can have more, on average.
+        best_error: standard error of that number, 0 where it is exact.
+        validation: y of the published validation rows ``[n, D]``; None where the split is ours.
+        log_scales: what to add to log p(y) of each test row ``[n]``; None: ``log_scale``, the same for all.
+        levels: of pixels, integers 0 … levels − 1; None for continuous data.
+        measure: of log p(x): counting for binary data as it is, Lebesgue for everything else.
+        train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
+        preprocessing: the map from x to y.
     """
 
     name: str
     hash: str
     unit: str
-    train: Array
-    test: Array
+    train: Numbers
+    test: Numbers
     log_scale: float
     note: str
     best: float | None = None
+    best_error: float = 0.0
+    validation: Numbers | None = None
+    log_scales: Array | None = None
+    levels: int | None = None
+    measure: Literal["Lebesgue", "counting"] = "Lebesgue"
+    train_labels: Labels | None = None
+    test_labels: Labels | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
     def features(self) -> int:
         """D."""
         return self.train.shape[1]
 
+    def bits_per_dimension(self, log_p: float) -> float | None:
+        """−log p(x)/(D log 2) for pixels, None for other data.
 
-def load(name: str, seed: int, *, dequantise: bool = False) -> Dataset:
-    """A data set by name, or one's own file, with the split that belongs to a seed.
+        >>> load("digits", seed=0).bits_per_dimension(-64 * math.log(2))
+        1.0
+        """
+        return None if self.levels is None else -log_p / (self.features * math.log(2))
 
-    - ``digits``: 1797 images of 8 × 8 pixels with values 0 … 16 (scikit-learn), always dequantised: uniform noise on
-      [0, 1) is added, log p is in pixel units, and by Jensen's inequality its mean is a lower bound on the log-mass of
-      the digits themselves.
-    - ``breast-cancer``, ``wine``: continuous tables (scikit-learn).
-    - ``toy``: 2000 draws from a known Gaussian in 8 dimensions, whose entropy is known.
-    - a path to ``.csv``, ``.npy`` or ``.npz``: one row a point.
 
-    Every set but digits is standardised with training statistics, and log p is reported in the units of the data.
+def load(
+    name: str,
+    seed: int,
+    *,
+    dequantise: bool = False,
+    logit: bool = False,
+    directory: Path | None = None,
+    download: bool = False,
+) -> Dataset:
+    """A data set by name, or one's own file, with the split that belongs to a seed or was published.
+
+    - Pixels: ``digits`` (scikit-learn, 8 × 8, 17 levels) and, from a directory, ``mnist``, ``fashion-mnist``
+      (28 × 28, 256 levels) and ``frey-faces`` (28 × 20) are dequantised: uniform noise on [0, 1) is added, log p is in
+      units of levels, and by Jensen's inequality its mean is a lower bound on the log-mass of the pixels themselves.
+    - ``mnist-binary`` (statically binarised, from a directory) stays as it is: log p is a log-mass.
+    - Tables: ``breast-cancer``, ``wine`` (scikit-learn); ``oil-flow``, ``galaxies`` and the MAF suite ``power``,
+      ``gas``, ``hepmass``, ``miniboone``, ``bsds300`` from a directory; a path to one's own .csv, .tsv, .npy or .npz.
+    - Toys of known entropy: ``toy`` (a random PPCA), ``gaussian``, ``mixture``, ``eight-gaussians``, ``checkerboard``,
+      ``rings``, ``moons``, ``random-flow``, ``nonlinear`` (two latents and a random decoder).
+
+    Tables and toys are standardised with training statistics, pixels are not; log p is reported in the units of the
+    data in every case.
 
     Args:
-        seed: of split and noise; one fifth of the rows are for testing.
-        dequantise: add uniform noise on [0, 1) to every value of a file of integers.
+        seed: of noise and, where no split was published, of the split: one fifth of the rows are for testing.
+        dequantise: add uniform noise on [0, 1) to every value of a file of integers, or of binary pixels.
+        logit: fit pixels in their logits.
+        directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
+        download: fetch ``mnist`` if it is not in the directory.
 
     Raises:
         InputError: no such data, or it is unusable; the message names the place and the remedy.
     """
-    best = None
-    if name in EMBEDDED:
-        raw, unit = _embedded(name)
-        dequantise = name == "digits"
-        if name == "toy":
-            best = -_toy_entropy()
-    else:
-        raw, unit = _read(Path(name)), "row"
-    notes = []
-    raw, dropped = _checked(raw, name, dequantise)
+    raw = _raw(name, directory, download)
+    notes = [raw.note] if raw.note else []
+    pixels = raw.levels is not None and (raw.levels > 2 or dequantise)
+    binary = raw.levels == 2 and not dequantise
+    if logit and not pixels:
+        raise InputError(f"--logit is for pixels; '{name}' has none" + (" that are dequantised" if binary else ""))
+    rows, dropped = _checked(raw, name, dequantise)
     if dropped:
         notes.append(f"constant columns dropped: {', '.join(map(str, dropped))}")
-    digest = hashlib.sha256(repr(raw.shape).encode() + np.ascontiguousarray(raw).tobytes()).hexdigest()
-    if dequantise:
-        raw = raw + np.random.default_rng(derived_seed(seed, "dequantise")).random(raw.shape)
+    digest = hashlib.sha256(repr(rows.shape).encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+    if pixels or dequantise:
+        noise = np.random.default_rng(derived_seed(seed, "dequantise"))
+        rows = rows + (noise.random(rows.shape, np.float32) if rows.size > LARGE else noise.random(rows.shape))
         notes.append("dequantised with uniform noise: a lower bound on the log-mass of the integers")
-    order = np.random.default_rng(derived_seed(seed, "split")).permutation(len(raw))
-    held_out = int(len(raw) * TEST_SHARE)
-    test, train = raw[order[:held_out]], raw[order[held_out:]]
-    log_scale = 0.0
-    if name != "digits":
-        mean, std = train.mean(0), train.std(0)
-        std = np.where(std > 0, std, 1.0)
-        train, test, log_scale = (train - mean) / std, (test - mean) / std, -float(np.log(std).sum())
-    short = name if name in EMBEDDED else Path(name).stem
-    return Dataset(short, digest, unit, train, test, log_scale, "; ".join(notes), best)
+    train, validation, test = _split(len(rows), raw.published, seed)
+    if logit:
+        assert raw.levels is not None
+        preprocessing = Preprocessing(levels=raw.levels)
+        notes.append("fitted in logits")
+    elif raw.levels is None:
+        preprocessing = Preprocessing.standardise(rows[train])
+    else:
+        preprocessing = Preprocessing()
+    y, log_scales = preprocessing(rows[test])
+    return Dataset(
+        raw.name,
+        digest,
+        raw.unit,
+        preprocessing(rows[train])[0],
+        y,
+        float(log_scales.mean()),
+        "; ".join(notes),
+        raw.best,
+        raw.best_error,
+        preprocessing(rows[validation])[0] if len(validation) else None,
+        log_scales if logit else None,
+        raw.levels,
+        "counting" if binary else "Lebesgue",
+        None if raw.labels is None else raw.labels[train],
+        None if raw.labels is None else raw.labels[test],
+        preprocessing,
+    )
 
 
-EMBEDDED = ("digits", "breast-cancer", "wine", "toy")
-
-
-def _embedded(name: str) -> tuple[Array, str]:
+def _raw(name: str, directory: Path | None, download: bool) -> Raw:
+    if name in EMBEDDED:
+        return embedded(name)
     if name == "toy":
-        axes, noise = _toy()
-        draws = np.random.default_rng(derived_seed(0, "toy data")).standard_normal((2000, TOY_LATENTS + TOY_FEATURES))
-        return draws[:, :TOY_LATENTS] @ axes.T + noise * draws[:, TOY_LATENTS:], "point"
-    from sklearn import datasets
-
-    loaders = {"digits": datasets.load_digits, "breast-cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
-    return loaders[name]().data.astype(np.float64), {"digits": "image", "breast-cancer": "patient", "wine": "wine"}[
-        name
-    ]
-
-
-def _toy() -> tuple[Array, float]:
-    axes = np.random.default_rng(derived_seed(0, "toy model")).standard_normal((TOY_FEATURES, TOY_LATENTS))
-    return axes, TOY_NOISE
-
-
-def _toy_entropy() -> float:
-    axes, noise = _toy()
-    covariance = axes @ axes.T + noise**2 * np.eye(TOY_FEATURES)
-    return float(0.5 * (np.linalg.slogdet(covariance)[1] + TOY_FEATURES * math.log(2 * math.pi * math.e)))
+        return random_ppca()
+    if name in TOYS:
+        return toy(name)
+    if name in FROM_DIRECTORY:
+        place = data_directory(directory)
+        if download:
+            if name != "mnist":
+                raise InputError(f"--download fetches mnist alone, not '{name}'")
+            place = download_mnist(place)
+        return maf_suite(name, place) if name in FEATURES else READERS[name](place)
+    if Path(name).suffix in SUFFIXES:
+        return own_file(Path(name))
+    raise InputError(
+        f"no data called '{name}'. Name one of {', '.join((*EMBEDDED, *TOY_NAMES))}; with a data directory one of "
+        f"{', '.join(FROM_DIRECTORY)}; or a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+    )
 
 
-def _read(path: Path) -> Array:
-    known = f"Name one of {', '.join(EMBEDDED)}, or a .csv, .npy or .npz file"
-    if path.suffix not in (".csv", ".npy", ".npz"):
-        raise InputError(f"no data called '{path}'. {known}")
-    if not path.is_file():
-        raise InputError(f"no file '{path}'. {known}")
-    try:
-        return _read_csv(path) if path.suffix == ".csv" else _read_numpy(path)
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read '{path}': {error}") from error
+def _split(n: int, published: tuple[int, int, int] | None, seed: int) -> tuple[Labels, Labels, Labels]:
+    """Row numbers for training, validation and testing."""
+    if published is not None:
+        first, second, _ = np.cumsum(published)
+        rows = np.arange(n)
+        return rows[:first], rows[first:second], rows[second:]
+    order = np.random.default_rng(derived_seed(seed, "split")).permutation(n)
+    held_out = int(n * TEST_SHARE)
+    return order[held_out:], order[:0], order[:held_out]
 
 
-def _read_csv(path: Path) -> Array:
-    table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=True)
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    names = [f"column {position + 1}" for position in range(table.shape[1])]
-    first_line = 1
-    words = numbers.iloc[0].isna() & ~_missing(table.iloc[0])
-    if bool(words.any()):  # the first line holds names
-        names = [f"column {position + 1} ({name})" for position, name in enumerate(table.iloc[0])]
-        table, numbers, first_line = table.iloc[1:], numbers.iloc[1:], 2
-    for position, name in enumerate(names):
-        column, values = table.iloc[:, position], numbers.iloc[:, position]
-        bad = values.isna() & ~_missing(column)
-        if bool(bad.any()):
-            row = int(bad.to_numpy().nonzero()[0][0])
-            raise InputError(
-                f"'{path}', line {row + first_line}, {name}: '{column.iloc[row]}' is not a number "
-                f"({int(bad.sum())} such values in this column). Drop the column or encode it as numbers"
-            )
-    return numbers.to_numpy(np.float64)
-
-
-def _missing(column: pd.Series[str]) -> pd.Series[bool]:
-    return column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "null", "none"])
-
-
-def _read_numpy(path: Path) -> Array:
-    with path.open("rb") as file:  # np.load leaves a broken archive open
-        found = np.load(file, allow_pickle=False)
-        if path.suffix == ".npy":
-            raw = found
-        else:
-            if len(found) != 1 and "x" not in found:
-                raise InputError(f"'{path}' holds the arrays {', '.join(found)}; keep one, or call the data 'x'")
-            raw = found["x" if "x" in found else next(iter(found))]
-    if raw.dtype.kind not in "fiub":
-        raise InputError(f"'{path}' holds {raw.dtype} values; an array of numbers was expected")
-    return np.asarray(raw, np.float64)
-
-
-def _checked(raw: Array, name: str, dequantise: bool) -> tuple[Array, list[int]]:
-    """Finite, two-dimensional, long enough; and without constant columns, which have no density (numbered from 1)."""
-    if raw.ndim != 2:
-        raise InputError(f"'{name}' has shape {list(raw.shape)}; a table [rows, columns] was expected")
-    if len(raw) < FEWEST_ROWS:
-        raise InputError(f"'{name}' has {len(raw)} rows; at least {FEWEST_ROWS} are needed to fit and to test")
-    finite = np.isfinite(raw)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise InputError(
-            f"'{name}' has a missing or infinite value in data row {row + 1}, column {column + 1} "
-            f"({(~finite).sum()} of {raw.size} values). Remove or impute them"
-        )
+def _checked(raw: Raw, name: str, dequantise: bool) -> tuple[Numbers, list[int]]:
+    """Long enough; and without constant columns, which have no density (numbered from 1)."""
+    rows = raw.rows
+    if len(rows) < FEWEST_ROWS:
+        raise InputError(f"'{name}' has {len(rows)} rows; at least {FEWEST_ROWS} are needed to fit and to test")
+    if raw.levels is not None:
+        return rows, []
     if dequantise:
-        if (raw != np.round(raw)).any():
+        if (rows != np.round(rows)).any():
             raise InputError(f"'{name}' is not a table of integers, so there is nothing to dequantise")
-        return raw, []
-    constant = (raw == raw[0]).all(0)
+        return rows, []
+    constant = (rows == rows[0]).all(0)
     if (~constant).sum() < 2:
         raise InputError(f"'{name}' has {(~constant).sum()} columns that vary; the models need at least 2")
-    return raw[:, ~constant], [int(column) + 1 for column in constant.nonzero()[0]]
+    return rows[:, ~constant], [int(column) + 1 for column in constant.nonzero()[0]]

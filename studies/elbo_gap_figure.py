@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from studies.elbo_gap_report import Shown, averaged, caption, shared
 
-BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
+BLUE, ORANGE, PURPLE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 4, 7))
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # so that no line runs through a word
 
 
@@ -40,7 +40,7 @@ def gap_figure(df: pd.DataFrame) -> Figure:
             axes.grid(axis="y", visible=False)
             axes.tick_params(length=0)
             sns.despine(ax=axes, left=True)
-        figure.legend(handles=_legend(best is not None), loc="outside upper left", ncols=5, frameon=False)
+        figure.legend(handles=_legend(models, best is not None), loc="outside upper left", ncols=6, frameon=False)
         words = "\n".join(textwrap.wrap(f"{_answer(models)} {caption(df, brief=True)}", 165))
         figure.supxlabel(words, fontsize=9, x=0.01, ha="left", color="0.3")
     return figure
@@ -70,6 +70,10 @@ def _gaps(axes: Axes, models: list[Shown]) -> None:
             bar = axes.barh(height, max(row.gap, 0), height=0.5, color=ORANGE, alpha=0.55, hatch=hatch)
             for patch in bar:
                 patch.set_edgecolor("white")
+            if row.amortisation > 0 and row.approximation > 0:
+                axes.barh(
+                    height + 0.32, row.amortisation, left=max(row.gap - row.amortisation, 0), height=0.1, color=PURPLE
+                )
             axes.errorbar(row.gap, height, xerr=row.gap_error, color="0.2", linewidth=1.4, capsize=3)
             at, text, style = max(row.gap + row.gap_error, 0), row.gap_text, {"fontsize": 10.5}
         axes.text(at + 0.025 * largest, height, text, va="center", bbox=PAPER, **style)
@@ -77,7 +81,7 @@ def _gaps(axes: Axes, models: list[Shown]) -> None:
     axes.locator_params(axis="x", nbins=5)
 
 
-def _legend(best: bool) -> list[Line2D]:
+def _legend(models: list[Shown], best: bool) -> list[Line2D]:
     point: dict[str, Any] = {"color": BLUE, "markersize": 9, "markeredgewidth": 1.8, "linestyle": ""}
     handles = [
         Line2D([], [], marker="o", label="log p(x), exact", **point),
@@ -85,6 +89,8 @@ def _legend(best: bool) -> list[Line2D]:
         Line2D([], [], color=ORANGE, marker="|", markersize=16, markeredgewidth=3, linestyle="", label="ELBO"),
         Line2D([], [], color=ORANGE, alpha=0.55, linewidth=5, label="gap (hatched: a lower bound on it)"),
     ]
+    if any(row.amortisation > 0 for row in models):
+        handles.append(Line2D([], [], color=PURPLE, linewidth=3, label="its amortised part"))
     if best:
         handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1.4, label="true density"))
     return handles

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,6 @@ import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-
-from studies.kit import Check
 
 LABELS = {
     "gaussian": "full Gaussian",
@@ -26,10 +23,6 @@ LABELS = {
     "maf": "MAF",
     "coupling-vae": "coupling flow as a VAE",
 }
-# Nats by which the means of two fits of one density may differ. On the training rows a fit by gradient falls short of
-# its optimum by what hides further progress: rounding, 1e-7 of some 100 nats (float32), or L-BFGS's own limit of 1e-9
-# nats (float64). Other rows see, to first order, the square root of that: 3e-3 and 3e-5; the margin is 3.
-TOLERANCES = {"float32": 1e-2, "float64": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,11 @@ class Shown:
     sandwich_standard_error: float
     parameters: float
     seconds: float
+    approximation: float
+    approximation_error: float
+    amortisation: float
+    amortisation_error: float
+    unconverged: float
     seed_deviation: float
 
     @property
@@ -124,7 +122,13 @@ def gap_table(df: pd.DataFrame) -> Group:
             f"{row.parameters:,.0f}",
             f"{row.seconds:.1f}",
         )
-    lines = [caption(df), *weighted_bounds(df), *certificates(df), *comparisons(df)]
+    if not pd.isna(about.get("levels")):
+        dims = about["features"] * math.log(2)
+        bits = ", ".join(f"{row.label} {'≤ ' if row.is_bound else ''}{-row.value / dims:.3f}" for row in averaged(df))
+        lines = [f"Bits per dimension: {bits}."]
+    else:
+        lines = []
+    lines = [caption(df), *causes(df), *weighted_bounds(df), *certificates(df), *lines]
     return Group(shown, *(Text(line) for line in lines))
 
 
@@ -151,6 +155,23 @@ def caption(df: pd.DataFrame, brief: bool = False) -> str:
     return text.strip()
 
 
+def causes(df: pd.DataFrame) -> list[str]:
+    """What a VAE's gap is made of."""
+    lines = []
+    for row in averaged(df):
+        if math.isnan(row.approximation):
+            continue
+        lower = "≥ " if row.is_bound else ""
+        line = (
+            f"{row.label}: of its gap the encoder's family, a diagonal Gaussian, costs {lower}"
+            f"{row.approximation:.2f} ± {row.approximation_error:.2f} (approximation), and that one network serves all "
+            f"points {row.amortisation:.2f} ± {row.amortisation_error:.2f} (amortisation)"
+        )
+        late = f"; at {row.unconverged:.0%} of points the local fit was still improving, which counts as approximation"
+        lines.append(line + (late if row.unconverged > 0.005 else "") + ".")
+    return lines
+
+
 def weighted_bounds(df: pd.DataFrame) -> list[str]:
     """What importance weighting alone would have said of the models that do not know log p(x) by themselves."""
     unit = shared(df)["unit"]
@@ -173,47 +194,6 @@ def certificates(df: pd.DataFrame) -> list[str]:
         for row in averaged(df)
         if not math.isnan(row.sandwich_width)
     ]
-
-
-def comparisons(df: pd.DataFrame) -> list[str]:
-    """Each VAE against the best of the other models, point by point: what is proven, and what stays open."""
-    others = [row for row in averaged(df) if math.isnan(row.weighted)]
-    if not others:
-        return []
-    best, lines = others[0], []
-    for model, rows in df[df["versus"] == best.model].groupby("model"):
-        if str(model) not in {row.model for row in averaged(df) if not math.isnan(row.weighted)}:
-            continue
-        mean, kind = float(rows["value"].mean()), str(rows["kind"].iloc[0])
-        error = math.hypot(float(rows["standard_error"].mean()), float(rows["monte_carlo_error"].mean()))
-        label, bound = LABELS[str(model)], "≥ " if kind == "lower bound" else ""
-        if mean > 2 * error:
-            verdict = f"{label} is the better one"
-        elif mean < -2 * error and kind == "exact":
-            verdict = f"{best.label} is the better one"
-        else:
-            verdict = "which is the better one stays open"
-        lines.append(
-            f"{label} − {best.label} (the best of the others), paired: {bound}{mean:.2f} ± {error:.2f} nats, {kind}; "
-            f"{verdict}."
-        )
-    return lines
-
-
-def identities(df: pd.DataFrame, same: Sequence[tuple[str, str]]) -> list[Check]:
-    """Whether pairs of models that must be one density are, in the worst seed."""
-    dtype = str(shared(df)["dtype"])
-    found = []
-    for a, b in same:
-        rows = df[(df["model"] == a) & (df["versus"] == b)]
-        if len(rows):
-            mean, largest = float(rows["value"].abs().max()), float(rows["largest"].max())
-            claim = (
-                f"{LABELS[a]} = {LABELS[b]}: mean test log p(x) differs by {mean:.1e} nats (at one point by "
-                f"{largest:.1e}); allowed in {dtype}: {TOLERANCES[dtype]:.0e}"
-            )
-            found.append(Check(claim, mean <= TOLERANCES[dtype]))
-    return found
 
 
 def shared(df: pd.DataFrame) -> dict[str, Any]:

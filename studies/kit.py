@@ -3,30 +3,34 @@
 A study file has one order: docstring (question, claim, paper, command, run time, expected numbers, answer as observed),
 frozen ``Settings``, ``compute(settings)`` yielding rows to be computed, ``figure(df)``, ``table(df)``, ``main``. Its
 heavy imports are inside ``compute``: ``--replot``, and a rerun that finds every row finished, never load torch.
+
+Under ``torchrun`` every process computes every row, and what the rows need is summed over processes; the main process
+alone writes and prints.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
-import matplotlib as mpl
-import pandas as pd
-from rich.console import Console, RenderableType
 from tqdm import tqdm
 
 from studies.errors import InputError
 from studies.manifest import provenance, write_manifest
-from studies.results import Row, Rows, write_whole
+from studies.results import Row, Rows, is_main, write_whole
 from studies.settings import S, parsed
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 COMMON_KEY = ("study", "data", "data_hash", "seed", "settings_hash")
 WIDTH = 150  # of tables that go to a file
@@ -38,7 +42,7 @@ class Task:
 
     Attributes:
         key: the columns that name it: the study's own, ``data``, ``data_hash`` and ``seed``.
-        run: computes the other columns.
+        run: computes the other columns; ``dtype`` and ``seconds`` are added where it does not.
         label: what to call it while it runs; empty for rows that take no time.
         output: a file that ``run`` writes beside the row; without it the row counts as unfinished.
         needs: files that must be there; otherwise the task is passed over.
@@ -53,10 +57,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Check:
-    """A claim that the study's own numbers decide."""
+    """A claim that the study's own numbers decide; for the report, what was expected and what came."""
 
     claim: str
     passed: bool
+    expected: str = ""
+    measured: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,30 +97,61 @@ def run(study: Study[S], arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parsed(study.settings, study.name, study.doc, arguments)
         folder = settings.folder(study.name)
-        rows = Rows(folder / "rows.csv", (*study.key, *COMMON_KEY))
-        failures = [] if settings.replot else _compute(study, settings, rows, folder)
-        return _report(study, settings, rows, folder, failures)
+        if settings.replot:
+            rows, found = Rows(folder / "rows.csv", (*study.key, *COMMON_KEY)), Found()
+        else:
+            with _processes(settings.device) as wait:
+                rows, found = _compute(study, settings, folder, wait)
+        return _report(study, settings, rows, folder, found) if is_main() else 0
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main():
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; finished rows are kept, the same command goes on from there", file=sys.stderr)
         return 130
 
 
-def _compute(study: Study[S], settings: S, rows: Rows, folder: Path) -> list[str]:
-    """Compute what is missing; what could not be computed, and why."""
-    started, failures, new = time.perf_counter(), [], 0
+@dataclass(frozen=True)
+class Found:
+    """What computing came upon: hashes of the data in use, None if it was not loaded; and what failed."""
+
+    hashes: frozenset[str] | None = None
+    failures: tuple[str, ...] = ()
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[Callable[[], None]]:
+    """Join the processes that ``torchrun`` started, if it did; yields what makes each of them wait for the others."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield lambda: None
+        return
+    from density.processes import barrier, joined
+
+    with joined(device):
+        yield barrier
+
+
+def _compute(study: Study[S], settings: S, folder: Path, wait: Callable[[], None]) -> tuple[Rows, Found]:
+    """Compute what is missing."""
+    path, key = folder / "rows.csv", (*study.key, *COMMON_KEY)
+    if is_main():
+        Rows(path, key)  # mends what a kill has cut, before others read it
+    wait()
+    rows = Rows(path, key)
+    wait()
+    started, failures, new, last = time.perf_counter(), [], 0, time.perf_counter()
     constant: Row = {"study": study.name, "settings_hash": settings.digest}
-    bar = tqdm(list(study.compute(settings)), desc=study.name, unit="row", disable=None)
+    tasks = list(study.compute(settings))
+    bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
     try:
         for task in bar:
             if {**constant, **task.key} in rows and (task.output is None or task.output.exists()):
                 continue
-            if any(not path.exists() for path in task.needs):
+            if any(not needed.exists() for needed in task.needs):
                 continue
             bar.set_postfix_str(task.label)
-            began = time.perf_counter()
+            last = time.perf_counter()
             try:
                 columns = task.run()
             except InputError:
@@ -122,21 +159,41 @@ def _compute(study: Study[S], settings: S, rows: Rows, folder: Path) -> list[str
             except (ValueError, ArithmeticError, RuntimeError) as error:
                 failures.append(f"{task.label or task.key}: {error}")
                 continue
-            rows.append({**constant, **task.key, **columns, **provenance(settings.device)})
+            seconds = time.perf_counter() - last
+            row = {**constant, **task.key, **columns, **provenance(settings.device)}
+            row = {"dtype": settings.dtype, "seconds": round(seconds, 3), **row}
+            if is_main():
+                rows.append({name: row[name] for name in (*constant, *task.key, *row)})
             new += 1
-            if task.label:
-                tqdm.write(f"{task.label}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+            wait()
+            if task.label and is_main():
+                tqdm.write(f"{task.label}: {seconds:.1f} s", file=sys.stderr)
     finally:
-        if new or (len(rows) and not (folder / "manifest.json").exists()):
+        if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
             write_manifest(folder / "manifest.json", study.name, settings, rows.frame(), time.perf_counter() - started)
-    return failures
+    return rows, Found(frozenset(str(task.key["data_hash"]) for task in tasks), tuple(failures))
 
 
-def _report(study: Study[S], settings: S, rows: Rows, folder: Path, failures: list[str]) -> int:
-    every = rows.frame() if len(rows) else pd.DataFrame(columns=["settings_hash", "seed"])
+def shown(settings: S, every: pd.DataFrame, hashes: frozenset[str] | None) -> pd.DataFrame:
+    """The rows that a run shows: of its settings, its seeds and its data as it is now.
+
+    Where the data was not loaded (``--replot``), of rows that differ in the data's hash alone the latest data counts.
+    """
     mine = every[every["settings_hash"] == settings.digest]
-    if len(mine):
-        mine = settings.selected(mine[mine["data_hash"] == mine["data_hash"].iloc[-1]])
+    if hashes is None:
+        latest = mine.groupby("data")["data_hash"].agg("last")
+        mine = mine[mine["data_hash"] == mine["data"].map(latest)] if len(mine) else mine
+    else:
+        mine = mine[mine["data_hash"].isin(hashes)]
+    return settings.selected(mine) if len(mine) else mine
+
+
+def _report(study: Study[S], settings: S, rows: Rows, folder: Path, found: Found) -> int:
+    import pandas as pd
+    from rich.console import Console
+
+    every = rows.frame() if len(rows) else pd.DataFrame(columns=["settings_hash", "data", "data_hash", "seed"])
+    mine, failures = shown(settings, every, found.hashes), found.failures
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     if mine.empty:
         others = f"; it has {len(every)} rows of other settings" if len(every) else ""
@@ -154,12 +211,20 @@ def _report(study: Study[S], settings: S, rows: Rows, folder: Path, failures: li
     recorder.print(table)
     recorder.print("\n".join(verdicts), highlight=False, markup=False)
     write_whole(folder / "table.txt", recorder.export_text())
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = study.name  # equal rows make equal files
-    figure = study.figure(mine)
-    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=160, bbox_inches="tight", metadata=metadata)
-        write_whole(folder / f"figure.{suffix}", buffer.getvalue())
+    draw(study.name, study.figure, mine, folder / "figure.png", folder / "figure.svg")
     console.print(f"Rows, figure, table and manifest: {folder}/", highlight=False, markup=False)
     return 1 if failures or not all(check.passed for check in checks) else 0
+
+
+def draw(name: str, figure: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, *paths: Path) -> None:
+    """Draw a study's figure into files, in the format that each name says. Equal rows make equal files."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = name
+    drawn = figure(rows)
+    for path in paths:
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if path.suffix == ".svg" else {}
+        drawn.savefig(buffer, format=path.suffix[1:], dpi=160, bbox_inches="tight", metadata=metadata)
+        write_whole(path, buffer.getvalue())

@@ -9,11 +9,13 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from studies.results import Row, write_whole
 from studies.settings import CommonSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "seaborn", "matplotlib")
 

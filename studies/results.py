@@ -9,17 +9,29 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from studies.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
 
 
+def is_main() -> bool:
+    """Whether this process writes and prints: under ``torchrun`` the one of rank 0 alone. (torch is not loaded.)"""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file atomically: whoever reads it sees the old content or the new, never a part."""
+    """Replace a file atomically: whoever reads it sees the old content or the new, never a part.
+
+    Of several processes only the main one writes.
+    """
+    if not is_main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -86,6 +98,8 @@ class Rows:
 
     def frame(self) -> pd.DataFrame:
         """All rows as a data frame: exact numbers where a whole column is numeric, NaN in empty cells."""
+        import pandas as pd
+
         rows = list(self._rows.values())
         return pd.DataFrame({column: _cells(column, [row.get(column, "") for row in rows]) for column in self.columns})
 
@@ -119,6 +133,8 @@ def _lines(columns: list[str], rows: list[dict[str, str]], header: bool = True) 
 
 
 def _cells(column: str, texts: list[str]) -> pd.Series[int] | pd.Series[float] | pd.Series[str]:
+    import pandas as pd
+
     if not column.endswith("hash"):  # one of digits alone is no number
         for number in (int, float):
             try:

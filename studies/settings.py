@@ -7,15 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
-
-import pandas as pd
-import tyro
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from studies.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from studies.data import Dataset
+
 # Metadata of a settings field.
 OF_THE_RUN: Mapping[str, Any] = {"of_the_run": True}  # it decides which rows there are and where, but no number in them
+ADDED_LATER: Mapping[str, Any] = {
+    "added_later": True
+}  # at its default, rows from before there was such a field stay valid
 
 
 def quick(value: object) -> Mapping[str, Any]:
@@ -30,9 +35,17 @@ class CommonSettings:
     quick: bool = field(default=False, metadata=OF_THE_RUN)
     """A small run, less than a minute: numbers worse than the study's, the same tables and figures."""
     data: str = field(default="digits", metadata=OF_THE_RUN)
-    """digits, breast-cancer, wine, toy, or a path to your own .csv, .npy or .npz with one row a point."""
+    """digits, breast-cancer, wine; a toy density (toy, gaussian, mixture, eight-gaussians, checkerboard, rings, moons,
+    random-flow, nonlinear); from the data directory mnist, mnist-binary, fashion-mnist, frey-faces, oil-flow, galaxies,
+    power, gas, hepmass, miniboone, bsds300; or a path to your own .csv, .tsv, .npy or .npz with one row a point."""
+    data_directory: Path | None = field(default=None, metadata=OF_THE_RUN)
+    """Where data is that is not shipped; without it, the environment variable ELBOGAP_DATA."""
+    download: bool = field(default=False, metadata=OF_THE_RUN)
+    """Fetch mnist if it is not in the data directory."""
     dequantise: bool = False
-    """Add uniform noise on [0, 1) to your own data of integers (digits always get it)."""
+    """Add uniform noise on [0, 1) to your own data of integers, or to mnist-binary (other pixels always get it)."""
+    logit: bool = field(default=False, metadata=ADDED_LATER)
+    """Fit pixels in their logits; log p(x) stays in the units of pixels."""
     seeds: tuple[int, ...] = field(default=(0,), metadata=OF_THE_RUN)
     """Each seed is a whole repetition: split, noise, starts, draws."""
     device: str = "cpu"
@@ -64,12 +77,24 @@ class CommonSettings:
     @property
     def digest(self) -> str:
         """Names the settings that a row's numbers depend on, beside its data and seed: 12 hexadecimal digits."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if "of_the_run" not in f.metadata}
+        values = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if "of_the_run" not in f.metadata
+            and not ("added_later" in f.metadata and getattr(self, f.name) == f.default)
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def folder(self, study: str) -> Path:
-        """Where this run's results lie: ``output/study/data``, quick ones apart."""
-        return self.output / study / (Path(self.data).stem + ("-quick" if self.quick else ""))
+        """Where this run's results lie: ``output/study/data``, quick ones apart.
+
+        The folder of one's own file has a few digits of the file's whole path in its name, since two files in
+        different places may be called alike.
+        """
+        path = Path(self.data)
+        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6] if path.suffix else ""
+        name = "-".join(filter(None, (path.stem, place, "quick" if self.quick else "")))
+        return self.output / study / name
 
     def selected(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that a run with these settings shows."""
@@ -78,6 +103,23 @@ class CommonSettings:
     def plain(self) -> dict[str, object]:
         """As JSON can hold it."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    def load(self, seed: int) -> Dataset:
+        """The data that these settings name, with the split of a seed.
+
+        Raises:
+            InputError: there is no such data, or it is unusable.
+        """
+        from studies.data import load
+
+        return load(
+            self.data,
+            seed,
+            dequantise=self.dequantise,
+            logit=self.logit,
+            directory=self.data_directory,
+            download=self.download,
+        )
 
 
 S = TypeVar("S", bound=CommonSettings)
@@ -90,6 +132,8 @@ def parsed(settings: type[S], study: str, description: str, arguments: Sequence[
         InputError: a value makes no sense.
         SystemExit: help was asked for (0), or an option is unknown or malformed (2).
     """
+    import tyro
+
     chosen = tyro.cli(
         settings,
         prog=f"python -m studies.{study}",

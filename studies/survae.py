@@ -38,15 +38,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-import pandas as pd
-from rich.console import Group
-
 from studies import kit
 from studies.errors import InputError
 from studies.settings import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import Group
 
     from studies.results import Row
 

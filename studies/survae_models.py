@@ -25,9 +25,10 @@ from bridge import (
 )
 from density import ConditionalBernoulli, StandardNormal, Training, mlp
 from flows import Affine, AffineCoupling, Chain, Logit, Transform
+from studies.datasets.raw import Array
 from studies.results import Row, write_whole
 from studies.seeds import derived_seed
-from studies.survae_toys import Array, toys
+from studies.survae_toys import toys
 
 if TYPE_CHECKING:
     from studies.survae import ModelName, Settings, ToyName

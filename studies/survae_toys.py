@@ -7,56 +7,22 @@ Gaussians after Grathwohl et al. 2019 (FFJORD), corners. Each has a sampler, its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Array = NDArray[np.float64]
+from studies.datasets.raw import Array
+from studies.datasets.toys import Toy, checkerboard, eight_gaussians, entropy_in_the_plane, log_blurred_ring
 
 RADIUS, RING_STD = 2.0, 0.1
 CENTRES = np.array([(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)])
-ANGLES = np.pi / 8 + np.pi / 4 * np.arange(8)
-MEANS = 4 / 1.414 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
-BUMP_STD = 0.5 / 1.414
 PLACES, PLACE_STD = np.array([-2.5, -0.5, 0.5, 2.5]), 0.4
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A distribution that is known.
-
-    Attributes:
-        sample: rows ``[n, D]`` from n and a generator.
-        log_density: exact log p(x) ``[n]``, nats, −∞ outside the support.
-        entropy: H, nats: no model's mean −log p(x) can be below it.
-        bounded: whether the support is within [−4, 4]ᴰ with a density that ends abruptly.
-    """
-
-    sample: Callable[[int, np.random.Generator], Array]
-    log_density: Callable[[Array], Array]
-    entropy: float
-    bounded: bool
 
 
 def _signs(n: int, features: int, generator: np.random.Generator) -> Array:
     return generator.choice(np.array([-1.0, 1.0]), (n, features))
-
-
-def _checkerboard(n: int, generator: np.random.Generator) -> Array:
-    column = generator.integers(0, 4, n)
-    row = 2 * generator.integers(0, 2, n) + column % 2
-    return np.asarray(2 * (np.stack([column, row], 1) + generator.random((n, 2))) - 4)
-
-
-def _log_checkerboard(x: Array) -> Array:
-    cell = np.floor((x + 4) / 2)
-    inside = (np.abs(x) <= 4).all(1) & ((cell.sum(1) % 2) == 0)
-    return np.where(inside, -math.log(32), -np.inf)
 
 
 def _corners(n: int, generator: np.random.Generator) -> Array:
@@ -73,15 +39,6 @@ def _log_corners(x: Array) -> Array:
         return np.asarray(np.log(np.asarray(arms) / 24.0))
 
 
-def _eight_gaussians(n: int, generator: np.random.Generator) -> Array:
-    return np.asarray(MEANS[generator.integers(0, 8, n)] + BUMP_STD * generator.standard_normal((n, 2)))
-
-
-def _log_eight_gaussians(x: Array) -> Array:
-    square = ((x[:, None] - MEANS) ** 2).sum(-1) / BUMP_STD**2
-    return np.asarray(special.logsumexp(-0.5 * square, axis=1) - math.log(8 * 2 * math.pi * BUMP_STD**2))
-
-
 def _circles(n: int, generator: np.random.Generator) -> Array:
     angle = 2 * np.pi * generator.random(n)
     ring = RADIUS * np.stack([np.cos(angle), np.sin(angle)], 1) + RING_STD * generator.standard_normal((n, 2))
@@ -89,11 +46,8 @@ def _circles(n: int, generator: np.random.Generator) -> Array:
 
 
 def _log_circles(x: Array) -> Array:
-    """A ring blurred by a normal: exp(−(r² + R²)/2σ²) I₀(rR/σ²)/2πσ², with the Bessel function scaled."""
-    r = np.linalg.norm(x[:, None] - CENTRES, axis=-1)
-    variance = RING_STD**2
-    each = -0.5 * (r - RADIUS) ** 2 / variance + np.log(special.i0e(r * RADIUS / variance))
-    return np.asarray(special.logsumexp(each, axis=1) - math.log(4 * 2 * math.pi * variance))
+    distance = np.linalg.norm(x[:, None] - CENTRES, axis=-1)
+    return np.asarray(special.logsumexp(log_blurred_ring(distance, RADIUS, RING_STD), axis=1) - math.log(4))
 
 
 def _sets(n: int, generator: np.random.Generator) -> Array:
@@ -107,16 +61,6 @@ def _log_sets(x: Array) -> Array:
     square = ((x[:, None] - orders) ** 2).sum(-1) / PLACE_STD**2
     normaliser = 0.5 * len(PLACES) * math.log(2 * math.pi * PLACE_STD**2)
     return np.asarray(special.logsumexp(-0.5 * square, axis=1) - math.log(len(orders)) - normaliser)
-
-
-def _entropy_in_the_plane(log_density: Callable[[Array], Array], nodes: int = 801, edge: float = 6.0) -> float:
-    """−∫ p log p by the trapezoid rule, for a density that is smooth and ends within the edge."""
-    axis = np.linspace(-edge, edge, nodes)
-    total = 0.0
-    for row in axis:
-        log_p = log_density(np.stack([np.full(nodes, row), axis], 1))
-        total -= float((np.exp(log_p) * log_p).sum())
-    return total * (axis[1] - axis[0]) ** 2
 
 
 def _entropy_of_sets(n: int = 200_000) -> float:
@@ -136,11 +80,9 @@ def toys() -> dict[str, Toy]:
     # Corners: a third of the mass has density 1/12, two thirds have 1/24.
     corners = math.log(12) / 3 + 2 * math.log(24) / 3
     return {
-        "checkerboard": Toy(_checkerboard, _log_checkerboard, math.log(32), bounded=True),
+        "checkerboard": checkerboard(),
         "corners": Toy(_corners, _log_corners, corners, bounded=True),
-        "eight-gaussians": Toy(
-            _eight_gaussians, _log_eight_gaussians, _entropy_in_the_plane(_log_eight_gaussians), bounded=False
-        ),
-        "circles": Toy(_circles, _log_circles, _entropy_in_the_plane(_log_circles), bounded=False),
-        "sets": Toy(_sets, _log_sets, _entropy_of_sets(), bounded=False),
+        "eight-gaussians": eight_gaussians(),
+        "circles": Toy(_circles, _log_circles, entropy_in_the_plane(_log_circles)),
+        "sets": Toy(_sets, _log_sets, _entropy_of_sets()),
     }

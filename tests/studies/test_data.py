@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 
 from studies.data import load
+from studies.datasets.preprocessing import Preprocessing
 from studies.errors import InputError
 from studies.seeds import derived_seed
 
@@ -100,23 +102,55 @@ LINES = "\n".join(["1,2.5", "2,1.5", "3,7"] * 10)
     ("text", "message"),
     [
         (LINES + "\n4,red\n", r"line 31, column 2: 'red' is not a number \(1 such"),
-        ("a,b\n" + LINES + "\n4,red\n", r"line 32, column 2 \(b\): 'red'"),
-        (LINES + "\n4,\n", "row 31, column 2"),
-        (LINES + "\n4,nan\n", "row 31, column 2"),
-        (LINES + "\n4,inf\n", "row 31, column 2"),
+        ("a,b\n" + LINES + "\n4,red\n", r"line 32, column 2 \(b\): 'red' is not a number \(1 such"),
+        ("a,b\n" + LINES + "\n4,\n5,\n", r"line 32, column 2 \(b\): the value is missing \(2 such"),
+        (LINES + "\n\n4,nan\n", "line 32, column 2: the value is missing"),
+        (LINES + "\n4,inf\n", "line 31, column 2: 'inf' is not finite"),
         ("1,2\n3,4\n", "has 2 rows; at least 20"),
-        ("", "cannot read"),
-        (LINES + "\n1,2,3\n", "cannot read"),
+        ("", "is empty; a table of numbers was expected"),
+        (LINES + "\n1,2,3\n", "line 31: 3 values, where line 1 has 2"),
+        (LINES + "\n1\n", "line 31: 1 values, where line 1 has 2"),
+        (LINES.replace(",", ";"), "separated by semicolons; .* separated by commas.*decimal points"),
+        (LINES.replace(",", "\t"), "separated by tabs; .*rename it to .tsv"),
         ("1\n2\n" * 20, "1 columns that vary"),
     ],
 )
 def test_an_unusable_csv_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         load(csv(tmp_path, text), seed=0)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_tabs_separate_a_tsv_and_a_mark_of_byte_order_is_no_name(tmp_path: Path) -> None:
+    x = table(40)
+    np.save(tmp_path / "same.npy", x)
+    path = tmp_path / "mine.tsv"
+    path.write_text("\n".join("\t".join(map(repr, row.tolist())) for row in x), encoding="utf-8-sig")
+    assert load(str(path), seed=0).hash == load(str(tmp_path / "same.npy"), seed=0).hash
+    path.write_text("\n".join(",".join(map(repr, row.tolist())) for row in x))
+    with pytest.raises(InputError, match=r"separated by commas; a .tsv file must be separated by tabs"):
+        load(str(path), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [(np.arange(40), "column 1 counts the rows"), (np.arange(40) % 3, "column 1 has only 3 different values")],
+)
+def test_a_column_that_is_hardly_data_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: np.ndarray, message: str
+) -> None:
+    np.save(tmp_path / "mine.npy", np.column_stack([column, table(40)]))
+    assert load(str(tmp_path / "mine.npy"), seed=0).features == 4
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    np.save(tmp_path / "good.npy", table(40))
+    load(str(tmp_path / "good.npy"), seed=0)
+    assert capsys.readouterr().err == ""
 
 
 def test_other_unusable_files_are_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no data called 'digitz'"):
+    with pytest.raises(InputError, match=r"no data called 'digitz'. Name one of digits"):
         load("digitz", seed=0)
     with pytest.raises(InputError, match="no file"):
         load(str(tmp_path / "absent.csv"), seed=0)
@@ -125,12 +159,48 @@ def test_other_unusable_files_are_one_clear_error(tmp_path: Path) -> None:
     np.save(tmp_path / "words.npy", np.array(["a", "b"]))
     np.save(tmp_path / "cube.npy", np.zeros((30, 2, 2)))
     np.savez(tmp_path / "two.npz", a=table(30), b=table(30))
+    hole = table(30)
+    hole[4, 1] = np.nan
+    np.save(tmp_path / "hole.npy", hole)
     for name, message in [
         ("cut.npz", "cannot read"),
         ("cut.npy", "cannot read"),
         ("words.npy", "array of numbers"),
         ("cube.npy", "shape"),
         ("two.npz", "call the data 'x'"),
+        ("hole.npy", "row 5, column 2: the value is missing"),
     ]:
         with pytest.raises(InputError, match=message):
             load(str(tmp_path / name), seed=0)
+
+
+@pytest.mark.parametrize("rows", [50, 5000])  # below and beyond what is done at once
+def test_preprocessing_is_the_transform_that_it_says(rows: int) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (rows, 3)) + generator.random((rows, 3))
+    for preprocessing in (
+        Preprocessing.standardise(x),
+        Preprocessing(levels=256),
+        Preprocessing(np.full(3, 0.3), np.array([1.0, 2.0, 3.0]), 256),
+    ):
+        y, log_det = preprocessing(x)
+        transform = preprocessing.transform()
+        z, log_abs_det = transform(torch.as_tensor(x))
+        # Each is a handful of float64 operations on numbers below 1e3; near the edges of [0, 1] the logit multiplies
+        # rounding by 1/alpha = 1e6.
+        assert y == pytest.approx(z.numpy(), abs=1e-8)
+        assert log_det == pytest.approx(log_abs_det.numpy(), abs=1e-8)
+        assert transform.inverse(z)[0].numpy() == pytest.approx(x, abs=1e-6)
+
+
+def test_the_logit_changes_the_density_by_its_derivative() -> None:
+    plain, squeezed = load("digits", seed=0), load("digits", seed=0, logit=True)
+    assert squeezed.log_scales is not None
+    assert squeezed.log_scale == pytest.approx(squeezed.log_scales.mean())
+    step = 1e-6
+    for row in range(3):
+        up, down = (squeezed.preprocessing(plain.test[row : row + 1] + sign * step)[0] for sign in (1, -1))
+        numeric = np.log((up - down) / (2 * step)).sum()
+        assert squeezed.log_scales[row] == pytest.approx(numeric, abs=1e-3)  # second derivatives up to 1e4, step² 1e-12
+    with pytest.raises(InputError, match="--logit is for pixels"):
+        load("wine", seed=0, logit=True)

@@ -15,7 +15,8 @@ import torch
 
 from studies import elbo_gap
 from studies.__main__ import studies
-from studies.elbo_gap_report import LABELS, identities
+from studies.elbo_gap_checks import identities
+from studies.elbo_gap_report import LABELS
 from studies.results import Rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ def test_a_difference_beyond_its_tolerance_fails_the_check(results: Path) -> Non
 def test_a_failed_check_is_said_clearly_and_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("studies.elbo_gap_report.TOLERANCES", {"float32": -1.0})
+    monkeypatch.setattr("studies.elbo_gap_checks.TOLERANCES", {"float32": -1.0})
     assert elbo_gap.main([*SMALL, *PAIR, "--output", str(tmp_path)]) == 1
     assert "FAILED: LU-linear flow = full Gaussian" in capsys.readouterr().out
     assert "FAILED" in (tmp_path / "elbo_gap" / "wine-quick" / "table.txt").read_text()

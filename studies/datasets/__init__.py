@@ -1,0 +1,1 @@
+"""Where data comes from: one file a kind of source. `studies.data` puts them together."""

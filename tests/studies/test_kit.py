@@ -1,0 +1,216 @@
+"""The kit: kills cost one row, processes share a run, rows belong to their data, and the list is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from studies import elbo_gap
+from studies.__main__ import main, studies
+from studies.results import Rows
+from studies.settings import ADDED_LATER, CommonSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ROOT / "tests" / "studies" / "fake_study.py"
+KEY = ("step", "study", "data", "data_hash", "seed", "settings_hash")
+CLOCK = ["seconds", "date"]
+HEAVY = {"torch", "pandas", "seaborn", "matplotlib", "nflows", "scipy", "sklearn"}
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(FAKE), str(folder / "log"), "--output", str(folder), *arguments]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, check=False, env=environment)
+
+
+def rows_in(folder: Path) -> pd.DataFrame:
+    return Rows(folder / "fake" / "digits" / "rows.csv", KEY).frame()
+
+
+def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    assert run(whole).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    moments = random.Random(20260301)
+    path, kills = cut / "fake" / "digits" / "rows.csv", 0
+    while kills < 10:
+        process = subprocess.Popen(
+            command(cut, "--pause", "0.05"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        start, deadline = (path.stat().st_size if path.exists() else 0), time.monotonic() + 60
+        while (path.stat().st_size if path.exists() else 0) == start and time.monotonic() < deadline:
+            time.sleep(0.001)  # until it has written: so every kill falls among rows
+        time.sleep(0.12 * moments.random())
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was finished before it was killed"
+        kills += 1
+    result = run(cut)
+    assert result.returncode == 0, result.stderr
+    expected, found = rows_in(whole), rows_in(cut)
+    order = ["step"]
+    numbers = expected.columns.difference(CLOCK).tolist()
+    pd.testing.assert_frame_equal(
+        expected.sort_values(order, ignore_index=True)[numbers],
+        found.sort_values(order, ignore_index=True)[numbers],
+        check_exact=True,
+    )
+    begun = Counter((cut / "log").read_text().splitlines())
+    assert len(begun) == 30
+    assert sum(begun.values()) <= 30 + kills, "a kill cost more than the row under way"
+    assert result.stdout == run(whole).stdout.replace(str(whole), str(cut))
+
+
+@pytest.mark.slow
+def test_ten_kills_of_the_main_study_change_nothing(tmp_path: Path) -> None:
+    small = [
+        "--quick",
+        "--data",
+        "wine",
+        "--epochs",
+        "2",
+        "--draws",
+        "100",
+        "--components",
+        "2",
+        "--linear-latents",
+        "3",
+    ]
+    study = [sys.executable, "-m", "studies.elbo_gap", *small, "--output"]
+    started = time.monotonic()
+    assert subprocess.run([*study, str(tmp_path / "whole")], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    length, moments = time.monotonic() - started, random.Random(20260302)
+    for _ in range(10):
+        process = subprocess.Popen(
+            [*study, str(tmp_path / "cut")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(moments.uniform(0.05, 0.6) * length)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    assert subprocess.run([*study, str(tmp_path / "cut")], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    key = ("model", "versus", "study", "data", "data_hash", "seed", "settings_hash")
+    expected, found = (
+        Rows(tmp_path / place / "elbo_gap" / "wine-quick" / "rows.csv", key).frame() for place in ("whole", "cut")
+    )
+    order, numbers = ["model", "versus"], expected.columns.difference([*CLOCK, "seconds_asking"]).tolist()
+    pd.testing.assert_frame_equal(
+        expected.sort_values(order, ignore_index=True)[numbers],
+        found.sort_values(order, ignore_index=True)[numbers],
+        check_exact=True,
+        check_dtype=False,
+    )
+
+
+def test_every_row_says_where_it_comes_from(tmp_path: Path) -> None:
+    assert run(tmp_path).returncode == 0
+    rows = rows_in(tmp_path)
+    for column in ("seed", "device", "dtype", "versions", "settings_hash", "data_hash", "seconds", "date"):
+        assert rows[column].notna().all(), column
+    assert (rows["seconds"] > 0.015).all()
+    assert list(rows.columns[:6]) == ["study", "settings_hash", "data", "data_hash", "seed", "step"]
+
+
+def test_rows_are_shown_of_the_data_as_it_is_now(tmp_path: Path) -> None:
+    first, other = run(tmp_path), run(tmp_path, "--hash", "1")
+    again = run(tmp_path)  # the data as it was at first: nothing is computed, and its own rows are shown
+    assert first.stdout == again.stdout != other.stdout
+    assert "30 rows" in other.stdout
+    assert len(rows_in(tmp_path)) == 60
+    assert run(tmp_path, "--replot").stdout == other.stdout  # the latest
+    assert len((tmp_path / "log").read_text().splitlines()) == 60
+
+
+def test_of_several_processes_one_writes_and_all_compute(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *command(tmp_path, "--pause", "0")[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("30 rows") == 1
+    begun = Counter((tmp_path / "log").read_text().splitlines())
+    assert begun == Counter(f"{rank} {step}" for rank in range(2) for step in range(30))
+    assert rows_in(tmp_path)["step"].tolist() == list(range(30))
+    lines = (tmp_path / "fake" / "digits" / "rows.csv").read_text().splitlines()
+    assert len(lines) == 31
+    assert json.loads((tmp_path / "fake" / "digits" / "manifest.json").read_text())["study"] == "fake"
+
+
+def test_files_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    a, b = (CommonSettings(data=str(tmp_path / place / "mine.csv")).folder("s") for place in "ab")
+    assert a != b
+    assert a.name.startswith("mine-")
+    assert CommonSettings(data=str(tmp_path / "a" / "mine.npy")).folder("s") != a
+    relative = os.path.relpath(tmp_path / "a" / "mine.csv")
+    assert CommonSettings(data=relative).folder("s") == a
+    assert CommonSettings().folder("s") == Path("results/s/digits")
+    assert CommonSettings(data="wine", quick=True).folder("s") == Path("results/s/wine-quick")
+
+
+def test_a_setting_added_later_leaves_older_rows_valid() -> None:
+    @dataclass(frozen=True)
+    class Before(CommonSettings):
+        width: int = 3
+
+    @dataclass(frozen=True)
+    class After(Before):
+        depth: int = field(default=2, metadata=ADDED_LATER)
+
+    assert After().digest == Before().digest
+    assert After(depth=3).digest != Before().digest != Before(width=4).digest
+    # Rows were committed with these settings.
+    assert elbo_gap.Settings().digest == "6a5663ef9600"
+
+
+START = """
+import json, runpy, sys
+name, *sys.argv[1:] = sys.argv[1:]
+try:
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+print(json.dumps(sorted({module.split(".")[0] for module in sys.modules})), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["studies"], ["studies", "--help"], *([f"studies.{name}", "--help"] for name, _, _ in studies())]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stderr.splitlines()[-1]))
+    assert loaded & HEAVY == set()
+    assert "studies." in done.stdout
+
+
+def test_the_list_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "python -m studies.elbo_gap" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "usage: python -m studies" in capsys.readouterr().out
+    assert main(["elbo_gap"]) == 2
+    assert "Try python -m studies.elbo_gap" in capsys.readouterr().err
