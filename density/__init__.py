@@ -2,7 +2,9 @@
 
 from density.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
 from density.categorical import Categorical, CategoricalFamily, ConditionalCategorical
+from density.checkpoint import Checkpoint, CheckpointMismatch
 from density.contract import Bound, Density, ExactModel, Model
+from density.files import UnusableFile
 from density.fitting import NonFiniteObjective, Training, adam, constant, cosine, lbfgs, maximise
 from density.gaussian import (
     ConditionalGaussian,
@@ -21,7 +23,10 @@ from density.kl import kl
 from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure, WeightDiagnostics
 from density.moments import Moments
 from density.nets import mlp
+from density.rebuildable import Rebuildable
 from density.rescaled import Rescaled, Standardisation
+from density.saving import load, save
+from density.sharded import sharded
 
 __all__ = [
     "Bernoulli",
@@ -30,6 +35,8 @@ __all__ = [
     "Bound",
     "Categorical",
     "CategoricalFamily",
+    "Checkpoint",
+    "CheckpointMismatch",
     "Claim",
     "ConditionalBernoulli",
     "ConditionalCategorical",
@@ -51,17 +58,22 @@ __all__ = [
     "NetworkScale",
     "NonFiniteObjective",
     "PerFeatureScale",
+    "Rebuildable",
     "Rescaled",
     "ScaleModel",
     "StandardNormal",
     "Standardisation",
     "Training",
+    "UnusableFile",
     "WeightDiagnostics",
     "adam",
     "constant",
     "cosine",
     "kl",
     "lbfgs",
+    "load",
     "maximise",
     "mlp",
+    "save",
+    "sharded",
 ]

@@ -7,7 +7,7 @@ table. A :class:`LogDensity` carries what that column leaves out, and refuses th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -122,6 +122,16 @@ class WeightDiagnostics:
         """Where value and standard error can be trusted: k̂ ≤ threshold. Elsewhere the error is understated."""
         return self.pareto_k <= self.threshold
 
+    @staticmethod
+    def concatenate(parts: Sequence[WeightDiagnostics]) -> WeightDiagnostics:
+        """The diagnostics of the points of several claims, in this order; the strictest threshold holds for all."""
+        return WeightDiagnostics(
+            torch.cat([part.effective_sample_size for part in parts]),
+            torch.cat([part.pareto_k for part in parts]),
+            min(part.threshold for part in parts),
+            torch.cat([part.bias for part in parts]),
+        )
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogDensity(Claim):
@@ -155,6 +165,28 @@ class LogDensity(Claim):
 
     measure: Measure = Measure.LEBESGUE
     weights: WeightDiagnostics | None = None
+
+    @staticmethod
+    def concatenate(claims: Sequence[LogDensity]) -> LogDensity:
+        """One claim about the points of several, in this order; values ``[n_1 + … + n_k]`` of claims ``[n_i]``.
+
+        Exact values beside bounds are bounds, bounds on opposite sides together are estimates. A point of a claim
+        without Monte Carlo or numerical error has the error 0 beside others that have one.
+
+        Raises:
+            ValueError: no claims, different measures, or importance weights in some and not in others.
+        """
+        first = _require_alike(claims)[0]
+        weights = [claim.weights for claim in claims if claim.weights is not None]
+        return LogDensity(
+            torch.cat([claim.value for claim in claims]),
+            _joint_kind({claim.kind for claim in claims}),
+            " / ".join(dict.fromkeys(claim.method for claim in claims)),
+            _joint_error(claims, [claim.monte_carlo_error for claim in claims]),
+            _joint_error(claims, [claim.numerical_error for claim in claims]),
+            measure=first.measure,
+            weights=WeightDiagnostics.concatenate(weights) if weights else None,
+        )
 
     @property
     def unreliable(self) -> int:
@@ -232,6 +264,30 @@ class BitsPerDimension(Claim):
 
     def __repr__(self) -> str:
         return f"{self._numbers()} bits per dimension, {self.kind.value}, {self.value.numel()} points"
+
+
+def _require_alike(claims: Sequence[LogDensity]) -> Sequence[LogDensity]:
+    if not claims:
+        raise ValueError("concatenate needs at least one claim; got none")
+    measures = {claim.measure.value for claim in claims}
+    if len(measures) > 1:
+        raise ValueError(f"claims with respect to {' and '.join(sorted(measures))} measure are in different units")
+    if len({claim.weights is None for claim in claims}) > 1:
+        raise ValueError("some of the claims have importance weights and others have none; keep them apart")
+    return claims
+
+
+def _joint_kind(kinds: set[Kind]) -> Kind:
+    if len(kinds) > 1:
+        kinds = kinds - {Kind.EXACT}
+    return kinds.pop() if len(kinds) == 1 else Kind.ESTIMATE
+
+
+def _joint_error(claims: Sequence[LogDensity], errors: list[Tensor | None]) -> Tensor | None:
+    if all(error is None for error in errors):
+        return None
+    pairs = zip(claims, errors, strict=True)
+    return torch.cat([torch.zeros_like(claim.value) if error is None else error for claim, error in pairs])
 
 
 def _combined(a: Tensor | None, b: Tensor | None, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:

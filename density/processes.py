@@ -7,13 +7,16 @@ group was started, every function here is the identity of a run with one process
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class ProcessLost(RuntimeError):
@@ -72,6 +75,42 @@ def gathered(rows: Tensor) -> Tensor:
     with _naming_the_lost():
         dist.all_gather(parts, padded)
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def collected(result: Result) -> list[Result]:
+    """What every process found, in order of rank, the same list in every one: small objects, tensors on the CPU.
+
+    Raises:
+        ProcessLost: another process has ended.
+    """
+    if world() == 1:
+        return [result]
+    results: list[Any] = [None] * world()
+    with _naming_the_lost():
+        dist.all_gather_object(results, result)
+    return results
+
+
+def from_main(make: Callable[[], Result]) -> Result:
+    """What the first process makes, in every process: small objects, tensors on the CPU. So is an error of making it.
+
+    Raises:
+        ProcessLost: another process has ended.
+    """
+    if world() == 1:
+        return make()
+    made: list[Any] = [None, None]
+    if is_main():
+        try:
+            made[0] = make()
+        except Exception as error:  # the others wait for an answer, whatever it is
+            made[1] = error
+    with _naming_the_lost():
+        dist.broadcast_object_list(made)
+    if made[1] is not None:
+        raise made[1]
+    result: Result = made[0]
+    return result
 
 
 def barrier() -> None:

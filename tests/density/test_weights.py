@@ -36,3 +36,20 @@ def test_progress_counts_every_draw_of_every_point_once(
     assert [bar.total for bar in bars] == [45]
     assert bars[0].n == 45
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("features", "most"), [(784, 2**20 // 784), (2, 2**12)])
+def test_on_a_cpu_blocks_stay_in_cache_and_the_encoder_runs_seldom(features: int, most: int) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def draw(rows: Tensor, count: int) -> Tensor:
+        calls.append((count, len(rows)))
+        return torch.zeros(count, len(rows))
+
+    x, draws = torch.zeros(100, features), 600
+    for _ in weight_blocks(draw, x, draws):
+        pass
+    assert sum(count * rows for count, rows in calls) == 100 * draws
+    assert max(count * rows for count, rows in calls) <= most
+    # A call runs the encoder once for each of its points; here 64 draws share a run, fewer only at the end.
+    assert sum(rows for _, rows in calls) <= 100 * draws / 60

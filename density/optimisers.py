@@ -1,0 +1,36 @@
+"""Optimisers and learning-rate schedules of gradient fits; any function of the same form is another one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+OptimiserOf = Callable[[list[nn.Parameter], float], Optimizer]
+Schedule = Callable[[float], float]
+
+
+def adam(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
+    """Adam (Kingma & Ba 2015), all parameters in one fused step where the device has one."""
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+
+
+def lbfgs(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
+    """L-BFGS with a strong-Wolfe line search: for full batches and objectives without sampling noise."""
+    return torch.optim.LBFGS(
+        parameters, lr=learning_rate, max_iter=20, history_size=50, line_search_fn="strong_wolfe", tolerance_grad=1e-12
+    )
+
+
+def constant(progress: float) -> float:
+    """The learning rate stays as it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
