@@ -12,7 +12,31 @@ Command: python -m studies.flow_layers
 
 Run time: 5 minutes on one core a seed (--quick: 30 seconds)
 
-FLOWEXPECTED
+Expected: on digits, seed 0, nats per test image ± standard error over 359 images; gains are paired.
+
+    =======================  ===============  ==============
+    before affine couplings  log p(x)         gained
+    =======================  ===============  ==============
+    nothing                  −113.53 ± 0.97
+    permutation              −114.54 ± 1.03   −1.01 ± 0.50
+    LU                       −112.24 ± 1.24   +1.29 ± 0.65
+    QR                       −112.87 ± 1.02   +0.66 ± 0.46
+    LU, ActNorm              −112.33 ± 1.37   +1.20 ± 0.74
+    =======================  ===============  ==============
+
+    =======================  ===============  ==============
+    after LU and ActNorm     log p(x)         gained
+    =======================  ===============  ==============
+    affine coupling          −112.33 ± 1.37
+    spline coupling          −98.96 ± 1.24    +13.37 ± 0.50
+    MAF                      −113.73 ± 0.95   −1.40 ± 0.67
+    IAF                      −113.71 ± 0.97   −1.38 ± 0.65
+    =======================  ===============  ==============
+
+Answer: not confirmed for the layers between, on these data: trained to its end no mixing gains more than two standard
+    errors over alternating masks. It does help early: with --quick, after 4 epochs, every one of them is some nats
+    ahead. What gains is the transform: splines by 13 nats, at several times the price of affine couplings. MAF and IAF
+    end within 2.2 standard errors of them; one samples slowly, the other is slow in density and in training.
 """
 
 from __future__ import annotations
