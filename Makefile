@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 # One thread per worker: two workers with two threads each would fight for two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help study equivalence test test-slow lint clean .venv
+.PHONY: help study report equivalence test test-slow lint clean .venv
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,9 @@ help:  ## this list
 
 study: $(STAMP)  ## how far is each model's ELBO from its exact log-likelihood, on real data
 	$(BIN)/python -m studies.elbo_gap $(ARGS)
+
+report: $(STAMP)  ## every study's question, answer, figure and table on one page, results/report.html
+	$(BIN)/python -m studies.report $(ARGS)
 
 equivalence: $(STAMP)  ## the theorems (a flow is a VAE with delta encoder and decoder, ...), with measured errors
 	$(PYTEST) tests/equivalence $(ARGS)
