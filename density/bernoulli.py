@@ -39,13 +39,13 @@ class BernoulliFamily(Density, ABC):
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         logits = self.logits_at(context)
-        return torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
+        return _tossed(logits, n, type(self).__name__, generator)
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         logits = self.logits_at(context)
-        x = torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
+        x = _tossed(logits, n, type(self).__name__, generator)
         return x, (x * logits - functional.softplus(logits)).sum(-1)
 
 
@@ -92,3 +92,15 @@ class ConditionalBernoulli(BernoulliFamily):
                 f"got {list(logits.shape)}"
             )
         return logits
+
+
+def _tossed(logits: Tensor, n: int, owner: str, generator: Generator | None) -> Tensor:
+    """n bits ``[n, *batch, D]`` for each of the log-odds ``[*batch, D]``."""
+    try:
+        return torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
+    except RuntimeError as error:
+        if bool(logits.isfinite().all()):
+            raise
+        raise ValueError(
+            f"{owner} cannot draw: some log-odds are not finite. Look for nan or inf in the context"
+        ) from error

@@ -41,7 +41,15 @@ class CategoricalFamily(Density, ABC):
         log_probs = self.logits_at(context).log_softmax(-1)
         batch = log_probs.shape[:-1]
         flat = log_probs.detach().exp().reshape(-1, self.features)
-        index = torch.multinomial(flat, n, replacement=True, generator=generator).mT.reshape(n, *batch)
+        try:
+            index = torch.multinomial(flat, n, replacement=True, generator=generator).mT.reshape(n, *batch)
+        except RuntimeError as error:
+            if bool(flat.isfinite().all()):
+                raise
+            raise ValueError(
+                f"{type(self).__name__} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
+                "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
+            ) from error
         x = functional.one_hot(index, self.features).to(log_probs.dtype)
         return x, _pick(log_probs, x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.floating[Any]]
-Source = Tensor | Array | Iterable[Tensor | Array]
+Source = Tensor | Array | Iterable[Tensor | Array] | Iterable[tuple[Tensor | Array, ...]]
 
 ROWS_AT_ONCE = 2**16
 
@@ -21,11 +22,14 @@ ROWS_AT_ONCE = 2**16
 class Chunks:
     """The rows of a source, a chunk at a time, as often as it is iterated.
 
+    Of a memory map no more than a chunk is held in memory: its pages are given back once they are read.
+
     Args:
         source: a tensor ``[n, D]``; a NumPy array or memory map; or an iterable that can be gone through again and
             again (a list, a DataLoader) of tensors or arrays ``[rows, D]``. Of a tuple, as a loader of a TensorDataset
             gives, the first entry is the rows.
         rows: rows in a chunk, of tensors and arrays; iterables decide for themselves.
+        weighted: the second entry of every tuple is the rows' weights ``[rows]``, and not, say, labels.
 
     Raises:
         TypeError: the source is none of these, or an iterator, which is spent after one pass.
@@ -33,10 +37,13 @@ class Chunks:
     >>> x = torch.arange(10.0).reshape(5, 2)
     >>> [chunk.shape[0] for chunk in Chunks(x, rows=2)]
     [2, 2, 1]
+    >>> [weights for _, weights in Chunks([(x, torch.ones(5))], weighted=True).pairs()]
+    [tensor([1., 1., 1., 1., 1.])]
     """
 
     source: Source
     rows: int = ROWS_AT_ONCE
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.source, Iterator):
@@ -46,14 +53,57 @@ class Chunks:
             )
         if not isinstance(self.source, Iterable):
             raise TypeError(f"data must be a tensor, an array or an iterable of them; got {type(self.source).__name__}")
+        if self.weighted and isinstance(self.source, Tensor | np.ndarray):
+            raise TypeError("weighted chunks are tuples (rows, weights); beside a tensor or an array, give its weights")
 
     def __iter__(self) -> Iterator[Tensor]:
+        for rows, _ in self.pairs():
+            yield rows
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Chunks ``[rows, D]``, and their weights ``[rows]`` where they have some.
+
+        Raises:
+            TypeError: chunks should be weighted, and one is no tuple of rows and weights.
+        """
         if isinstance(self.source, Tensor):
-            yield from self.source.split(self.rows)
+            for part in self.source.split(self.rows):
+                yield part, None
         elif isinstance(self.source, np.ndarray):
             for start in range(0, len(self.source), self.rows):
-                yield torch.from_numpy(np.array(self.source[start : start + self.rows]))
+                part = self.source[start : start + self.rows]
+                rows = _tensor(part)
+                _give_back(part)
+                yield rows, None
         else:
             for chunk in self.source:
-                rows = chunk[0] if isinstance(chunk, tuple | list) else chunk
-                yield rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+                parts = list(chunk) if isinstance(chunk, tuple | list) else [chunk]
+                if self.weighted and len(parts) < 2:
+                    raise TypeError(f"a weighted chunk is a tuple (rows, weights); got {type(chunk).__name__}")
+                yield _tensor(parts[0]), _tensor(parts[1]) if self.weighted else None
+
+
+def _tensor(rows: Tensor | Array) -> Tensor:
+    """Rows as a tensor; a copy of what an array holds, which may be mapped or read-only."""
+    if isinstance(rows, Tensor):
+        return rows
+    array = np.asarray(rows)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def _give_back(part: Array) -> None:
+    """Tell the system that the pages of a part of a memory map need not stay in memory.
+
+    They count as memory of this process from the first look at them until it ends. Pages of a copy-on-write map may
+    have been changed in memory alone, and stay.
+    """
+    whole: Any = part
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    if not isinstance(whole, np.memmap) or not isinstance(whole.base, mmap.mmap) or whole.mode == "c":
+        return
+    if not part.flags.c_contiguous or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = part.ctypes.data - np.frombuffer(whole.base, np.uint8).ctypes.data
+    start = first // mmap.PAGESIZE * mmap.PAGESIZE
+    whole.base.madvise(mmap.MADV_DONTNEED, start, first + part.nbytes - start)

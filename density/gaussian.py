@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from density.contract import Density, ExactModel, check_data, check_points
 from density.history import History
 from density.moments import Moments, centre, is_constant
+from density.rebuildable import Rebuildable
 from density.scale import DiagonalScale, Scale, TriangularScale, cholesky, pack_triangular, unpack_triangular
 
 
@@ -240,7 +241,7 @@ class ConditionalGaussian(GaussianFamily):
         return mean, DiagonalScale(self.scale(raw, mean))
 
 
-class ScaleModel(nn.Module, ABC):
+class ScaleModel(Rebuildable, nn.Module, ABC):
     """Where the standard deviation of a :class:`ConditionalGaussian` comes from.
 
     Attributes:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE = 8192
+from density.contract import check_points
+from density.gram import gram
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,16 @@ class Moments:
 
     @staticmethod
     def of(x: Tensor, weights: Tensor | None = None) -> Moments:
-        """Moments of x ``[n, D]`` with weights ``[n]`` (1 if None). O(nD²), in chunks of bounded memory."""
+        """Moments of x ``[n, D]`` with weights ``[n]`` (1 if None). O(nD²), in chunks of bounded memory.
+
+        Raises:
+            TypeError: x is no floating-point tensor.
+            ValueError: a shape does not fit.
+        """
+        check_points(x, None, "Moments.of")
+        if x.ndim != 2 or (weights is not None and weights.shape != x.shape[:1]):
+            got = list(x.shape) if weights is None else f"{list(x.shape)} and {list(weights.shape)}"
+            raise ValueError(f"Moments.of expects points [n, D] and weights [n]; got {got}")
         total = Moments(
             x.new_zeros((), dtype=torch.float64),
             x.new_zeros(x.shape[1], dtype=torch.float64),
@@ -40,12 +52,12 @@ class Moments:
             if weights is None:
                 count = rows.new_tensor(float(rows.shape[0]))
                 mean, centred = centre(rows)
-                scatter = centred.mT @ centred
+                scatter = gram(centred)
             else:
                 w = weights[start : start + ROWS_AT_ONCE].double()
                 count = w.sum()
                 mean, centred = centre(rows, w)
-                scatter = centred.mT @ (w.unsqueeze(1) * centred)
+                scatter = gram(centred.mul_(w.sqrt().unsqueeze(1)))
             total = total + Moments(count, mean, scatter)
         return total
 
@@ -77,7 +89,7 @@ def centre(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]
     first = weights @ rows / total
     residual = rows - first
     correction = weights @ residual / total
-    return first + correction, residual - correction
+    return first + correction, residual.sub_(correction)
 
 
 def is_constant(mean: Tensor, variance: Tensor, dtype: torch.dtype) -> Tensor:

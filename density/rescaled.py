@@ -8,9 +8,10 @@ from torch import Generator, Tensor, nn
 from density.contract import Density
 from density.log_density import Measure
 from density.moments import centre, is_constant
+from density.rebuildable import Rebuildable
 
 
-class Standardisation(nn.Module):
+class Standardisation(Rebuildable, nn.Module):
     """(x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
 
     >>> standardise = Standardisation(2)
@@ -69,6 +70,7 @@ class Rescaled(Density):
         density: of y, continuous.
 
     Raises:
+        TypeError: not a Density.
         ValueError: the density is discrete, so that a change of units does not change its log-probabilities.
 
     >>> from density.gaussian import StandardNormal
@@ -80,6 +82,8 @@ class Rescaled(Density):
 
     def __init__(self, density: Density) -> None:
         super().__init__()
+        if not isinstance(density, Density):
+            raise TypeError(f"Rescaled takes a Density; got {type(density).__name__}")
         if density.measure is not Measure.LEBESGUE:
             raise ValueError(f"Rescaled expects a continuous density; {type(density).__name__} is discrete")
         self.features = density.features

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from density import processes
+
 ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
+# On a CPU fewer: activations stay in cache, and in memory that is used again. Fresh pages cost more than the arithmetic.
+ROWS_IN_CACHE = 2**12
+SCALARS_IN_CACHE = 2**20  # of x paired with draws
+DRAWS_TOGETHER = 2**6  # for each of its points a call runs the encoder once: with so many draws that counts for little
 SCALARS_AT_ONCE = 2**22  # log-weights held at one time
 SECONDS_BEFORE_BAR = 2.0  # short runs need no progress bar
 
@@ -27,13 +33,17 @@ def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple
     Raises:
         ValueError: a log-weight is nan or +inf; the message names the point and the draw. (−inf is a weight of zero.)
     """
-    points = max(1, min(x.shape[0], SCALARS_AT_ONCE // draws, ROWS_AT_ONCE))
+    most = ROWS_AT_ONCE
+    if x.device.type == "cpu":
+        most = max(1, min(most, ROWS_IN_CACHE, SCALARS_IN_CACHE // x.shape[-1]))
+    points = max(1, min(x.shape[0], SCALARS_AT_ONCE // draws, most // min(draws, DRAWS_TOGETHER)))
     total = draws * x.shape[0]
-    bar = tqdm(total=total, desc="draws", leave=False, disable=None, delay=SECONDS_BEFORE_BAR, unit_scale=True)
+    hidden = None if processes.is_main() else True
+    bar = tqdm(total=total, desc="draws", leave=False, disable=hidden, delay=SECONDS_BEFORE_BAR, unit_scale=True)
     with torch.no_grad(), bar:
         for start in range(0, x.shape[0], points):
             rows = x[start : start + points]
-            step = max(1, ROWS_AT_ONCE // rows.shape[0])
+            step = max(1, most // rows.shape[0])
             log_weights = torch.empty(draws, rows.shape[0], dtype=torch.float64, device=x.device)
             for done in range(0, draws, step):
                 count = min(step, draws - done)

@@ -1,0 +1,32 @@
+"""AᵀA at little more than half the cost of a general product."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+STRIPS = 4
+NARROW = 256  # below it, four smaller products are no faster than one
+
+
+def gram(a: Tensor) -> Tensor:
+    """AᵀA ``[D, D]`` for A ``[n, D]``, exactly symmetric: 5/8 of the nD² multiplications, by strips of the upper half.
+
+    >>> import torch
+    >>> a = torch.arange(6.0).reshape(3, 2)
+    >>> bool((gram(a) == a.mT @ a).all())
+    True
+    """
+    features = a.shape[1]
+    if features < NARROW:
+        product = a.mT @ a
+        return product.triu() + product.triu(1).mT
+    width = -(-features // STRIPS)
+    out = a.new_empty(features, features)
+    for start in range(0, features, width):
+        strip = slice(start, start + width)
+        upper = a[:, strip].mT @ a[:, start:]
+        out[strip, start:] = upper
+        out[start:, strip] = upper.mT
+        corner = upper[:, : upper.shape[0]]
+        out[strip, strip] = corner.triu() + corner.triu(1).mT
+    return out
