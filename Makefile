@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 # One thread per worker: two workers with two threads each would fight for two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help study report equivalence test test-slow lint clean .venv
+.PHONY: bench help study report equivalence test test-slow lint clean .venv
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,12 +31,22 @@ test: lint  ## lint, type check, every test that is not slow, and the examples i
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
 
+bench: .venv-bench/.installed  ## our speed beside the peers', in an environment of its own: results/benchmarks/*.csv
+	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.flows $(ARGS)
+	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.models $(ARGS)
+
+.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet --use-pep517 --editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:  ## remove .venv and every cache; results/ stays
-	rm -rf .venv build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv: $(STAMP)  ## the environment that the other commands run in

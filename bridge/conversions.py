@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from bridge.delta import FlowVAE
 from density.contract import Bound, Density, ExactModel
 from density.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from flows.autoregressive import GaussianAutoregressive, MaskedLinear, MaskedMLP
+from flows.autoregressive import GaussianAutoregressive
 from flows.coupling import AffineCoupling
 from flows.flow import Flow
 from flows.linear import Linear
 from flows.lu import LULinear
+from flows.masked import MaskedLinear, MaskedMLP
 from lvm.linear_gaussian import LinearGaussian
 from lvm.linear_vae import LinearVAE
 from lvm.ppca import PPCA
-from lvm.ppca_solvers import fix_signs
+from lvm.spectrum import fix_signs
 
 
 def as_vae(flow: Flow) -> FlowVAE:

@@ -33,6 +33,7 @@ class DeltaLink(Link):
         features: D; only needed for a transform that takes any number of features.
 
     Raises:
+        TypeError: not a Transform.
         ValueError: the transform is conditional, or its width is unknown or another one.
 
     >>> import torch
@@ -48,6 +49,8 @@ class DeltaLink(Link):
 
     def __init__(self, transform: Transform, features: int | None = None) -> None:
         super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(f"DeltaLink takes a Transform; got {type(transform).__name__}")
         if transform.context_features:
             raise ValueError(
                 f"DeltaLink joins x to z alone; {type(transform).__name__} needs a context of "

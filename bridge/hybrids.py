@@ -25,9 +25,10 @@ from density.nets import mlp
 from density.rescaled import Rescaled, Standardisation
 from flows.architectures import glow
 from flows.autoregressive import GaussianAutoregressive
+from flows.chain import Chain
 from flows.coupling import AffineCoupling
 from flows.flow import Flow
-from flows.transform import Chain, Inverse, Transform
+from flows.transform import Inverse, Transform
 from lvm.latent import LatentVariableModel, StochasticLink
 from lvm.vae import VAE
 

@@ -178,7 +178,8 @@ class Slice(InferenceSurjection):
         dropped = [column for column in range(features) if column not in kept]
         if not dropped:
             raise ValueError(f"Slice keeps all {features} columns, so there is nothing to drop; use Permutation")
-        check_part("Slice", "the rest", rest, len(dropped), len(kept), rest.measure)
+        measure = rest.measure if isinstance(rest, Density) else Measure.LEBESGUE
+        check_part("Slice", "the rest", rest, len(dropped), len(kept), measure)
         self.features, self.latent_features = features, len(kept)
         self.measure = self.latent_measure = rest.measure
         self.rest = rest

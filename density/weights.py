@@ -11,7 +11,7 @@ from tqdm import tqdm
 from density import processes
 
 ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
-# On a CPU fewer: activations stay in cache, and in memory that is used again. Fresh pages cost more than the arithmetic.
+# On a CPU fewer: activations stay in cache and in memory that is used again; fresh pages cost more than arithmetic.
 ROWS_IN_CACHE = 2**12
 SCALARS_IN_CACHE = 2**20  # of x paired with draws
 DRAWS_TOGETHER = 2**6  # for each of its points a call runs the encoder once: with so many draws that counts for little

@@ -58,6 +58,11 @@ class ActNorm(Transform):
         x = (z * torch.exp(self.log_scale) + self.shift) * self.std + self.mean
         return x, self._log_abs_det().expand(z.shape[:-1])
 
+    def diagonal(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Centre, unit, scale, offset of z = ((x − centre)/unit)·scale + offset, each ``[D]``, and the log-det."""
+        scale = torch.exp(-self.log_scale)
+        return self.mean, self.std, scale, -self.shift * scale, -self._log_abs_det()
+
     def _log_abs_det(self) -> Tensor:
         return (self.std.log() + self.log_scale).sum()
 

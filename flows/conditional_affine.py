@@ -1,28 +1,46 @@
-r"""z = (x − μ)/σ with μ and σ from a network: the formula that coupling and autoregressive layers share.
-
-log σ = bound · tanh(raw/bound): the identity near 0, and no data and no step of an optimiser takes σ out of
-[exp(−bound), exp(bound)], where exp would overflow.
-"""
+"""z = (x − μ)/σ with μ and σ from a network."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flows.monotone import Monotone
+
 LOG_SCALE_BOUND = 5.0
 
 
-def location_and_log_scale(parameters: Tensor, features: int, bound: float, owner: str) -> tuple[Tensor, Tensor]:
-    """μ and log σ, each ``[*batch, features]``, from a network's output ``[*batch, 2·features]``: [μ, raw]."""
-    if parameters.shape[-1] != 2 * features:
-        raise ValueError(
-            f"{owner} expects its conditioner to return [*batch, {2 * features}], μ and then raw log σ of "
-            f"{features} features; got {list(parameters.shape)}"
-        )
-    mean, raw = parameters.chunk(2, -1)
-    return mean, bound * torch.tanh(raw / bound)
+@dataclass(frozen=True)
+class ConditionalAffine(Monotone):
+    r"""z = (x − μ)/σ with parameters μ, raw and log σ = bound · tanh(raw/bound).
+
+    That is the identity near 0, and no data and no step of an optimiser takes σ out of [exp(−bound), exp(bound)],
+    where exp would overflow. O(1) per number.
+
+    Args:
+        bound: bound on |log σ|.
+
+    >>> z, log_derivative = ConditionalAffine().forward(torch.tensor(3.0), torch.tensor([1.0, 0.0]))
+    >>> z.item(), log_derivative.abs().item()
+    (2.0, 0.0)
+    """
+
+    bound: float = LOG_SCALE_BOUND
+    parameters = 2
+    names = "μ and then raw log σ"
+
+    def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = theta.unbind(0)
+        log_derivative = torch.tanh(raw / self.bound) * -self.bound
+        return (x - mean) * torch.exp(log_derivative), log_derivative
+
+    def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = theta.unbind(0)
+        log_scale = torch.tanh(raw / self.bound) * self.bound
+        return torch.addcmul(mean, z, torch.exp(log_scale)), log_scale
 
 
 def check_bound(bound: float, owner: str) -> None:

@@ -64,6 +64,11 @@ class Affine(Transform):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return z * self.scale + self.shift, self._log_abs_det(z)
 
+    def diagonal(self, width: int) -> tuple[Tensor, Tensor, None, None, Tensor]:
+        """Centre and unit of z = (x − centre)/unit, each ``[width]``; no further scale and offset; the log-det."""
+        log_det = -self.scale.abs().log().expand(width).sum()
+        return self.shift.expand(width), self.scale.expand(width), None, None, log_det
+
     def _log_abs_det(self, x: Tensor) -> Tensor:
         return self.scale.abs().log().expand(x.shape[-1]).sum().expand(x.shape[:-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -51,6 +52,16 @@ class Linear(Transform):
     def log_abs_det(self) -> Tensor:
         """log|det W|, a scalar; O(D)."""
 
+    @classmethod
+    def stacked(cls, layers: Sequence[Self], *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """W, or W⁻¹, of several layers of one width, ``[layers, D, D]``, and log|det W| of each, ``[layers]``."""
+        matrices = [layer._inverse_matrix() if inverse else layer.matrix() for layer in layers]
+        return torch.stack(matrices), torch.stack([layer.log_abs_det() for layer in layers])
+
+    def _inverse_matrix(self) -> Tensor:
+        like = next(self.parameters())
+        return self._solve(torch.eye(self.features, dtype=like.dtype, device=like.device)).T
+
     @abstractmethod
     def _solve(self, y: Tensor) -> Tensor:
         """Rows W⁻¹y for rows y, both ``[n, D]``."""
@@ -60,6 +71,8 @@ class Linear(Transform):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         y = z if self.bias is None else z - self.bias
+        if y.shape[:-1].numel() >= self.features:  # cheaper than solving for every point
+            return F.linear(y, self._inverse_matrix()), -self.log_abs_det().expand(z.shape[:-1])
         x = self._solve(y.reshape(-1, self.features)).reshape(z.shape)
         return x, -self.log_abs_det().expand(z.shape[:-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -64,6 +65,23 @@ class LULinear(Linear):
     def matrix(self) -> Tensor:
         lower = self.factors.tril(-1) + torch.eye(self.features, dtype=self.factors.dtype, device=self.factors.device)
         return (lower @ self._upper())[self.permutation]
+
+    @classmethod
+    def stacked(cls, layers: Sequence[Self], *, inverse: bool) -> tuple[Tensor, Tensor]:
+        factors = torch.stack([layer.factors for layer in layers])
+        order = torch.stack([layer.permutation for layer in layers])
+        diagonal = factors.diagonal(dim1=1, dim2=2)
+        signed = torch.stack([layer.sign for layer in layers]) * diagonal.exp()
+        upper = factors.triu(1) + signed.diag_embed()
+        identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+        if inverse:
+            # U⁻¹ L⁻¹ Pᵀ, whose column i is column p_i of U⁻¹ L⁻¹.
+            lower = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False, unitriangular=True)
+            solved = torch.linalg.solve_triangular(upper, lower, upper=True)
+            matrices = solved.gather(2, order[:, None, :].expand_as(factors))
+        else:
+            matrices = ((factors.tril(-1) + identity) @ upper).gather(1, order[:, :, None].expand_as(factors))
+        return matrices, diagonal.sum(1)
 
     def log_abs_det(self) -> Tensor:
         return self.factors.diagonal().sum()

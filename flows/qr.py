@@ -14,10 +14,11 @@ from flows.linear import Linear, invertible
 class QRLinear(Linear):
     r"""z = W x + b with W = Q·R, Q a product of Householder reflections (Hoogeboom et al. 2019, arXiv:1901.11137, §3).
 
-    .. math:: Q = H_1 \cdots H_K = I - V T V^\top, \quad T^{-1} = \operatorname{striu}(V^\top V) + \tfrac12 I,
+    .. math:: Q = H_1 \cdots H_K = I - V T V^\top, \quad
+              T^{-1} = \operatorname{striu}(V^\top V) + \tfrac12 \operatorname{diag}(V^\top V),
               \qquad \log|\det W| = \sum_i \log|r_{ii}|
 
-    The columns v_k of V ``[D, K]``, at unit length, are the mirrors' normals, H_k = I − 2 v_k v_kᵀ; the compact WY form
+    The columns v_k of V ``[D, K]`` are the mirrors' normals, H_k = I − 2 v_k v_kᵀ/‖v_k‖²; the compact WY form
     (Schreiber & Van Loan 1989) applies all of them in three matrix products and a K×K triangular solve. R is upper
     triangular with diagonal sign·exp(log_diagonal). The signs are a buffer: K reflections alone fix det Q = (−1)^K, and
     with the signs both halves of the invertible matrices are within reach. A zero normal reflects nothing. A new
@@ -42,6 +43,7 @@ class QRLinear(Linear):
     """
 
     sign: Tensor
+    _entries: Tensor
 
     def __init__(
         self, features: int, reflections: int | None = None, bias: bool = True, *, generator: Generator | None = None
@@ -66,6 +68,10 @@ class QRLinear(Linear):
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.strict_upper = nn.Parameter(torch.zeros(features * (features - 1) // 2))
         self.register_buffer("sign", sign)
+        # Where in (diagonal, strict upper triangle, 0) each entry of R stands.
+        entries = torch.full((features, features), len(self.strict_upper) + features)
+        entries[tuple(torch.triu_indices(features, features, 1))] = torch.arange(len(self.strict_upper)) + features
+        self.register_buffer("_entries", entries.diagonal_scatter(torch.arange(features)), persistent=False)
 
     @classmethod
     def from_matrix(cls, matrix: Tensor, bias: Tensor | None = None) -> Self:
@@ -95,21 +101,20 @@ class QRLinear(Linear):
         return self.log_diagonal.sum()
 
     def _triangle(self) -> Tensor:
-        diagonal = (self.sign * self.log_diagonal.exp()).diag()
-        return diagonal.index_put(self._strict_upper_index(), self.strict_upper)
+        entries = torch.cat([self.sign * self.log_diagonal.exp(), self.strict_upper, self.sign.new_zeros(1)])
+        return entries[self._entries]
 
     def _strict_upper_index(self) -> tuple[Tensor, Tensor]:
         rows, columns = torch.triu_indices(self.features, self.features, 1, device=self.vectors.device)
         return rows, columns
 
     def _normals(self) -> tuple[Tensor, Tensor]:
-        """V with columns of unit length (or zero), and T⁻¹."""
+        """V with columns of largest entry 1 (or zero), and T⁻¹ = striu(VᵀV) + ½ diag(VᵀV)."""
         largest = self.vectors.detach().abs().amax(0)
         vectors = self.vectors / largest.where(largest > 0, 1.0)  # so that the squares neither under- nor overflow
-        length = torch.linalg.vector_norm(vectors, dim=0)
-        unit = vectors / length.where(length > 0, 1.0)
-        half = torch.full_like(length, 0.5).diag()
-        return unit, (unit.T @ unit).triu(1) + half
+        products = vectors.T @ vectors
+        squares = products.diagonal()
+        return vectors, products.triu(1) + (0.5 * squares.where(squares > 0, 1.0)).diag()
 
     def _rotate(self, columns: Tensor) -> Tensor:
         """Q applied to columns ``[D, m]``."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from density.contract import check_batches, check_context, check_data, check_points
+from density.rebuildable import Rebuildable
 
 
-class Transform(nn.Module, ABC):
+class Transform(Rebuildable, nn.Module, ABC):
     r"""A differentiable bijection of vectors; forward takes data to noise.
 
     .. math:: z = f(x; c), \qquad \log p(x) = \log p(z) + \log|\det \partial f/\partial x|.
@@ -68,16 +69,22 @@ class Transform(nn.Module, ABC):
     @property
     def reference(self) -> Tensor | None:
         """A tensor of the transform's dtype and device; None where it has no floating-point state and takes any."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.is_floating_point():
-                return tensor
-        return None
+        return next((t for t in chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
 
     @abstractmethod
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
+
+    def _forward_columns(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``_forward`` of points as columns: x ``[D, n]`` and context ``[C, n]`` to z ``[D, n]`` and ``[n]``."""
+        z, log_det = self._forward(x.T, None if context is None else context.T)
+        return z.T, log_det
+
+    def _inverse_columns(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, log_det = self._inverse(z.T, None if context is None else context.T)
+        return x.T, log_det
 
     def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._forward(x, context)[0]
@@ -87,60 +94,6 @@ class Transform(nn.Module, ABC):
         check_points(x, self.features, owner, reference=reference)
         check_context(context, self.context_features, owner, reference=x if reference is None else reference)
         return broadcast(x, context, owner)
-
-
-class Chain(Transform):
-    r"""Transforms one after the other, the first nearest to the data: z = f_K(… f_1(x)), log-determinants add.
-
-    Args:
-        transforms: the parts. Those that fix a width must fix the same one, and likewise for contexts, which go to
-            every part that takes one. No parts make the identity.
-
-    Raises:
-        ValueError: two parts do not fit; the message names them.
-
-    Cost: the sum over the parts.
-
-    >>> import torch
-    >>> from flows import LULinear, Permutation
-    >>> chain = Chain(LULinear.from_matrix(2.0 * torch.eye(3)), Permutation([2, 0, 1]))
-    >>> z, log_det = chain(torch.tensor([1.0, 2.0, 3.0]))
-    >>> z.tolist(), round(log_det.item(), 4)
-    ([6.0, 2.0, 4.0], 2.0794)
-    """
-
-    def __init__(self, *transforms: Transform) -> None:
-        super().__init__()
-        for position, part in enumerate(transforms):
-            if not isinstance(part, Transform):
-                raise TypeError(f"Chain is made of Transforms; part {position} is a {type(part).__name__}")
-        self.parts = nn.ModuleList(transforms)
-        self.features = _agreed([part.features for part in transforms], transforms, "features")
-        self.context_features = (
-            _agreed([part.context_features or None for part in transforms], transforms, "context features") or 0
-        )
-
-    def _sequence(self) -> list[Transform]:
-        return cast("list[Transform]", list(self.parts))
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(x.shape[:-1])
-        for part in self._sequence():
-            x, term = part._forward(x, context)
-            log_det = log_det + term
-        return x, log_det
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(z.shape[:-1])
-        for part in reversed(self._sequence()):
-            z, term = part._inverse(z, context)
-            log_det = log_det + term
-        return z, log_det
-
-    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
-        for part in self._sequence():
-            x = part._initialise(x, context)
-        return x
 
 
 class Inverse(Transform):
@@ -206,7 +159,10 @@ class Permutation(Transform):
 
 def as_order(order: Sequence[int] | Tensor, owner: str) -> Tensor:
     """A permutation of 0 … D−1 as an index tensor of its own; ValueError if it is none."""
-    index = torch.as_tensor(order).clone().cpu()  # modules are built here and moved whole
+    try:
+        index = torch.as_tensor(order).clone().cpu()  # modules are built here and moved whole
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {order!r}") from error
     integer = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
     if index.ndim != 1 or len(index) == 0 or not integer or index.sort().values.tolist() != list(range(len(index))):
         raise ValueError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {index.tolist()}")
@@ -220,19 +176,3 @@ def broadcast(x: Tensor, context: Tensor | None, owner: str) -> tuple[Tensor, Te
     check_batches(x, context, owner)
     batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
     return x.expand(*batch, x.shape[-1]), context.expand(*batch, context.shape[-1])
-
-
-def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: str) -> int | None:
-    """The one size that all parts share which fix one, None if none does."""
-    first: int | None = None
-    for position, size in enumerate(sizes):
-        if size is None:
-            continue
-        if first is None:
-            first = position
-        elif size != sizes[first]:
-            raise ValueError(
-                f"Chain: part {first} ({type(transforms[first]).__name__}) has {sizes[first]} {what}, "
-                f"part {position} ({type(transforms[position]).__name__}) has {size}; they must agree"
-            )
-    return None if first is None else sizes[first]

@@ -2,7 +2,7 @@
 
 from lvm.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
 from lvm.em import EM
-from lvm.initialisation import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
+from lvm.initialisation import Given, KMeansPlusPlus, Present, RandomPoints, RandomResponsibilities
 from lvm.latent import (
     ElboTerms,
     ExactLatentVariableModel,
@@ -15,6 +15,7 @@ from lvm.latent import (
 from lvm.linear_vae import LinearVAE
 from lvm.mixture import GaussianMixture
 from lvm.ppca import PPCA, ClosedForm, EMSolver
+from lvm.stochastic_em import StochasticEM
 from lvm.vae import VAE
 
 __all__ = [
@@ -36,9 +37,11 @@ __all__ = [
     "LayeredModel",
     "LinearVAE",
     "Link",
+    "Present",
     "RandomPoints",
     "RandomResponsibilities",
     "Spherical",
+    "StochasticEM",
     "StochasticLink",
     "Tied",
 ]

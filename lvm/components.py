@@ -38,15 +38,30 @@ class Components(Density):
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
         """log N(x; μ_k, Σ_k) for every k: ``[*batch, K]`` for x ``[*batch, D]``."""
-        precision = self.covariance.precision(self.factor)
         constant = self.log_det() + 0.5 * self.features * math.log(2 * math.pi)
+        return -0.5 * self._distance(x, self.means.unsqueeze(1)) - constant
+
+    def log_ratio_of_each(self, x: Tensor) -> Tensor:
+        """The same less a number for each row, and so that it does not overflow: the nearest component has 0.
+
+        Distances are formed in units of the row's largest entry, and compared before they are given their units back.
+        """
+        unit = torch.maximum(x.detach().abs().amax(-1, keepdim=True), x.new_ones(()))
+        distance = self._distance(x / unit, self.means.unsqueeze(1), unit.reshape(-1, 1))
+        further = distance - distance.amin(-1, keepdim=True)
+        return -0.5 * (further * unit) * unit - self.log_det()
+
+    def _distance(self, x: Tensor, means: Tensor, unit: Tensor | None = None) -> Tensor:
+        """‖S_k⁻¹(x − μ_k)‖², ``[*batch, K]``, for x, and so the means, in units ``[rows, 1]``."""
+        precision = self.covariance.precision(self.factor)
         rows = max(1, SCALARS_AT_ONCE // self.means.numel())
+        parts = x.reshape(-1, self.features).split(rows)
+        units = [None] * len(parts) if unit is None else unit.split(rows)
         squares = [
-            self.covariance.distance(part - self.means.unsqueeze(1), precision)
-            for part in x.reshape(-1, self.features).split(rows)
+            self.covariance.distance(part - (means if own is None else means / own), precision)
+            for part, own in zip(parts, units, strict=True)
         ]
-        log_prob = -0.5 * torch.cat(squares, -1).mT - constant
-        return log_prob.reshape(*x.shape[:-1], self.context_features)
+        return torch.cat(squares, -1).mT.reshape(*x.shape[:-1], self.context_features)
 
     def log_det(self) -> Tensor:
         """log det S_k, ``[K]``."""
@@ -102,4 +117,12 @@ class Responsibilities(CategoricalFamily):
 
     def logits_at(self, context: Tensor | None) -> Tensor:
         assert context is not None, "the base class has checked it"
-        return self.prior.logits.log_softmax(-1) + self.components.log_prob_of_each(context)
+        log_prior = self.prior.logits.log_softmax(-1)
+        logits = log_prior + self.components.log_prob_of_each(context)
+        lost = logits.amax(-1, keepdim=True) == -torch.inf  # log p(x) is −inf, and the posterior still a posterior
+        if bool(lost.any()):
+            near = torch.where(lost, 0.0, context)  # gradients of what is not taken must be finite
+            logits = log_prior + torch.where(
+                lost, self.components.log_ratio_of_each(context), self.components.log_prob_of_each(near)
+            )
+        return logits

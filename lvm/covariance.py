@@ -11,6 +11,7 @@ from torch import Tensor
 
 from density.history import History
 from density.scale import pack_triangular, unpack_triangular
+from lvm.quadratic import DiagonalQuadratic, FullQuadratic, Quadratic, SphericalQuadratic, TiedQuadratic
 
 
 class CollapsedComponent(ValueError):
@@ -20,7 +21,9 @@ class CollapsedComponent(ValueError):
         history: what happened until then, where a fit was under way.
     """
 
-    history: History | None = None
+    def __init__(self, message: str, history: History | None = None) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 class Covariance(ABC):
@@ -32,9 +35,11 @@ class Covariance(ABC):
 
     Attributes:
         dense: whether its covariances are matrices, rather than variances.
+        shared: whether all components share one.
     """
 
     dense: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     @abstractmethod
     def shape(self, components: int, features: int) -> tuple[int, ...]:
@@ -99,6 +104,16 @@ class Covariance(ABC):
     def color(self, noise: Tensor, factor: Tensor) -> Tensor:
         """S_k ε for noise ``[K, n, D]``."""
 
+    @abstractmethod
+    def quadratic_features(self, features: int) -> int:
+        """How many numbers a row has in :meth:`quadratic`."""
+
+    @abstractmethod
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        """The components as linear functions of quadratic features; see :mod:`lvm.quadratic`."""
+
 
 @dataclass(frozen=True)
 class Full(Covariance):
@@ -149,10 +164,20 @@ class Full(Covariance):
     def color(self, noise: Tensor, factor: Tensor) -> Tensor:
         return noise @ unpack_triangular(factor).mT
 
+    def quadratic_features(self, features: int) -> int:
+        return (features + 1) * (features + 2) // 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return FullQuadratic(constant, weights, means, factor, precision)
+
 
 @dataclass(frozen=True)
 class Tied(Full):
-    """All components share one covariance; the factor is ``[D, D]``. E- and M-step O(nKD²)."""
+    """All components share one covariance; the factor is ``[D, D]``. E- and M-step O(nKD + nD²)."""
+
+    shared = True
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         return (features, features)
@@ -172,6 +197,14 @@ class Tied(Full):
 
     def log_det(self, factor: Tensor, features: int) -> Tensor:
         return factor.diagonal().sum().unsqueeze(0)
+
+    def quadratic_features(self, features: int) -> int:
+        return features + 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return TiedQuadratic(constant, weights, means, factor, precision)
 
 
 @dataclass(frozen=True)
@@ -214,6 +247,14 @@ class Diagonal(Covariance):
     def color(self, noise: Tensor, factor: Tensor) -> Tensor:
         return noise * factor.exp().unsqueeze(-2)
 
+    def quadratic_features(self, features: int) -> int:
+        return 2 * features + 1
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return DiagonalQuadratic(constant, weights, means, factor, precision)
+
 
 @dataclass(frozen=True)
 class Spherical(Covariance):
@@ -254,6 +295,14 @@ class Spherical(Covariance):
 
     def color(self, noise: Tensor, factor: Tensor) -> Tensor:
         return noise * factor.exp()[:, None, None]
+
+    def quadratic_features(self, features: int) -> int:
+        return features + 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return SphericalQuadratic(constant, weights, means, factor, precision)
 
 
 def require_regular(regular: Tensor) -> None:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
+from density.checkpoint import data_in_words
 from lvm.covariance import CollapsedComponent, Covariance, Spherical
+from lvm.expectation import Gaussians, expectation, nearest
+from lvm.regularisation import spread
 from lvm.statistics import MixtureParameters, Statistics, accumulate
+
+ROWS_AT_ONCE = 2**14
+STILL = 1e-12  # of the spread of the data: less than this a centre has not moved
 
 
 class Start(ABC):
@@ -33,6 +38,10 @@ class Start(ABC):
         Args:
             ridge: what is added to the diagonal of covariances estimated here, ``[D]``.
         """
+
+    def in_words(self) -> str:
+        """What makes this start this one, by which a checkpoint knows it."""
+        return repr(self)
 
 
 class CentreStart(Start, ABC):
@@ -58,12 +67,13 @@ class CentreStart(Start, ABC):
         generator: Generator | None,
     ) -> MixtureParameters:
         centres = self.centres(x, weights, components, generator)
+        unit = _unit(x, weights)
         for _ in range(self.iterations):
-            moved = _means(_nearest(Spherical(), x, weights, centres), centres)
-            if torch.equal(moved, centres):
+            moved = _means(_nearest(Spherical(), x, weights, centres, unit), centres)
+            if bool(((moved - centres).abs() <= STILL * unit).all()):
                 break
             centres = moved
-        statistics = _nearest(covariance, x, weights, centres)
+        statistics = _nearest(covariance, x, weights, centres, unit)
         return MixtureParameters(
             (statistics.count + 1) / (statistics.total + components),
             _means(statistics, centres),
@@ -85,13 +95,13 @@ class KMeansPlusPlus(CentreStart):
     iterations: int = 20
 
     def centres(self, x: Tensor, weights: Tensor | None, components: int, generator: Generator | None) -> Tensor:
-        rows = x.double()
-        w = rows.new_ones(rows.shape[0]) if weights is None else weights.double()
-        chosen = [rows[_draw(w, generator)]]
+        w = x.new_ones(x.shape[0], dtype=torch.float64) if weights is None else weights.double()
+        chosen = [x[_draw(w, generator)].double()]
         distance = torch.full_like(w, torch.inf)
         while len(chosen) < components:
-            distance = torch.minimum(distance, (rows - chosen[-1]).square().sum(-1))
-            chosen.append(rows[_draw(w * distance, generator)])
+            for rows, nearest_yet in zip(x.split(ROWS_AT_ONCE), distance.split(ROWS_AT_ONCE), strict=True):
+                torch.minimum(nearest_yet, (rows.double() - chosen[-1]).square().sum(-1), out=nearest_yet)
+            chosen.append(x[_draw(w * distance, generator)].double())
         return torch.stack(chosen)
 
 
@@ -134,7 +144,7 @@ class RandomResponsibilities(Start):
             return exponential / exponential.sum(0), residual.new_zeros(residual.shape[1])
 
         origin = x[0].double().expand(components, -1)
-        statistics = accumulate(covariance, x, weights, origin, drawn)
+        statistics = accumulate(covariance, [(x, weights)], origin, drawn)
         return MixtureParameters(statistics.count / statistics.total, statistics.mean, _shrunk(statistics, ridge))
 
 
@@ -170,8 +180,30 @@ class Given(Start):
             shape = (components, x.shape[1])
             _check_shape("means", self.means, shape)
             means = self.means.detach().to(x.device, torch.float64)
-            covariances = _shrunk(_nearest(covariance, x, weights, means), ridge)
+            covariances = _shrunk(_nearest(covariance, x, weights, means, _unit(x, weights)), ridge)
         return checked(MixtureParameters(shares, self.means, covariances), covariance, components, x.shape[1], x.device)
+
+    def in_words(self) -> str:
+        given = [t for t in (self.means, self.weights, self.covariances) if t is not None]
+        return f"Given({data_in_words(given)})"
+
+
+@dataclass(frozen=True)
+class Present(Start):
+    """The model's own parameters: go on where a fit ended, with more iterations, other settings or other data."""
+
+    deterministic = True
+
+    def parameters(
+        self,
+        x: Tensor,
+        weights: Tensor | None,
+        components: int,
+        covariance: Covariance,
+        ridge: Tensor,
+        generator: Generator | None,
+    ) -> MixtureParameters:
+        raise TypeError("Present() has no parameters of its own; fit(x, em=EM(start=Present())) takes the model's")
 
 
 def checked(
@@ -211,15 +243,19 @@ def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"the given {name} must be a tensor of shape {list(shape)}; got {got}")
 
 
-def _nearest(covariance: Covariance, x: Tensor, weights: Tensor | None, centres: Tensor) -> Statistics:
-    """Statistics of the rows that are nearest to each centre."""
+def _nearest(covariance: Covariance, x: Tensor, weights: Tensor | None, centres: Tensor, unit: Tensor) -> Statistics:
+    """Statistics of the rows nearest to each centre: Gaussians of the same width, ``unit``, and hard posteriors."""
+    alike = torch.full_like(centres[:, 0], 1 / centres.shape[0]).log()
+    isotropic = centres.new_zeros(covariance.shape(*centres.shape))
+    isotropic = covariance.pack(covariance.add_ridge(isotropic, unit.square().expand(centres.shape[1])))
+    return expectation(Gaussians(covariance, alike, centres, isotropic), [(x, weights)], nearest, n=x.shape[0])
 
-    def nearest(residual: Tensor) -> tuple[Tensor, Tensor]:
-        index = residual.square().sum(-1).argmin(0)
-        one_hot = functional.one_hot(index, centres.shape[0]).to(residual.dtype).mT
-        return one_hot, residual.new_zeros(residual.shape[1])
 
-    return accumulate(covariance, x, weights, centres, nearest)
+def _unit(x: Tensor, weights: Tensor | None) -> Tensor:
+    """The standard deviation of all columns together, or 1 where there is none."""
+    columns = spread([(x, weights)], x[:1])
+    unit = (columns.scatter.mean() / columns.total).sqrt()
+    return torch.where(unit > 0, unit, 1.0)
 
 
 def _means(statistics: Statistics, otherwise: Tensor) -> Tensor:

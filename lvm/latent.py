@@ -18,9 +18,10 @@ from density.gaussian import GaussianFamily
 from density.importance import importance
 from density.kl import kl
 from density.log_density import LogDensity, Measure
+from density.rebuildable import Rebuildable
 
 
-class Link(nn.Module, ABC):
+class Link(Rebuildable, nn.Module, ABC):
     """Encoder q(z|x) and decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
 
     Attributes:

@@ -14,7 +14,7 @@ from density.history import History
 from density.scale import DiagonalScale, Scale
 from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian
-from lvm.ppca_solvers import centre, resolution
+from lvm.spectrum import centre, resolution
 
 FULL_BATCH = Training(
     epochs=100,

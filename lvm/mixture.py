@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-import time
-from copy import deepcopy
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from density.categorical import Categorical
-from density.contract import check_count, check_data, check_points
+from density.chunks import Source
+from density.contract import check_count, check_points
 from density.history import History
 from density.kl import kl
 from lvm.components import Components, Responsibilities
-from lvm.covariance import CollapsedComponent, Covariance, Full, require_regular
+from lvm.covariance import Covariance, Full, require_regular
 from lvm.em import EM
+from lvm.expectation import EMPTY, Gaussians, expectation
 from lvm.initialisation import checked
 from lvm.latent import ElboTerms, ExactLatentVariableModel
-from lvm.statistics import MixtureParameters, Statistics, accumulate, check_weights
-
-EMPTY = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps  # below this N_k its digits are lost
+from lvm.mixture_fit import Algorithm, Fit
+from lvm.mixture_missing import ObservedMixture
+from lvm.rows import Rows
+from lvm.statistics import MixtureParameters, Statistics
 
 
 class GaussianMixture(ExactLatentVariableModel):
@@ -94,6 +94,11 @@ class GaussianMixture(ExactLatentVariableModel):
         return Responsibilities(self.prior, self.decoder)
 
     @property
+    def observed(self) -> ObservedMixture:
+        """The mixture of data with missing entries: density, posterior, imputation and fit where nan means missing."""
+        return ObservedMixture(self)
+
+    @property
     def covariance(self) -> Covariance:
         """The structure of the covariances."""
         return self.decoder.covariance
@@ -126,9 +131,13 @@ class GaussianMixture(ExactLatentVariableModel):
         return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)
 
     def posterior(self, x: Tensor) -> Tensor:
-        """Responsibilities p(z|x), ``[*batch, K]`` for x ``[*batch, D]``, differentiable."""
+        """Responsibilities p(z|x), ``[*batch, K]`` for x ``[*batch, D]``, differentiable.
+
+        Where x is so far away that every squared distance overflows, so that log p(x) is −inf, they are still those of
+        Bayes' rule, to the precision with which the distances differ.
+        """
         check_points(x, self.features, "GaussianMixture", reference=self.reference)
-        return self._log_joint_with_each(x).softmax(-1)
+        return self.encoder.logits_at(x).softmax(-1)
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each point, ``[*batch]``, integers."""
@@ -155,13 +164,13 @@ class GaussianMixture(ExactLatentVariableModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: Source,
         *,
-        em: EM = EM(),
+        em: Algorithm = EM(),
         weights: Tensor | None = None,
         generator: Generator | None = None,
     ) -> History:
-        r"""Expectation maximisation, in float64 whatever the dtype of x. O(nKD²) an iteration (full, tied) or O(nKD).
+        r"""Expectation maximisation, in float64 whatever the dtype of x. O(nKD²) an iteration (full) or O(nKD).
 
         Without regularisation log p(x) never decreases. With R > 0 the M-step maximises
         :math:`\sum_{ik} r_{ik}\,(\log\pi_k + \log N(x_i;\mu_k,\Sigma_k) - \tfrac12\operatorname{tr}\Sigma_k^{-1}R)`,
@@ -169,10 +178,14 @@ class GaussianMixture(ExactLatentVariableModel):
         A component whose total responsibility underflows keeps its mean and covariance, with a weight near 0.
 
         Args:
-            x: points ``[n, D]``, n ≥ K.
-            em: settings.
-            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
+            x: points ``[n, D]``, n ≥ K: a tensor, or data in chunks: whatever :class:`~density.chunks.Chunks` reads. Of
+                data in chunks no more than a chunk is held, and starts are made from 2¹⁶ rows drawn at random.
+            em: :class:`~lvm.em.EM` or :class:`~lvm.stochastic_em.StochasticEM`, with its settings.
+            weights: positive weights ``[n]`` of the rows, in their order; a weight of 3 is the row three times. Data in
+                chunks may bring them along, ``Chunks(loader, weighted=True)``.
             generator: of the starts, on the device of x.
+
+        On several processes each works on its share of the rows; all end with the same parameters.
 
         Returns:
             History with the mean log p(x) before every M-step and after the last, weighted if the rows are.
@@ -182,36 +195,10 @@ class GaussianMixture(ExactLatentVariableModel):
             CollapsedComponent: (a ValueError) a component collapsed in every start, as happens without regularisation,
                 where the likelihood is unbounded; the model holds the last parameters before that.
         """
-        started = time.perf_counter()
-        check_data(x, self.features, "GaussianMixture")
-        if x.shape[0] < self.components:
-            raise ValueError(
-                f"GaussianMixture of {self.components} components needs at least as many rows; got {x.shape[0]}"
-            )
-        check_weights(weights, x)
-        ridge = em.ridge(self.covariance, x, weights)
-        self.to(x)
-        runs: list[tuple[float, History, GaussianMixture, CollapsedComponent | None]] = []
-        for _ in range(em.restarts):
-            working = deepcopy(self).double()
-            history, error = working._climb(x, weights, em, ridge, generator)
-            runs.append((history.objective[-1] if history.objective else -math.inf, history, working, error))
-        good = [run for run in runs if run[3] is None]
-        _, history, best, error = max(good or runs, key=lambda run: run[0])
-        with torch.no_grad():
-            for own, fitted in zip(self.parameters(), best.parameters(), strict=True):
-                own.copy_(fitted)
-        history.seconds = time.perf_counter() - started
-        history.best = max(len(history.objective) - 1, 0)
-        if len(good) < len(runs):
-            history.stopped += f"; a component collapsed in {len(runs) - len(good)} of {len(runs)} starts"
-        if error is not None:
-            error.history = history
-            raise error
-        return history
+        return Fit(self, Rows(x, self.features, "GaussianMixture", weights), em, generator).run()
 
     def em_step(
-        self, x: Tensor, *, weights: Tensor | None = None, ridge: Tensor | float = 0.0, rows_at_once: int | None = None
+        self, x: Source, *, weights: Tensor | None = None, ridge: Tensor | float = 0.0, rows_at_once: int | None = None
     ) -> float:
         """One E-step and one M-step; returns the mean log p(x) before it, nats per point."""
         statistics = self.summarise(x, weights, rows_at_once=rows_at_once)
@@ -219,30 +206,34 @@ class GaussianMixture(ExactLatentVariableModel):
         return statistics.mean_log_likelihood
 
     @torch.no_grad()
-    def summarise(self, x: Tensor, weights: Tensor | None = None, *, rows_at_once: int | None = None) -> Statistics:
-        """E-step: the statistics of x ``[n, D]`` under the present parameters, in float64, in chunks of rows.
+    def summarise(self, x: Source, weights: Tensor | None = None, *, rows_at_once: int | None = None) -> Statistics:
+        """E-step: the statistics of x under the present parameters, in float64, in chunks of rows.
 
-        They add: ``model.update(model.summarise(x) + model.summarise(y))`` is the EM step on both.
+        They add: ``model.update(model.summarise(x) + model.summarise(y))`` is the EM step on both. On several processes
+        each reads its share, and all get the sum.
         """
-        check_data(x, self.features, "GaussianMixture")
-        check_weights(weights, x)
-        means, factor = self.means.double(), self.decoder.factor.double()
-        precision = self.covariance.precision(factor)
-        constant = self.prior.logits.double().log_softmax(-1) - self.covariance.log_det(factor, self.features)
-        constant = (constant - 0.5 * self.features * math.log(2 * math.pi)).unsqueeze(-1)
+        rows = Rows(x, self.features, "GaussianMixture", weights)
+        return self._expected(rows, None, rows_at_once)
 
-        def responsibilities(residual: Tensor) -> tuple[Tensor, Tensor]:
-            log_joint = constant - 0.5 * self.covariance.distance(residual, precision)
-            log_p = log_joint.logsumexp(0)
-            return (log_joint - log_p).exp(), log_p
+    def _expected(self, rows: Rows, ridge: Tensor | None, rows_at_once: int | None) -> Statistics:
+        at = self._gaussians()
+        n = None if rows.whole is None else rows.whole.shape[0]
+        own = expectation(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once)
+        return self._checked(own.over_processes(at.means))
 
-        statistics = accumulate(self.covariance, x, weights, means, responsibilities, rows_at_once)
+    @staticmethod
+    def _checked(statistics: Statistics) -> Statistics:
         if not bool(statistics.log_likelihood.isfinite()):
             raise ValueError(
                 f"the log-likelihood of the data is {statistics.log_likelihood.item()}: some rows are so far from "
                 "every component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
             )
         return statistics
+
+    @torch.no_grad()
+    def _gaussians(self) -> Gaussians:
+        log_weights = self.prior.logits.double().log_softmax(-1)
+        return Gaussians(self.covariance, log_weights, self.means.double(), self.decoder.factor.double())
 
     @torch.no_grad()
     def update(self, statistics: Statistics, *, ridge: Tensor | float = 0.0) -> None:
@@ -270,27 +261,3 @@ class GaussianMixture(ExactLatentVariableModel):
         self.prior.logits.copy_(parameters.weights.log())
         self.decoder.means.copy_(parameters.means)
         self.decoder.factor.copy_(factor)
-
-    def _climb(
-        self, x: Tensor, weights: Tensor | None, em: EM, ridge: Tensor, generator: Generator | None
-    ) -> tuple[History, CollapsedComponent | None]:
-        """EM from one start."""
-        history = History(stopped=f"{em.max_iterations} iterations done")
-        bar = tqdm(range(em.max_iterations + 1), desc="EM", leave=False, disable=None if em.progress else True)
-        try:
-            self._set(em.start.parameters(x, weights, self.components, self.covariance, ridge, generator))
-            for iteration in bar:
-                statistics = self.summarise(x, weights, rows_at_once=em.rows_at_once)
-                history.objective.append(statistics.mean_log_likelihood)
-                if iteration and abs(history.objective[-1] - history.objective[-2]) <= em.tolerance:
-                    history.converged = True
-                    history.stopped = f"the mean log-likelihood changed by at most {em.tolerance:g}"
-                    break
-                if iteration < em.max_iterations:
-                    self.update(statistics, ridge=ridge)
-        except CollapsedComponent as error:
-            history.stopped = "a component collapsed"
-            return history, error
-        finally:
-            bar.close()
-        return history, None

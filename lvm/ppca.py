@@ -9,25 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from density.chunks import Source
 from density.contract import check_count, check_data, check_points
 from density.gaussian import StandardNormal
 from density.history import History
 from density.moments import Moments
 from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
-from lvm.ppca_solvers import (
-    ClosedForm,
-    Covariance,
-    EMSolver,
-    EStep,
-    Solution,
-    Solver,
-    Spectrum,
-    fix_signs,
-    require_noise,
-)
+from lvm.ppca_em import Parameters
+from lvm.ppca_missing import ObservedPPCA
+from lvm.ppca_missing_em import MissingEM
+from lvm.ppca_solvers import ClosedForm, Covariance, EMSolver, EStep, Solver
+from lvm.rows import Rows
+from lvm.spectrum import Spectrum, fix_signs
 
-__all__ = ["PPCA", "ClosedForm", "EMSolver", "Posterior", "PrincipalAxes", "Solver"]
+__all__ = ["PPCA", "ClosedForm", "EMSolver", "MissingEM", "Posterior", "PrincipalAxes", "Solver"]
 
 CLOSED_FORM = ClosedForm()
 
@@ -109,27 +105,38 @@ class PPCA(ExactLatentVariableModel):
         axes, singular, _ = torch.linalg.svd(self.decoder.weight, full_matrices=False)
         return PrincipalAxes(fix_signs(axes), singular.square() + self.noise_variance)
 
-    def fit(self, x: Tensor, *, solver: Solver = CLOSED_FORM) -> History:
+    @property
+    def observed(self) -> ObservedPPCA:
+        """What the model says of rows with missing entries, and how it is fitted to them."""
+        return ObservedPPCA(self)
+
+    def fit(self, x: Source, *, solver: Solver = CLOSED_FORM, weights: Tensor | None = None) -> History:
         """Maximum likelihood for x ``[n, D]``; statistics are float64 whatever the dtype of x.
 
+        On several processes each is given the same data, works on its share, and ends with the same parameters.
+
         Args:
+            x: a tensor, or data in chunks: whatever :class:`~density.chunks.Chunks` reads.
             solver: :class:`ClosedForm` or :class:`EMSolver`.
+            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
 
         Returns:
             History whose objective is the mean log p(x), nats per point: one value, or one for each iteration.
 
         Raises:
-            TypeError, ValueError: x is not finite floating-point data ``[n, D]``.
+            TypeError, ValueError: x is not finite floating-point data ``[n, D]``, or the weights do not fit it. Rows
+                with missing entries are for ``model.observed.fit``.
             TypeError: the solver is none, such as the settings of the same name for mixtures, ``lvm.em.EM``.
             ValueError: x varies along no more than q axes (as with n ≤ q + 1), so that the likelihood has no maximum.
                 The model is then left as it was.
         """
-        check_data(x, self.features, "PPCA")
         if not isinstance(solver, Solver):
             raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {solver!r}")
-        solution = solver.solve(x.detach(), self.latent_features)
-        self.to(x)
-        return self._set(solution)
+        rows = Rows(x, self.features, "PPCA", weights)
+        parameters, history = solver.solve(rows, self.parameters_on(rows.like.device))
+        self.to(rows.like)
+        self.set_parameters(parameters)
+        return history
 
     def fit_moments(self, moments: Moments) -> History:
         """Maximum likelihood in closed form from moments, which add: data in chunks, or larger than memory. O(D³).
@@ -147,8 +154,10 @@ class PPCA(ExactLatentVariableModel):
             raise ValueError(f"PPCA expects moments of {self.features} features; got {list(moments.mean.shape)}")
         if not bool(moments.count > 0) or not bool(moments.scatter.isfinite().all() & moments.mean.isfinite().all()):
             raise ValueError("PPCA expects finite moments of at least one row; remove or impute what is not finite")
-        spectrum = Spectrum.of_moments(moments, self.decoder.mean.dtype)
-        return self._set(spectrum.maximum(self.latent_features, time.perf_counter()))
+        spectrum = Spectrum.of_moments(moments, self.decoder.mean.dtype, self.latent_features)
+        parameters, history = spectrum.maximum(self.latent_features, time.perf_counter())
+        self.set_parameters(parameters)
+        return history
 
     def em_step(self, x: Tensor) -> None:
         """One iteration of EM from the present parameters; μ becomes the mean of x. O(nD · min(n, D) + nDq).
@@ -156,12 +165,8 @@ class PPCA(ExactLatentVariableModel):
         Never decreases the mean log p(x), up to the rounding of the model's dtype.
         """
         check_data(x, self.features, "PPCA", reference=self.reference)
-        covariance = Covariance.of(x.detach())
-        with torch.no_grad():
-            weight, log_std = self.decoder.weight.double(), self.decoder.log_std.double()
-            weight, variance = EStep.at(covariance, weight, (2 * log_std).exp()).maximise(covariance)
-        require_noise(variance, covariance.floor, self.latent_features, x.dtype)
-        self._set(Solution(covariance.mean, weight, variance, History()))
+        covariance = Covariance.of(Rows(x, self.features, "PPCA"))
+        self.set_parameters(EStep.at(covariance, self.parameters_on(x.device), expanded=False).maximise())
 
     def posterior(self, x: Tensor) -> Posterior:
         """p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) for x ``[*batch, D]``."""
@@ -191,9 +196,16 @@ class PPCA(ExactLatentVariableModel):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
 
-    def _set(self, solution: Solution) -> History:
-        with torch.no_grad():
-            self.decoder.mean.copy_(solution.mean)
-            self.decoder.weight.copy_(solution.weight)
-            self.decoder.log_std.copy_(0.5 * solution.noise_variance.log())
-        return solution.history
+    def parameters_on(self, device: torch.device) -> Parameters:
+        """μ, W and σ² in float64 on a device, detached: where EM starts warm."""
+        decoder = self.decoder
+        tensors = (p.detach().to(device, torch.float64) for p in (decoder.mean, decoder.weight, decoder.log_std))
+        mean, weight, log_std = tensors
+        return Parameters(mean, weight, (2 * log_std).exp())
+
+    @torch.no_grad()
+    def set_parameters(self, parameters: Parameters) -> None:
+        """Take over μ, W and σ², rounded to the model's dtype."""
+        self.decoder.mean.copy_(parameters.mean)
+        self.decoder.weight.copy_(parameters.weight)
+        self.decoder.log_std.copy_(0.5 * parameters.noise_variance.log())

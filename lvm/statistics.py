@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from density import processes
 from lvm.covariance import Covariance
 
-SCALARS_AT_ONCE = 2**18  # residuals held together in an E-step: 2 MiB, so that they stay in cache
-FEWEST_ROWS, MOST_ROWS = 256, 2**16
+SCALARS_AT_ONCE = 2**18  # held together by a thread of a CPU: 2 MiB, so that they stay in cache
+SCALARS_AT_ONCE_ELSEWHERE = 2**26
+FEWEST_ROWS, MOST_ROWS, ALIGNED = 64, 2**13, 32  # kernels of matrix products take rows in blocks
 
+Part = tuple[Tensor, Tensor | None]
 Assign = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -67,6 +70,28 @@ class Statistics:
             self.log_likelihood + other.log_likelihood,
         )
 
+    def times(self, factor: float) -> Statistics:
+        """Those of data whose every row has so many times its weight."""
+        return Statistics(
+            self.structure, factor * self.count, self.mean, factor * self.scatter, factor * self.log_likelihood
+        )
+
+    def over_processes(self, origin: Tensor) -> Statistics:
+        """The sum over all processes, the same in every one; origins ``[K, D]``, alike in all, are near the data.
+
+        Two sums: of counts and of first moments about the origins, and of scatters about the means that follow.
+        """
+        if processes.world() == 1:
+            return self
+        moment = self.count.unsqueeze(1) * (self.mean - origin)
+        sums = processes.total(torch.cat([self.count, self.log_likelihood.reshape(1), moment.flatten()]))
+        count, log_likelihood, moment = sums.split([len(self.count), 1, self.mean.numel()])
+        mean = origin + moment.reshape_as(origin) / count.clamp_min(_TINY).unsqueeze(1)
+        between = self.structure.scatter((self.mean - mean).unsqueeze(1), self.count.unsqueeze(1))
+        return Statistics(
+            self.structure, count, mean, processes.total(self.scatter + between), log_likelihood.squeeze(0)
+        )
+
     @property
     def total(self) -> Tensor:
         """Σᵢ wᵢ, the number of rows where they have no weights."""
@@ -88,46 +113,47 @@ class MixtureParameters:
 
 
 def accumulate(
-    structure: Covariance,
-    x: Tensor,
-    weights: Tensor | None,
-    origin: Tensor,
-    assign: Assign,
-    rows_at_once: int | None = None,
+    structure: Covariance, parts: Iterable[Part], origin: Tensor, assign: Assign, rows_at_once: int | None = None
 ) -> Statistics:
-    """Statistics of x ``[n, D]``, a chunk of rows at a time, so that memory does not grow with n.
+    """Statistics of parts of the data, a few rows at a time, so that memory does not grow with n.
 
     Args:
-        weights: of the rows, ``[n]``, or None for 1.
+        parts: rows ``[n, D]`` with their weights ``[n]`` or None; none for statistics of nothing.
         origin: float64 ``[K, D]``; residuals are formed about it, and then about the chunk's own means.
         assign: maps residuals ``[K, rows, D]`` to responsibilities ``[K, rows]`` and log p ``[rows]``.
         rows_at_once: rows in a chunk; None for as many as fit the cache.
     """
-    if rows_at_once is None:
-        rows_at_once = min(max(SCALARS_AT_ONCE // origin.numel(), FEWEST_ROWS), MOST_ROWS)
     total: Statistics | None = None
-    for start in range(0, x.shape[0], rows_at_once):
-        rows = x[start : start + rows_at_once].double()
-        residual = rows - origin.unsqueeze(1)
+    for rows, weights in pieces(parts, rows_at_once or rows_for(origin.numel(), origin.device)):
+        residual = rows.double() - origin.unsqueeze(1)
         weight, log_p = assign(residual)
         if weights is not None:
-            w = weights[start : start + rows_at_once].double()
-            weight, log_p = weight * w, log_p * w
+            weight, log_p = weight * weights, log_p * weights
         part = Statistics.of(structure, residual, weight, origin, log_p.sum())
         total = part if total is None else total + part
-    assert total is not None, "callers have checked that there are rows"
-    return total
+    return nothing(structure, origin) if total is None else total
 
 
-def check_weights(weights: Tensor | None, x: Tensor) -> None:
-    """Raise unless weights are None, or positive and finite, one for each row of x."""
-    if weights is None:
-        return
-    if not isinstance(weights, Tensor) or weights.shape != x.shape[:1]:
-        got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"weights must be a tensor of shape [{x.shape[0]}], one for each row; got {got}")
-    if not bool((weights.isfinite() & (weights > 0)).all()):
-        raise ValueError("weights must be positive and finite; leave out rows of weight zero")
+def nothing(structure: Covariance, origin: Tensor) -> Statistics:
+    """Statistics of no rows, about means ``[K, D]``."""
+    zeros = origin.new_zeros(structure.shape(*origin.shape))
+    return Statistics(structure, origin.new_zeros(origin.shape[0]), origin, zeros, origin.new_zeros(()))
+
+
+def rows_for(scalars_a_row: int, device: torch.device) -> int:
+    """How many rows fit the threads' caches where each needs so many numbers; on an accelerator, what keeps it busy."""
+    if device.type != "cpu":
+        return max(1, SCALARS_AT_ONCE_ELSEWHERE // scalars_a_row)
+    rows = SCALARS_AT_ONCE // scalars_a_row // ALIGNED * ALIGNED
+    return torch.get_num_threads() * min(max(rows, FEWEST_ROWS), MOST_ROWS)
+
+
+def pieces(parts: Iterable[Part], rows_at_once: int) -> Iterator[Part]:
+    """The same rows in pieces of at most so many, with their weights in float64."""
+    for rows, weights in parts:
+        for start in range(0, rows.shape[0], rows_at_once):
+            own = slice(start, start + rows_at_once)
+            yield rows[own], None if weights is None else weights[own].double()
 
 
 _TINY = torch.finfo(torch.float64).tiny

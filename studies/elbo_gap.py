@@ -34,13 +34,13 @@ Expected: log p(x) and gap in nats per image, seed 0 ± standard error over 359 
     and training turns that into tenths of a nat.
 
 Answer: as claimed. The gap is 0 up to rounding for PPCA, mixture and flow, and 0.003 nats for the linear VAE, which
-    L-BFGS leaves that far from its optimum, PPCA; it is 5 to 6 nats for the VAEs, of which the Gaussian
-    family costs 0.12 ± 0.01 (2 latents) and at least 0.72 ± 0.03 (16), and the encoder network the rest. The flow trained by its ELBO comes
-    out equal to the flow trained by maximum likelihood, to the last bit; LU-linear flow and full Gaussian differ by
-    2e-6 nats. Read as log p(x), the ELBO of the VAE with 16 latents (−113.64) would place it behind the coupling flow;
-    it is in fact the better model, by at least 4.35 ± 0.95 nats. Importance weighting with 5,000 draws of the encoder
-    is not enough to see how good a VAE is: with 2 latents it says −121.70 ± 0.014 by its own account where the truth
-    is −119.47, and Pareto k̂, which flags 44 % of the images, is right to warn.
+    L-BFGS leaves that far from its optimum, PPCA; it is 5 to 6 nats for the VAEs, of which the Gaussian family costs
+    0.12 ± 0.01 (2 latents) and at least 0.72 ± 0.03 (16), and the encoder network the rest. The flow trained by its
+    ELBO comes out equal to the flow trained by maximum likelihood, to the last bit; LU-linear flow and full Gaussian
+    differ by 2e-6 nats. Read as log p(x), the ELBO of the VAE with 16 latents (−113.64) would place it behind the
+    coupling flow; it is in fact the better model, by at least 4.35 ± 0.95 nats. Importance weighting with 5,000 draws
+    of the encoder is not enough to see how good a VAE is: with 2 latents it says −121.70 ± 0.014 by its own account
+    where the truth is −119.47, and Pareto k̂, which flags 44 % of the images, is right to warn.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from density import processes
 from density.contract import check_count
 from density.log_density import Measure
 from density.weights import ROWS_AT_ONCE
@@ -158,7 +159,10 @@ class Annealing:
         log_weights = (betas[1] - betas[0]) * position.log_ratio
         acceptance = position.start.new_zeros(())
         steps = betas.shape[0] - 1
-        with tqdm(total=steps, desc="anneal", unit="step", leave=False, disable=None, delay=SECONDS_BEFORE_BAR) as bar:
+        hidden = None if processes.is_main() else True
+        with tqdm(
+            total=steps, desc="anneal", unit="step", leave=False, disable=hidden, delay=SECONDS_BEFORE_BAR
+        ) as bar:
             for t in range(1, steps):
                 step = self.tuning.step(betas[t])
                 position, accepted = transition(self.path, position, betas[t], step, self.budget.leapfrog, generator)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
+from density import processes
 from density.contract import Density, check_count
 from density.fitting import cosine
 from density.gaussian import DiagonalGaussian, GaussianFamily
@@ -118,11 +119,10 @@ def local_elbo(
     if family.measure is not Measure.LEBESGUE or not list(family.parameters()):
         raise ValueError(f"the family must be a continuous density with parameters to fit; got {type(family).__name__}")
     family, x = deepcopy(family).to(x), x.detach()
+    hidden = None if fit.progress and processes.is_main() else True
     parts = [
         _local_elbo(model, rows, family, fit, draws, generator)
-        for rows in tqdm(
-            x.split(POINTS_AT_ONCE), desc="local posteriors", leave=False, disable=None if fit.progress else True
-        )
+        for rows in tqdm(x.split(POINTS_AT_ONCE), desc="local posteriors", leave=False, disable=hidden)
     ]
     return LocalElbo(*(torch.cat([getattr(part, name) for part in parts]) for name in LocalElbo.__annotations__))
 

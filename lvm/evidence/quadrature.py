@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from density import processes
 from density.categorical import CategoricalFamily
 from density.contract import check_count
 from density.log_density import Kind, LogDensity, Measure
@@ -138,7 +139,8 @@ def _integral(
     boxes = whole.divided()[0].shape[0]
     rows = max(1, SCALARS_AT_ONCE // (boxes * rule.nodes.shape[0]))
     value, error = torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])
-    bar = tqdm(total=x.shape[0], desc="quadrature", leave=False, disable=True if x.shape[0] <= rows else None)
+    hidden = None if x.shape[0] > rows and processes.is_main() else True
+    bar = tqdm(total=x.shape[0], desc="quadrature", leave=False, disable=hidden)
     with bar:
         for start in range(0, x.shape[0], rows):
             left = torch.arange(start, min(start + rows, x.shape[0]), device=x.device)

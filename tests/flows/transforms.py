@@ -18,13 +18,18 @@ from flows import (
     Inverse,
     Logit,
     LULinear,
+    MaskedResidualMLP,
     Permutation,
     QRLinear,
+    RationalQuadratic,
     Sigmoid,
+    SplineAutoregressive,
+    SplineCoupling,
     Transform,
     glow,
     iaf,
     maf,
+    neural_spline_flow,
     real_nvp,
 )
 from flows.interop import FromNflows, ToNflows
@@ -32,6 +37,7 @@ from tests.laws import TransformCase, randomise
 
 CONTEXT = 2
 NARROW = (8, 8)
+SPLINE = RationalQuadratic(bins=4, bound=6.0)
 
 
 def matrix(generator: Generator, features: int) -> Tensor:
@@ -93,6 +99,11 @@ def there_and_back(context: int) -> FromNflows:
     )
 
 
+def residual_autoregressive(places: Tensor, context: int) -> GaussianAutoregressive:
+    net = MaskedResidualMLP(places, 2, hidden=7, blocks=2, context_features=context)
+    return GaussianAutoregressive(len(places), (), places, context, conditioner=net)
+
+
 def mixed_chain(generator: Generator) -> Chain:
     return Chain(
         actnorm(generator),
@@ -140,6 +151,22 @@ TRANSFORMS: dict[str, TransformCase] = {
     "inverse autoregressive, context": TransformCase(
         randomised(lambda: Inverse(GaussianAutoregressive(3, NARROW, context_features=CONTEXT)))
     ),
+    "residual autoregressive, context": TransformCase(
+        lambda g: randomise(residual_autoregressive(order(g, 3), CONTEXT), g)
+    ),
+    "spline coupling": TransformCase(randomised(lambda: SplineCoupling([True, False, True], NARROW, spline=SPLINE))),
+    "spline coupling, context": TransformCase(
+        randomised(lambda: SplineCoupling([False, True, False], NARROW, CONTEXT, SPLINE)), context_reaches=(0, 2)
+    ),
+    "spline coupling, two bins": TransformCase(
+        randomised(lambda: SplineCoupling([True, True, False], NARROW, spline=RationalQuadratic(2, 4.0)))
+    ),
+    "spline autoregressive, order": TransformCase(
+        lambda g: randomise(SplineAutoregressive(4, NARROW, order(g, 4), spline=SPLINE), g), 4
+    ),
+    "spline autoregressive, context": TransformCase(
+        randomised(lambda: SplineAutoregressive(3, NARROW, context_features=CONTEXT, spline=SPLINE))
+    ),
     "activation norm": TransformCase(actnorm),
     "affine": TransformCase(lambda g: Affine(vector(g, 3), vector(g, 3).abs() + 0.5)),
     "affine, two numbers": TransformCase(lambda g: Affine(-1.5, -0.3).to(vector(g, 1))),
@@ -153,6 +180,9 @@ TRANSFORMS: dict[str, TransformCase] = {
     ),
     "real nvp": TransformCase(randomised(lambda: real_nvp(3, 4, NARROW).transform)),
     "glow, context": TransformCase(lambda g: randomise(glow(3, 3, NARROW, CONTEXT, generator=g).transform, g, 0.2)),
+    "neural spline flow": TransformCase(
+        lambda g: randomise(neural_spline_flow(3, 3, NARROW, generator=g).transform, g, 0.2)
+    ),
     "maf, context": TransformCase(randomised(lambda: maf(3, 3, NARROW, CONTEXT).transform)),
     "iaf": TransformCase(randomised(lambda: iaf(3, 3, NARROW).transform)),
     "nflows coupling spline": TransformCase(lambda g: coupling_with_nflows_spline(g, None)),

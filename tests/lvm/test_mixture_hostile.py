@@ -59,14 +59,15 @@ def test_hostile_data_is_one_clear_error(covariance: Covariance, generator: Gene
         (x[:, :2], ValueError, r"\[\*batch, 3\]"),
         (x[0], ValueError, r"\[n, 3\]"),
         (x.long(), TypeError, "floating point"),
-        (x.numpy(), TypeError, "torch.Tensor"),
+        (iter([x]), TypeError, "an iterator is spent after one pass"),
+        (3.0, TypeError, "must be a tensor, an array or an iterable"),
         (x[:1].expand(20, 3), ValueError, "all rows are equal"),
         (x * 1e200, ValueError, "overflow"),
     ):
         with pytest.raises(error, match=match):
             model.fit(data)
     for weights, match in (
-        (torch.ones(19), "one for each row"),
+        (torch.ones(19), "one weight for each row"),
         (torch.ones(20, 1), "one for each row"),
         ([1.0] * 20, "got list"),
         (torch.zeros(20), "positive and finite"),

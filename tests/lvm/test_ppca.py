@@ -237,3 +237,10 @@ def test_gradients_of_marginal_and_posterior(generator: Generator) -> None:
         return torch.func.functional_call(Both(), {f"decoder.{k}": v for k, v in state.items()}, (x,))
 
     assert torch.autograd.gradcheck(evaluate, (x, *parameters))
+
+
+def test_curvature_is_minus_the_precision_even_at_the_mean(generator: Generator) -> None:
+    model = random_ppca(4, 2, generator)
+    for x in (model.decoder.mean.detach().clone(), torch.randn(4, generator=generator, dtype=torch.float64)):
+        curvature = torch.autograd.functional.hessian(model.log_prob, x)
+        torch.testing.assert_close(curvature, -torch.linalg.inv(covariance_of(model)), rtol=1e-10, atol=1e-11)

@@ -1,0 +1,1 @@
+"""How fast the models are, beside the libraries that people would use instead."""

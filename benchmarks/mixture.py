@@ -1,0 +1,169 @@
+"""EM for a Gaussian mixture: the same start, the same iterations, the same result, and then the time."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from torch import Tensor
+
+from benchmarks.timing import Row, Work, race
+from lvm import EM, Diagonal, Full, GaussianMixture, Given
+from lvm.covariance import Covariance
+
+ITERATIONS = 5
+REGULARISATION = 1e-6  # scikit-learn's default: added to every variance
+
+
+class Shape(NamedTuple):
+    """n rows, D features, K components."""
+
+    n: int
+    features: int
+    components: int
+
+    def __str__(self) -> str:
+        return f"n={self.n:,} D={self.features} K={self.components}"
+
+
+class Start(NamedTuple):
+    """Where all contestants begin."""
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+
+
+SHAPES = Shape(100_000, 8, 10), Shape(50_000, 64, 16), Shape(200_000, 2, 50)
+
+
+def problem(shape: Shape, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Start]:
+    """Rows of an overlapping mixture of correlated Gaussians, and a start away from its parameters."""
+    generator = torch.Generator().manual_seed(0)
+    n, d, k = shape
+    draw = {"generator": generator, "dtype": torch.float64}
+    centres = 2 * torch.randn(k, d, **draw)
+    root = torch.eye(d, dtype=torch.float64) + 0.3 / d**0.5 * torch.randn(k, d, d, **draw)
+    which = torch.randint(k, (n,), generator=generator)
+    x = torch.randn(n, d, **draw)
+    for component in range(k):
+        own = which == component
+        x[own] = x[own] @ root[component] + centres[component]
+    means = centres + 0.5 * torch.randn(k, d, **draw)
+    start = Start(torch.full((k,), 1 / k, dtype=torch.float64), means, x.var(0))
+    return x.to(dtype), start
+
+
+def covariances(start: Start, structure: Covariance) -> Tensor:
+    """The same diagonal covariance for every component, in the structure's shape."""
+    diagonal = start.variances.expand(len(start.means), -1)
+    return torch.diag_embed(diagonal) if structure == Full() else diagonal.contiguous()
+
+
+def ours(x: Tensor, start: Start, structure: Covariance, iterations: int = ITERATIONS) -> GaussianMixture:
+    """Fitted by ``iterations`` M-steps and one E-step more."""
+    given = Given(start.means, start.weights, covariances(start, structure))
+    em = EM(max_iterations=iterations, tolerance=0.0, regularisation=REGULARISATION, start=given, progress=False)
+    model = GaussianMixture(x.shape[1], len(start.means), structure)
+    model.fit(x, em=em)
+    return model
+
+
+def sklearn(x: np.ndarray, start: Start, structure: Covariance, iterations: int = ITERATIONS) -> SklearnMixture:
+    """The same in scikit-learn, which also ends with an E-step."""
+    model = SklearnMixture(
+        len(start.means),
+        covariance_type="full" if structure == Full() else "diag",
+        tol=0.0,
+        reg_covar=REGULARISATION,
+        max_iter=iterations,
+        weights_init=start.weights.numpy(),
+        means_init=start.means.numpy(),
+        precisions_init=_inverse(covariances(start, structure)).numpy(),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x)
+
+
+def pomegranate(x: Tensor, start: Start, structure: Covariance, iterations: int = ITERATIONS) -> Tensor:
+    """The same in pomegranate, without the last E-step and without regularisation; returns the means."""
+    from pomegranate.distributions import Normal
+    from pomegranate.gmm import GeneralMixtureModel
+
+    parts = [
+        Normal(mean.to(x), covariance.to(x), covariance_type="full" if structure == Full() else "diag")
+        for mean, covariance in zip(start.means, covariances(start, structure), strict=True)
+    ]
+    model = GeneralMixtureModel(parts, priors=start.weights.to(x), max_iter=iterations, tol=-np.inf)
+    model.fit(x)
+    return torch.stack([part.means for part in model.distributions])
+
+
+def products(shape: Shape, structure: Covariance, dtype: torch.dtype = torch.float64) -> Work:
+    """The floor: the matrix products of the iterations, on quadratic features that are already there and in cache.
+
+    Log-densities are [K, F] [F, n] and the sums of the M-step [K, n] [n, F], with F = (D + 1)(D + 2)/2 or 2D + 1.
+    """
+    n, d, k = shape
+    width = (d + 1) * (d + 2) // 2 if structure == Full() else 2 * d + 1
+    rows = max(256, 2**17 // width)
+    features, coefficients = torch.randn(width, rows, dtype=dtype), torch.randn(k, width, dtype=dtype)
+    joint, sums = torch.empty(k, rows, dtype=dtype), torch.empty(k, width, dtype=dtype)
+
+    def work() -> None:
+        for step in range(2 * ITERATIONS + 1):
+            for _ in range(-(-n // rows)):
+                if step % 2 == 0:
+                    torch.mm(coefficients, features, out=joint)
+                else:
+                    torch.mm(joint, features.T, out=sums)
+
+    return work
+
+
+def agreement(means: dict[str, Tensor]) -> dict[str, str]:
+    """The largest difference of fitted means from ours, in words; all contestants must have done the same work."""
+    first = next(iter(means.values())).double()
+    return {name: f"largest |Δμ| {(one.double() - first).abs().max().item():.1e}" for name, one in means.items()}
+
+
+def rows(seconds: float) -> list[Row]:
+    """EM on the three shapes in float64 (and one in float32 and one diagonal)."""
+    jobs = [(shape, Full(), torch.float64) for shape in SHAPES]
+    jobs += [(SHAPES[0], Diagonal(), torch.float64), (SHAPES[1], Diagonal(), torch.float64)]
+    jobs += [(SHAPES[0], Full(), torch.float32)]
+    result, threads = [], torch.get_num_threads()
+    for shape, structure, dtype in jobs:
+        x, start = problem(shape, dtype)
+        as_array = x.numpy()
+        means = {
+            "ours": ours(x, start, structure).means.detach(),
+            "scikit-learn": torch.from_numpy(sklearn(as_array, start, structure).means_),
+        }
+        contestants: dict[str, Work] = {
+            "ours": lambda x=x, start=start, s=structure: ours(x, start, s),
+            "scikit-learn": lambda x=as_array, start=start, s=structure: sklearn(x, start, s),
+        }
+        try:
+            means["pomegranate"] = pomegranate(x, start, structure)
+            contestants["pomegranate"] = lambda x=x, start=start, s=structure: pomegranate(x, start, s)
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
+            print(f"pomegranate does not run {shape} {dtype}: {error}")
+        contestants["floor"] = products(shape, structure, dtype)
+        tolerance = 1e-5 if dtype == torch.float64 else 1e-2
+        torch.set_num_threads(threads)  # pomegranate's imports change it
+        notes = agreement(means)
+        if (means["ours"].double() - means["scikit-learn"].double()).abs().max() > tolerance:
+            raise AssertionError(f"{shape}: not the same fit: {notes}")
+        name = f"EM {type(structure).__name__.lower()}, {ITERATIONS} iterations, {shape}"
+        result += race(name, contestants, notes=notes, seconds=seconds, dtype=dtype)
+    return result
+
+
+def _inverse(given: Tensor) -> Tensor:
+    return torch.linalg.inv(given) if given.ndim == 3 else 1 / given

@@ -1,0 +1,38 @@
+"""Latent-variable models against their peers: ``python -m benchmarks.models`` (needs benchmarks/requirements.txt).
+
+EM against scikit-learn and pomegranate, PPCA against scikit-learn, VAE evidence and training step against pythae.
+``--quick`` takes a second a job. Rows go to a CSV file, a table to the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from benchmarks import autoencoder, mixture, principal_components
+from benchmarks.timing import Row, table, write
+
+
+def main() -> None:
+    """Race what was asked for, and write the rows."""
+    rooms = {"em": mixture.rows, "ppca": principal_components.rows, "vae": autoencoder.rows}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", metavar="em|ppca|vae", help="which of them (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a second a job, for a look")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/models.csv"), help="where the rows go")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    for name in options.only or rooms:
+        more = rooms[name](1.0 if options.quick else 10.0)
+        print(table(more), flush=True)
+        rows += more
+    write(rows, options.out)
+    print(f"rows: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Interleaved timing: contestants take turns within each round, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant at one job; times in milliseconds a call.
+
+    ``ratio`` is the median over rounds of this contestant's time over ours in the same round: above 1, ours is faster.
+    """
+
+    job: str
+    contestant: str
+    median_ms: float
+    lower_quartile_ms: float
+    upper_quartile_ms: float
+    ratio: float
+    peak_mib: float
+    rounds: int
+    dtype: str
+    device: str
+    threads: int
+    torch_version: str
+    machine: str
+    note: str = ""
+
+
+def race(
+    job: str,
+    contestants: dict[str, Work],
+    *,
+    notes: dict[str, str] | None = None,
+    seconds: float = 8.0,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Row]:
+    """Time the contestants in turns; the first one is ours.
+
+    A round gives each contestant calls for at least 2 ms, and as many as it needs to be told from the clock. Rounds go
+    on for the given time, at least 7 and at most 400. CPU times are those of the process, which other processes on the
+    machine do not enter; with several threads and on a GPU they are wall-clock times.
+    """
+    device = device or torch.device("cpu")
+    calls = {}
+    for name, work in contestants.items():
+        work()
+        work()
+        calls[name] = max(1, round(2e-3 / max(_seconds(work, 1, device), 1e-6)))
+    rounds: list[dict[str, float]] = []
+    start = time.perf_counter()
+    while len(rounds) < 7 or (time.perf_counter() - start < seconds and len(rounds) < 400):
+        names = list(contestants)
+        shift = len(rounds) % len(names)
+        rounds.append({n: _seconds(contestants[n], calls[n], device) for n in names[shift:] + names[:shift]})
+    ours = next(iter(contestants))
+    rows = []
+    for name, work in contestants.items():
+        times = sorted(1e3 * one[name] for one in rounds)
+        lower, median, upper = statistics.quantiles(times, n=4)
+        rows.append(
+            Row(
+                job,
+                name,
+                round(median, 4),
+                round(lower, 4),
+                round(upper, 4),
+                round(statistics.median(one[name] / one[ours] for one in rounds), 3),
+                round(peak_mib(work, device), 1),
+                len(rounds),
+                str(dtype).removeprefix("torch."),
+                device.type,
+                torch.get_num_threads(),
+                torch.__version__,
+                platform.processor() or platform.machine(),
+                (notes or {}).get(name, ""),
+            )
+        )
+    return rows
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """All rows as one CSV file, written whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    os.replace(unfinished, path)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as aligned text."""
+    lines = [f"{'job':<52} {'contestant':<14} {'ms':>9} {'quartiles':>19} {'/ ours':>7} {'MiB':>7}"]
+    for row in rows:
+        spread = f"{row.lower_quartile_ms:.2f} … {row.upper_quartile_ms:.2f}"
+        lines.append(
+            f"{row.job:<52} {row.contestant:<14} {row.median_ms:>9.2f} {spread:>19} "
+            f"{row.ratio:>7.2f} {row.peak_mib:>7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _seconds(work: Work, calls: int, device: torch.device) -> float:
+    if device.type == "cuda":
+        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        first.record()
+        for _ in range(calls):
+            work()
+        last.record()
+        torch.cuda.synchronize(device)
+        return first.elapsed_time(last) / 1e3 / calls
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    for _ in range(calls):
+        work()
+    return (clock() - start) / calls
+
+
+def peak_mib(work: Work, device: torch.device) -> float:
+    """Memory that one call takes beyond what was held before it; NaN where the system does not say."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    except OSError:
+        return float("nan")
+    held = _resident("VmRSS")
+    work()
+    return max(0.0, (_resident("VmHWM") - held) / 2**10)
+
+
+def _resident(name: str) -> float:
+    with Path(f"/proc/{os.getpid()}/status").open() as status:
+        return float(next(line.split()[1] for line in status if line.startswith(f"{name}:")))

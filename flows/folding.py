@@ -1,0 +1,141 @@
+"""Consecutive affine layers as one affine map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flows.activation_norm import ActNorm
+from flows.elementwise import Affine
+from flows.linear import Linear
+from flows.lu import LULinear
+from flows.qr import QRLinear
+from flows.transform import Permutation, Transform
+
+LINEAR = (LULinear, QRLinear)
+DIAGONAL = (ActNorm, Affine)
+
+
+class Fold(NamedTuple):
+    r"""z = ((x − centre)/unit) Aᵀ + offset of a run of layers, or its inverse.
+
+    The first layer's centre and unit stay apart: an offset of 10⁸ is subtracted before anything is rounded, as the
+    layer itself does it. Where the run does not begin with such a layer they are None.
+    """
+
+    centre: Tensor | None
+    unit: Tensor | None
+    matrix: Tensor
+    offset: Tensor | None
+    log_abs_det: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Points as columns ``[D, n]``; the log-determinant is one number."""
+        if self.centre is not None and self.unit is not None:
+            x = (x - self.centre.unsqueeze(1)) / self.unit.unsqueeze(1)
+        return self._applied(x), self.log_abs_det
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._applied(z)
+        if self.centre is not None and self.unit is not None:
+            x = torch.addcmul(self.centre.unsqueeze(1), x, self.unit.unsqueeze(1))
+        return x, -self.log_abs_det
+
+    def _applied(self, x: Tensor) -> Tensor:
+        return self.matrix @ x if self.offset is None else torch.addmm(self.offset.unsqueeze(1), self.matrix, x)
+
+
+def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Transform | Fold]:
+    """The parts, with each run of affine layers that holds a matrix folded into one map.
+
+    The matrices of all layers of a kind are formed in one batch. Nothing is folded for an inverse of fewer points than
+    features: solving against the factors is then cheaper than inverting them.
+
+    Cost: O(D³) a layer, no more than forming W.
+    """
+    runs = [list(run) for _, run in groupby(parts, key=lambda part: type(part) in (*LINEAR, *DIAGONAL, Permutation))]
+    linear = [[part for part in run if isinstance(part, Linear) and type(part) in LINEAR] for run in runs]
+    layers = [layer for some in linear for layer in some]
+    if not layers or (inverse and rows < layers[0].features):
+        return list(parts)
+    matrices: dict[Linear, tuple[Tensor, Tensor]] = {}
+    for kind in dict.fromkeys(type(layer) for layer in layers):
+        alike = list(dict.fromkeys(layer for layer in layers if type(layer) is kind))
+        formed, log_dets = kind.stacked(alike, inverse=inverse)
+        matrices.update(zip(alike, zip(formed.unbind(0), log_dets.unbind(0), strict=True), strict=True))
+    folds: list[Transform | Fold] = []
+    for run, some in zip(runs, linear, strict=True):
+        folds += [_fold(run, matrices, inverse)] if some else run
+    return folds
+
+
+def _fold(run: list[Transform], matrices: dict[Linear, tuple[Tensor, Tensor]], inverse: bool) -> Fold:
+    """One map of a run, part by part: A ← F A and offset ← F offset + shift for a part z = F y + shift.
+
+    Of the inverse, A⁻¹ ← A⁻¹ F⁻¹, and from the offset A⁻¹ shift is taken.
+    """
+    centre: Tensor | None = None
+    unit: Tensor | None = None
+    matrix: Tensor | None = None
+    offset: Tensor | None = None
+    log_dets: list[Tensor] = []
+    for position, part in enumerate(run):
+        if isinstance(part, Permutation):
+            full = _full(matrix, run)
+            matrix = full[:, part.order] if inverse else full[part.order]
+            offset = offset if offset is None or inverse else offset[part.order]
+            continue
+        factor: Tensor | None
+        shift: Tensor | None
+        if isinstance(part, Linear):
+            (factor, log_det), shift = matrices[part], part.bias
+        else:
+            assert isinstance(part, ActNorm | Affine)
+            part_centre, part_unit, factor, shift, log_det = part.diagonal(_width(run))
+            if position == 0:
+                centre, unit = part_centre, part_unit
+            else:
+                factor = 1 / part_unit if factor is None else factor / part_unit
+                shift = -part_centre * factor if shift is None else shift - part_centre * factor
+            factor = factor if factor is None or not inverse else 1 / factor
+        log_dets.append(log_det)
+        matrix = _product(matrix, factor) if inverse else _product(factor, matrix)
+        if inverse:
+            moved = None if shift is None else -_applied(matrix, shift)
+        else:
+            moved, offset = shift, None if offset is None else _applied(factor, offset)
+        offset = moved if offset is None else offset if moved is None else offset + moved
+    return Fold(
+        centre, unit, _full(matrix, run), offset, log_dets[0] if len(log_dets) == 1 else torch.stack(log_dets).sum()
+    )
+
+
+def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    """Of two matrices ``[D, D]``, diagonals ``[D]`` or identities (None)."""
+    if left is None or right is None:
+        return right if left is None else left
+    if left.ndim == right.ndim == 2:
+        return left @ right
+    return left[:, None] * right if right.ndim == 2 else left * right
+
+
+def _applied(matrix: Tensor | None, vector: Tensor) -> Tensor:
+    if matrix is None:
+        return vector
+    return matrix @ vector if matrix.ndim == 2 else matrix * vector
+
+
+def _full(matrix: Tensor | None, run: list[Transform]) -> Tensor:
+    if matrix is None:
+        layer = next(part for part in run if isinstance(part, Linear))
+        like = next(layer.parameters())
+        return torch.eye(layer.features, dtype=like.dtype, device=like.device)
+    return matrix if matrix.ndim == 2 else matrix.diag()
+
+
+def _width(run: list[Transform]) -> int:
+    return next(part.features for part in run if isinstance(part, Linear))

@@ -1,0 +1,82 @@
+"""The largest eigenvalues alone: those of the full decomposition, to its own accuracy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from density import Moments
+from lvm import leading as module
+from lvm.leading import leading
+from lvm.ppca import PPCA
+from lvm.spectrum import Spectrum
+from tests.lvm.linear_examples import data
+
+
+def covariance(n: int, features: int, stds: Tensor, generator: Generator) -> Tensor:
+    z = torch.randn(n, len(stds), generator=generator, dtype=torch.float64) * stds
+    x = z @ torch.randn(len(stds), features, generator=generator, dtype=torch.float64)
+    x = x + torch.randn(n, features, generator=generator, dtype=torch.float64)
+    return x.mT @ x / n
+
+
+@pytest.mark.parametrize("top", [1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("count", [1, 8, 20])
+def test_eigenvalues_that_stand_out(count: int, top: float, generator: Generator) -> None:
+    matrix = covariance(600, 400, torch.linspace(top, 1, count).double(), generator)
+    values, axes = leading(matrix, count)
+    assert values.shape == (count,), "it was not worth a full decomposition"
+    every, vectors = torch.linalg.eigh(matrix)
+    # Both are right to about D ε λ₁; residuals are below 1e-12 λ₁, and values to their square.
+    torch.testing.assert_close(values, every.flip(0)[:count], rtol=0, atol=1e-12 * every[-1].item())
+    torch.testing.assert_close(axes.mT @ axes, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-13)
+    overlap = torch.linalg.svdvals(axes.mT @ vectors.flip(1)[:, :count])
+    assert overlap.min() > 1 - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "signals"),
+    [(400, 20, 5), (400, 10, 0), (400, 75, 75), (30, 3, 3)],
+    ids=["fewer signals than asked for", "none", "a large part of all", "small"],
+)
+def test_otherwise_all_of_them(size: int, count: int, signals: int, generator: Generator) -> None:
+    matrix = covariance(900, size, torch.full((signals,), 3.0).double(), generator)
+    values, axes = leading(matrix, count)
+    assert values.shape == (size,)
+    torch.testing.assert_close(axes * values @ axes.mT, matrix, rtol=0, atol=1e-10)
+    assert bool((values.diff() <= 0).all())
+
+
+@pytest.mark.parametrize("n", [900, 395])
+def test_ppca_is_the_same_either_way(n: int, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = data(n, 400 if n > 400 else 450, 6, generator)
+    some, every = PPCA(x.shape[1], 6), PPCA(x.shape[1], 6)
+    history = some.fit(x)
+    monkeypatch.setattr(module, "SMALL", 10_000)
+    assert history.objective == pytest.approx(every.fit(x).objective, rel=1e-12)
+    for a, b in zip(some.parameters(), every.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "features"), [(900, 400), (395, 450), (30, 200)])
+def test_every_way_to_the_spectrum_is_the_same(n: int, features: int, generator: Generator) -> None:
+    x = data(n, features, 6, generator)
+    weights = torch.rand(n, generator=generator, dtype=torch.float64) + 0.5
+    rows = Spectrum.of_rows(x, weights)
+    other = Spectrum.of_gram(x, 6, weights) if n < features else Spectrum.of_moments(Moments.of(x, weights), x.dtype, 6)
+    assert len(other.variances) == 6, "no more than asked for"
+    torch.testing.assert_close(other.mean, rows.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(other.variances, rows.variances[:6], rtol=1e-11, atol=0)
+    torch.testing.assert_close(other.noise_variance(6), rows.noise_variance(6), rtol=1e-10, atol=0)
+    overlap = (other.axes * rows.axes[:, :6]).sum(0).abs()
+    torch.testing.assert_close(overlap, torch.ones(6, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_a_matrix_of_low_rank(generator: Generator) -> None:
+    factor = torch.randn(400, 3, generator=generator, dtype=torch.float64)
+    values, _ = leading(factor @ factor.mT, 5)
+    expected = torch.linalg.svdvals(factor).square()
+    torch.testing.assert_close(values[:3], expected, rtol=1e-11, atol=0)
+    assert values[3:].abs().max() < 1e-10
+    assert bool((leading(torch.zeros(400, 400, dtype=torch.float64), 2)[0] == 0).all())
