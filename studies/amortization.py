@@ -10,9 +10,25 @@ Paper: Cremer, Li & Duvenaud 2018 (Inference Suboptimality in Variational Autoen
 
 Command: python -m studies.amortization
 
-RUNTIME
+Run time: 6 CPU minutes a seed (--quick: half a minute)
 
-Answer: ANSWER
+Expected: on binarised digits, seed 0, five of the six models (the flow posterior was not run), 50 test images, nats
+    ± standard error.
+
+    ==============  ==================  =================
+    model           approximation gap   amortisation gap
+    ==============  ==================  =================
+    baseline        0.26 ± 0.01         0.32 ± 0.04
+    small encoder   0.18 ± 0.01         0.58 ± 0.09
+    large encoder   0.33 ± 0.01         0.21 ± 0.03
+    small decoder   0.17 ± 0.00         0.03 ± 0.00
+    large decoder   0.36 ± 0.02         0.61 ± 0.07
+    ==============  ==================  =================
+
+Answer: confirmed for the encoder: the larger, the smaller the amortisation gap. Not confirmed for the decoder: the
+    larger one has posteriors that are further from a Gaussian and harder to serve by one network, and both gaps grow.
+    Part of the encoder's gain comes back as approximation gap, since the decoder then fits what the encoder can follow
+    less closely. A local flow leaves at most 0.08 nats of the approximation gap.
 """
 
 from __future__ import annotations

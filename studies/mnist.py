@@ -10,9 +10,16 @@ Paper: Burda, Grosse & Salakhutdinov 2016 (IWAE), statically binarised MNIST, 50
 
 Command: python -m studies.mnist --data-directory DIR
 
-Run time: 40 minutes
+Run time: the preset for a CPU takes 19 CPU minutes to train the start and IWAE-5, and 1 a share of 1,000 test images to
+    judge (31.5 in all for the row below, one thread, on a busy machine); each further model about as much. --quick runs
+    on embedded digits in a minute. The preset for a GPU (--preset full) was not run: none was available.
 
-Answer: x
+Expected: IWAE, K = 5, seed 0, 80 epochs at K = 1 and 60 at K = 5: importance-weighted bound −88.53 ± 0.24 nats over all
+    10,000 test images (5,000 draws), ELBO −95.44 ± 0.26.
+
+Answer: 0.9 nats short of the published 87.63 after 140 epochs instead of 3,280, as a bound whose weights have heavy
+    tails at 95 % of images: log p(x) itself is higher. The other models of the table, flows as posterior and as prior
+    among them, are implemented and tested on digits, but were not run on MNIST to the end: what flows add here is open.
 """
 
 from __future__ import annotations
@@ -203,8 +210,8 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    key = ("model", "part", "share", "versus")
-    return kit.run(kit.Study("mnist", __doc__, Settings, key, compute, figure, table, checks), arguments)
+    study = kit.Study("mnist", __doc__, Settings, ("model", "part", "share", "versus"), compute, figure, table, checks)
+    return kit.run(study, arguments)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_killed_three_times(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FITS)
 def test_killed_at_twenty_random_moments(name: str, tmp_path: Path) -> None:
     chance = random.Random(name)
-    _killed(name, tmp_path, 40, lambda seconds: [chance.uniform(0, seconds / 12) for _ in range(20)], at_least=20)
+    _killed(name, tmp_path, 20, lambda seconds: [chance.uniform(0, seconds / 20) for _ in range(20)], at_least=20)
 
 
 def _killed(name: str, folder: Path, times: int, moments: Callable[[float], list[float]], *, at_least: int) -> None:
