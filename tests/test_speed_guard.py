@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lvm import PPCA, VAE, GaussianMixture
 
+pytestmark = pytest.mark.slow
+
 PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "matmul"}
 
 

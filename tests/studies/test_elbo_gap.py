@@ -86,7 +86,8 @@ def test_pairs_are_subtracted_point_by_point_with_the_right_kind(results: Path) 
     assert pair["standard_error"] < unpaired  # hard points are hard for both
     assert pairs.loc[("vae-16", "vae-2"), "kind"] == "lower bound"
     assert pairs.loc[("lu-flow", "gaussian"), "kind"] == "exact"
-    assert pairs.loc[("coupling-vae", "coupling"), "largest"] == 0
+    # The same sums, in single precision: where memory is aligned otherwise a kernel may add them in another order.
+    assert pairs.loc[("coupling-vae", "coupling"), "largest"] <= 4 * 2**-23 * 32  # four roundings of |log p| < 32
 
 
 def test_a_difference_beyond_its_tolerance_fails_the_check(results: Path) -> None:
