@@ -17,10 +17,11 @@ Run time: the preset for a CPU takes 19 CPU minutes to train the start and IWAE-
 Expected: IWAE, K = 5, seed 0, 80 epochs at K = 1 and 60 at K = 5: importance-weighted bound −88.53 ± 0.24 nats over all
     10,000 test images (5,000 draws), ELBO −95.44 ± 0.26.
 
-Answer: IWAE, K = 5, ends 0.9 nats short of the published 87.63, after 140 epochs instead of 3,280. It is 0.97 ± 0.03 above
-    the VAE (K = 1, judged on 6,000 images), both as bounds with 5,000 draws; on images simulated from the models these
-    are loose by up to 0.90 ± 0.13 and 1.38 ± 0.16 nats, so that about half of the difference may be the bound's and not
-    the model's. Flows as posterior and as prior are tested on digits, and were not run on MNIST: what they add is open.
+Answer: IWAE, K = 5, ends 0.9 nats short of the published 87.63, after 140 epochs instead of 3,280. It is 0.97 ± 0.03
+    above the VAE (K = 1, judged on 6,000 images), both as bounds with 5,000 draws; on images simulated from the
+    models these are loose by up to 0.90 ± 0.13 and 1.38 ± 0.16 nats, so that about half of the difference may be the
+    bound's and not the model's. Flows as posterior and as prior are tested on digits, and were not run on MNIST: what
+    they add is open.
 """
 
 from __future__ import annotations
