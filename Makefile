@@ -32,8 +32,8 @@ test-slow: $(STAMP)  ## the tests that take minutes
 	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
 
 bench: .venv-bench/.installed  ## our speed beside the peers', in an environment of its own: results/benchmarks/*.csv
-	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.flows $(ARGS)
-	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.models $(ARGS)
+	.venv-bench/bin/python -m benchmarks.flows $(ARGS)
+	.venv-bench/bin/python -m benchmarks.models $(ARGS)
 
 .venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench

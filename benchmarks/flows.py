@@ -18,7 +18,7 @@ import zuko
 from torch import Tensor, nn
 
 from benchmarks import coupling_peers as peers
-from benchmarks.timing import Row, Work, race, table, write
+from benchmarks.timing import Row, Work, race, table, use_threads, write
 from density import StandardNormal
 from flows import Chain, Flow, GaussianAutoregressive, LULinear, QRLinear, SplineCoupling
 
@@ -175,10 +175,10 @@ def main() -> None:
     """Run every job, print its table, write all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a second a job, for a look")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--threads", type=int, default=2, help="of every library (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/flows.csv"), help="where the rows go")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
     jobs = [

@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from benchmarks import autoencoder, mixture, principal_components
-from benchmarks.timing import Row, table, write
+from benchmarks.timing import Row, table, use_threads, write
 
 
 def main() -> None:
@@ -21,10 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", metavar="em|ppca|vae", help="which of them (default: all)")
     parser.add_argument("--quick", action="store_true", help="a second a job, for a look")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--threads", type=int, default=2, help="of every library (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/models.csv"), help="where the rows go")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     rows: list[Row] = []
     for name in options.only or rooms:
         more = rooms[name](1.0 if options.quick else 10.0)

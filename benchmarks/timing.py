@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Work = Callable[[], object]
 
@@ -37,6 +38,12 @@ class Row:
     torch_version: str
     machine: str
     note: str = ""
+
+
+def use_threads(count: int) -> None:
+    """So many threads for torch and for what numpy and scipy call, whatever the environment says."""
+    torch.set_num_threads(count)
+    threadpool_limits(limits=count)
 
 
 def race(

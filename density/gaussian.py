@@ -83,6 +83,9 @@ class StandardNormal(GaussianFamily):
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
         return self.zero, DiagonalScale(torch.ones_like(self.zero))
 
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return -0.5 * x.square().sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+
 
 class DiagonalGaussian(GaussianFamily, ExactModel):
     """N(μ, diag σ²) with learnable mean and log standard deviation; ``fit`` is the closed form.

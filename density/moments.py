@@ -84,11 +84,14 @@ def centre(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]
     ε times its size, would otherwise pass for a spread. Constant columns come out with none.
     """
     if weights is None:
-        weights = rows.new_ones(rows.shape[0])
-    total = weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
-    first = weights @ rows / total
-    residual = rows - first
-    correction = weights @ residual / total
+        first = rows.mean(0)
+        residual = rows - first
+        correction = residual.mean(0)
+    else:
+        total = weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+        first = weights @ rows / total
+        residual = rows - first
+        correction = weights @ residual / total
     return first + correction, residual.sub_(correction)
 
 

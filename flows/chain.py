@@ -76,12 +76,12 @@ class Chain(Transform):
 
 
 def _total(log_dets: list[Tensor], x: Tensor) -> Tensor:
-    """The sum, ``[n]``, of log-determinants that are one number or one for each point."""
+    """The sum, ``[n]``, of log-determinants that are one number, one for each point, or one for each feature of it."""
     total = x.new_zeros(x.shape[1:])
-    for ndim in (0, 1):
+    for ndim, together in ((0, torch.stack), (1, torch.stack), (2, torch.cat)):
         alike = [term for term in log_dets if term.ndim == ndim]
         if alike:
-            total = total + (torch.stack(alike).sum(0) if len(alike) > 1 else alike[0])
+            total = total + together(alike).sum(0)
     return total
 
 

@@ -29,8 +29,8 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     """network(xᵀ)ᵀ for x ``[inputs, n]``: outputs ``[outputs, n]``.
 
     Each output then lies contiguous in memory, so that what follows works on whole rows, and the products with tall
-    weight matrices are faster. A ``Sequential`` of plain linear layers and elementwise activations is evaluated so; any
-    other network, or one with hooks, is called as it is.
+    weight matrices are faster. The plain linear layers and elementwise activations of a ``Sequential`` are evaluated
+    so; any other network or layer, or one with hooks, is called with points as rows.
 
     Cost: that of the network.
 
@@ -39,38 +39,39 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     >>> torch.allclose(columns(net, x.T), net(x).T, atol=1e-6)
     True
     """
-    if type(network) is not nn.Sequential or network._forward_hooks or network._forward_pre_hooks:
+    if type(network) is not nn.Sequential or _watched(network):
         y: Tensor = network(x.T)
         return y.T
-    layers = list(network)
-    if not all(_plain(layer) for layer in layers):
-        y = network(x.T)
-        return y.T
-    in_place = False
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            in_place = not torch.is_grad_enabled()
-            x = layer.weight @ x if layer.bias is None else torch.addmm(layer.bias.unsqueeze(1), layer.weight, x)
-        elif in_place and type(layer) is nn.ReLU:
-            x = torch.relu_(x)
-        elif in_place and type(layer) is nn.Tanh:
-            x = torch.tanh_(x)
+    fresh = False  # whether x is a product just formed, which nobody else reads, nor any gradient
+    for layer in network:
+        kind = type(layer)
+        if _watched(layer) or not (kind in ELEMENTWISE or kind is nn.Linear):
+            x, fresh = layer(x.T).T, False
+        elif isinstance(layer, nn.Linear):
+            weight, bias, fresh = layer.weight, layer.bias, not torch.is_grad_enabled()
+            x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
+        elif fresh and kind is nn.ReLU:
+            x, fresh = torch.relu_(x), False
+        elif fresh and kind is nn.Tanh:
+            x, fresh = torch.tanh_(x), False
         else:
-            x = layer(x)
+            x, fresh = layer(x), False
     return x
 
 
 def by_columns(
     function: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """A function of columns applied to points ``[*batch, D]`` and contexts ``[*batch, C]`` of one batch shape."""
+    """A function of columns applied to points ``[*batch, D]`` and contexts ``[*batch, C]`` of one batch shape.
+
+    Its log-determinants may be one for each point, or rows to be summed.
+    """
     flat = None if context is None else context.reshape(-1, context.shape[-1]).T
     z, log_det = function(x.reshape(-1, x.shape[-1]).T, flat)
+    log_det = log_det.sum(0) if log_det.ndim == 2 else log_det
     return z.T.reshape(x.shape), log_det.reshape(x.shape[:-1])
 
 
-def _plain(layer: nn.Module) -> bool:
-    """Whether a layer is a linear one or acts on each number by itself, and nobody has hooked into it."""
-    return (type(layer) is nn.Linear or type(layer) in ELEMENTWISE) and not (
-        layer._forward_hooks or layer._forward_pre_hooks
-    )
+def _watched(layer: nn.Module) -> bool:
+    """Whether somebody has hooked into a layer, and so expects it to be called with points as rows."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)

@@ -34,12 +34,12 @@ class ConditionalAffine(Monotone):
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = theta.unbind(0)
-        log_derivative = torch.tanh(raw / self.bound) * -self.bound
+        log_derivative = torch.tanh(raw * (1 / self.bound)) * -self.bound
         return (x - mean) * torch.exp(log_derivative), log_derivative
 
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = theta.unbind(0)
-        log_scale = torch.tanh(raw / self.bound) * self.bound
+        log_scale = torch.tanh(raw * (1 / self.bound)) * self.bound
         return torch.addcmul(mean, z, torch.exp(log_scale)), log_scale
 
 

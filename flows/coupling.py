@@ -16,6 +16,8 @@ from flows.spline import RationalQuadratic
 from flows.split import Split
 from flows.transform import Transform
 
+FEW = 8  # rows of log-derivatives that a chain may sum together with those of its other parts: one kernel for all
+
 
 class Coupling(Transform):
     r"""Some features pass, each of the others goes through an increasing function with parameters from those.
@@ -105,11 +107,13 @@ class Coupling(Transform):
     def _move(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         x_passed, x_moved = self._split.take(x, self.passed, self.moved)
         seen = torch.cat([x_passed, context]) if context is not None and self.context_features else x_passed
-        theta, monotone, count = columns(self.conditioner, seen), self.monotone, len(x_moved)
-        check_parameters(len(theta), x.shape[1:], count, monotone, type(self).__name__)
-        theta = theta.unflatten(0, (monotone.parameters, count))
+        theta, monotone, count = columns(self.conditioner, seen), self.monotone, self._split.sizes[1]
+        check_parameters(theta.shape[0], x.shape[1:], count, monotone, type(self).__name__)
+        theta = theta.view(monotone.parameters, count, -1)
         moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
-        return self._split.put(x, x_passed, moved, self.moved), log_derivative.sum(0)
+        if count > FEW:
+            log_derivative = log_derivative.sum(0)
+        return self._split.put(x, x_passed, moved, self.moved), log_derivative
 
 
 class AffineCoupling(Coupling):

@@ -73,14 +73,14 @@ class LULinear(Linear):
         diagonal = factors.diagonal(dim1=1, dim2=2)
         signed = torch.stack([layer.sign for layer in layers]) * diagonal.exp()
         upper = factors.triu(1) + signed.diag_embed()
-        identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
         if inverse:
             # U⁻¹ L⁻¹ Pᵀ, whose column i is column p_i of U⁻¹ L⁻¹.
+            identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
             lower = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False, unitriangular=True)
             solved = torch.linalg.solve_triangular(upper, lower, upper=True)
             matrices = solved.gather(2, order[:, None, :].expand_as(factors))
         else:
-            matrices = ((factors.tril(-1) + identity) @ upper).gather(1, order[:, :, None].expand_as(factors))
+            matrices = torch.baddbmm(upper, factors.tril(-1), upper).gather(1, order[:, :, None].expand_as(factors))
         return matrices, diagonal.sum(1)
 
     def log_abs_det(self) -> Tensor:

@@ -26,10 +26,10 @@ class Split:
     def take(self, x: Tensor, passed: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
         """The rows of x ``[D, n]`` that pass and those that are moved."""
         if self.moved_last:
-            first, second = x.split(self.sizes)
+            first, second = torch.split_with_sizes(x, self.sizes)
             return first, second
         if self.moved_first:
-            second, first = x.split(self.sizes[::-1])
+            second, first = torch.split_with_sizes(x, self.sizes[::-1])
             return first, second
         if self.slices is not None:
             return x[self.slices[0]], x[self.slices[1]]

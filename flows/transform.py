@@ -78,7 +78,10 @@ class Transform(Rebuildable, nn.Module, ABC):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
 
     def _forward_columns(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``_forward`` of points as columns: x ``[D, n]`` and context ``[C, n]`` to z ``[D, n]`` and ``[n]``."""
+        """``_forward`` of points as columns: x ``[D, n]`` and context ``[C, n]`` to z ``[D, n]`` and ``[n]``.
+
+        Instead of ``[n]``, a few rows ``[k, n]`` whose sum it is.
+        """
         z, log_det = self._forward(x.T, None if context is None else context.T)
         return z.T, log_det
 

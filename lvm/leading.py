@@ -7,40 +7,57 @@ import math
 import torch
 from torch import Generator, Tensor
 
-SMALL = 384  # below this size all eigenvalues are as fast as some
+SMALL = 384  # below this size a filter is no faster
+FEW = 96  # below this one all eigenvalues are as fast as some
 EXTRA = 10  # axes beyond those asked for, which speed convergence
 TOLERANCE = 1e-12  # of a residual ‖Su − θu‖, in units of the largest eigenvalue: what a full decomposition leaves, too
 ROUNDS = 8
-PRODUCTS = 40
+PRODUCTS = {"cpu": 14, "other": 40}  # a decomposition for some eigenvalues takes the time of some 25 of them on a CPU
 RANGE = 1e6  # what one filter may magnify the first axis by, beside the last
 
 
 def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """At least the largest eigenvalues ``[k]``, descending, with axes ``[D, k]``, of a positive semidefinite matrix.
 
-    Subspace iteration, accelerated by Chebyshev polynomials that are small on the eigenvalues that are not wanted
-    (Zhou, Saad, Tiago & Chelikowsky 2006): O(D²q) a product. It ends when every residual ‖Su − θu‖ is as small as a
-    full decomposition would leave it. Where q is a large part of D, or the eigenvalues fall so slowly that it would
-    not pay, it is that decomposition, O(D³), with all of them.
+    Where they stand out, subspace iteration, accelerated by Chebyshev polynomials that are small on the eigenvalues
+    that are not wanted (Zhou, Saad, Tiago & Chelikowsky 2006): O(D²q) a product. It ends when every residual
+    ‖Su − θu‖ is as small as a full decomposition would leave it. Where the eigenvalues fall so slowly that it would not
+    pay, the matrix is made tridiagonal, O(D³), and on a CPU only the eigenvalues that are wanted are found there, by
+    relatively robust representations (Dhillon & Parlett 2004; LAPACK's syevr, through scipy); elsewhere, and where q is
+    a large part of D, all of them.
 
     Args:
         matrix: S, ``[D, D]``, float64.
         count: q, how many are wanted.
     """
     size = matrix.shape[0]
-    if size >= SMALL and 5 * (count + EXTRA) <= size:
-        found = _filtered(matrix, count)
+    if 5 * (count + EXTRA) <= size:
+        found = _filtered(matrix, count) if size >= SMALL else None
+        if found is None and size >= FEW and matrix.device.type == "cpu":
+            found = _some(matrix, count)
         if found is not None:
             return found
     values, vectors = torch.linalg.eigh(matrix)
     return values.flip(0).clamp_min(0), vectors.flip(1)
 
 
+def _some(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Exactly so many by LAPACK's syevr, or None where it fails."""
+    from scipy.linalg import LinAlgError, eigh  # only here: importing it takes longer than many a fit
+
+    size = matrix.shape[0]
+    try:
+        values, vectors = eigh(matrix.numpy(), subset_by_index=(size - count, size - 1), check_finite=False)
+    except LinAlgError:
+        return None
+    return torch.from_numpy(values).flip(0).clamp_min(0), torch.from_numpy(vectors).flip(1)
+
+
 def _filtered(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     """Exactly so many, or None where it would take too long."""
     start = torch.randn(matrix.shape[0], count + EXTRA, generator=Generator().manual_seed(0), dtype=matrix.dtype)
     basis = torch.linalg.qr(matrix @ (matrix @ start.to(matrix.device))).Q
-    products = PRODUCTS
+    products = PRODUCTS.get(matrix.device.type, PRODUCTS["other"])
     for _ in range(ROUNDS):
         basis, _ = torch.linalg.qr(basis)
         image = matrix @ basis

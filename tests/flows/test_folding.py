@@ -142,6 +142,41 @@ def test_columns_are_the_network_and_leave_its_input_alone(generator: Generator)
             torch.testing.assert_close(y, network(x.T).T, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_layers_of_any_kind_in_any_order(generator: Generator, grad: bool) -> None:
+    """Some are called with points as rows; none works in place on what another one's gradient needs."""
+    for middle in (
+        [nn.Sigmoid(), nn.ReLU()],
+        [nn.ReLU(), nn.Tanh()],
+        [nn.LayerNorm(6), nn.Tanh()],
+        [nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Identity(), nn.ReLU()],
+    ):
+        net = randomise(nn.Sequential(nn.Linear(3, 6), *middle, nn.Linear(6, 2)), generator)
+        x = torch.stack([vector(generator, 3) for _ in range(7)]).T.contiguous().requires_grad_(grad)
+        with torch.set_grad_enabled(grad):
+            y, expected = columns(net, x), net(x.T).T
+        torch.testing.assert_close(y, expected, rtol=1e-13, atol=1e-13)
+        if grad:
+            ours, theirs = (torch.autograd.grad(z.sum(), [x, *net.parameters()]) for z in (y, expected))
+            for a, b in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("features", [5, 40])
+def test_log_determinants_of_couplings_few_and_many_features_wide(features: int, generator: Generator) -> None:
+    """Few rows are summed with those of the other parts, many at once."""
+    mask = torch.arange(features) % 2 == 0
+    parts = [randomise(AffineCoupling(mask ^ (k == 1), (4,)), generator) for k in range(3)]
+    x = torch.stack([vector(generator, features) for _ in range(6)])
+    z, log_det = Chain(*parts)(x)
+    y, total = x, torch.zeros(6, dtype=torch.float64)
+    for part in parts:
+        y, term = part(y)
+        assert term.shape == (6,)
+        total = total + term
+    torch.testing.assert_close((z, log_det), (y, total), rtol=1e-13, atol=1e-12)
+
+
 def test_hooks_are_called(generator: Generator) -> None:
     net = randomise(mlp(3, 4, (6,)), generator)
     calls: list[Tensor] = []
