@@ -42,13 +42,13 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     if type(network) is not nn.Sequential or _watched(network):
         y: Tensor = network(x.T)
         return y.T
-    fresh = False  # whether x is a product just formed, which nobody else reads, nor any gradient
+    fresh = False  # whether x is a product just formed, which nobody else reads: a product's gradient does not
     for layer in network:
         kind = type(layer)
         if _watched(layer) or not (kind in ELEMENTWISE or kind is nn.Linear):
             x, fresh = layer(x.T).T, False
         elif isinstance(layer, nn.Linear):
-            weight, bias, fresh = layer.weight, layer.bias, not torch.is_grad_enabled()
+            weight, bias, fresh = layer.weight, layer.bias, True
             x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
         elif fresh and kind is nn.ReLU:
             x, fresh = torch.relu_(x), False
