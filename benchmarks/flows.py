@@ -1,14 +1,14 @@
 """Flows against nflows, zuko, normflows and FrEIA: ``python -m benchmarks.flows`` (needs benchmarks/requirements.txt).
 
 Same mathematics and sizes in float32; weights are copied where they can be, and agreement is checked in float64 before
-anything is timed. ``--quick`` takes a second a job. Rows go to a CSV file, a table to the terminal.
+anything is timed. ``--quick`` takes a second a job. Rows go to a CSV file, a plot beside it, a table to the terminal.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nflows.transforms
@@ -18,9 +18,11 @@ import zuko
 from torch import Tensor, nn
 
 from benchmarks import coupling_peers as peers
+from benchmarks.plot import plot
 from benchmarks.timing import Row, Work, race, table, use_threads, write
 from density import StandardNormal
 from flows import Chain, Flow, GaussianAutoregressive, LULinear, QRLinear, SplineCoupling
+from flows.compilation import compiled
 
 Jobs = list[tuple[str, dict[str, Work], dict[str, str]]]
 
@@ -56,7 +58,7 @@ def couplings(features: int, hidden: int, rows: int) -> Jobs:
         "FrEIA": peers.freia_flow,
     }
 
-    def build(dtype: torch.dtype) -> dict[str, peers.Contestant]:
+    def build(dtype: torch.dtype) -> tuple[dict[str, peers.Contestant], Tensor]:
         torch.set_default_dtype(dtype)
         try:
             flow = peers.ours(features, hidden, 8)
@@ -64,16 +66,16 @@ def couplings(features: int, hidden: int, rows: int) -> Jobs:
             made = {"ours": peers.Contestant(flow, lambda: flow.log_prob(x), lambda: flow.sample(rows))}
             for name, builder in builders.items():
                 made[name] = builder(flow, x, hidden)
-            return made
+            return made, x
         finally:
             torch.set_default_dtype(torch.float32)
 
-    exact = build(torch.float64)
+    exact, _ = build(torch.float64)
     expected = exact["ours"].log_prob().detach()
     for name, tolerance in (("nflows", 1e-8), ("zuko", 1e-8), ("normflows", 0.5)):  # normflows does not bound log σ
         worst = (exact[name].log_prob().detach() - expected).abs().max()
         assert worst < tolerance, f"{name} computes something else: off by {worst:.1e}"
-    made = build(torch.float32)
+    made, x = build(torch.float32)
     flow = made["ours"].module
     networks = [part.conditioner for part in flow.transform.parts if hasattr(part, "conditioner")]
     seen = torch.randn(rows, features // 2)
@@ -92,6 +94,9 @@ def couplings(features: int, hidden: int, rows: int) -> Jobs:
     notes = {name: one.note for name, one in made.items()} | {"floor": "the bare matrix products"}
     evaluate = {name: without_gradients(one.log_prob) for name, one in made.items()}
     evaluate["floor"] = without_gradients(floor)
+    fast = compiled(flow.log_prob)
+    evaluate["ours, compiled"] = without_gradients(lambda: fast(x))
+    notes["ours, compiled"] = "by torch.compile"
     return [
         (f"log_prob, {size}", evaluate, notes),
         (f"sample, {size}", {name: without_gradients(one.sample) for name, one in made.items()}, notes),
@@ -175,28 +180,35 @@ def main() -> None:
     """Run every job, print its table, write all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a second a job, for a look")
-    parser.add_argument("--threads", type=int, default=2, help="of every library (default: 2)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of every library (default: 1, then 2)")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default), cuda, ...")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/flows.csv"), help="where the rows go")
     options = parser.parse_args()
-    use_threads(options.threads)
     torch.manual_seed(0)
-    warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
-    jobs = [
-        *autoregressive_inverse(8, 128, 512),
-        *autoregressive_inverse(63, 512, 512),
-        *couplings(6, 128, 512),
-        *couplings(64, 512, 1024),
-        *splines(6, 128, 512),
-        *splines(64, 128, 1024),
-        *reflections(64, 1024),
-    ]
+    torch.set_default_device(options.device)  # where all that the contestants make lives
+    warnings.simplefilter("ignore")  # of the peers, about their own calls
     rows: list[Row] = []
-    for name, contestants, notes in jobs:
-        more = race(name, contestants, notes=notes, seconds=1.0 if options.quick else 10.0)
-        print(table(more), flush=True)
-        rows += more
+    for threads in options.threads:
+        use_threads(threads)
+        for name, contestants, notes in jobs():
+            seconds = 1.0 if options.quick else 6.0
+            more = race(name, contestants, notes=notes, seconds=seconds, device=options.device)
+            print(table(more), flush=True)
+            rows += more
     write(rows, options.out)
+    plot(rows, options.out.with_suffix(".png"))
     print(f"rows: {options.out}")
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Work], dict[str, str]]]:
+    """All of them, one after the other."""
+    yield from autoregressive_inverse(8, 128, 512)
+    yield from autoregressive_inverse(63, 512, 512)
+    yield from couplings(6, 128, 512)
+    yield from couplings(64, 512, 1024)
+    yield from splines(6, 128, 512)
+    yield from splines(64, 128, 1024)
+    yield from reflections(64, 1024)
 
 
 if __name__ == "__main__":

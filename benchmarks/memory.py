@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.mixture import Shape, ours, problem, sklearn
-from benchmarks.timing import Work, peak_mib
+from benchmarks.timing import Work, peak_mib, write_records
 from lvm import EM, Full, GaussianMixture, Given
 
 SHAPE = Shape(1_000_000, 16, 32)
@@ -64,15 +65,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contestant", nargs="?", choices=["ours", "scikit-learn", "streamed"], help="all if none")
     parser.add_argument("sizes", nargs="*", type=int, help="n, D, K")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/memory.csv"), help="where the rows go")
     options = parser.parse_args()
     if options.contestant:
         print(*measure(options.contestant, Shape(*options.sizes) if options.sizes else SHAPE))
         return
-    for contestant in ("ours", "scikit-learn"):
-        print(f"{SHAPE} {contestant}: {measured(contestant, SHAPE)[0]:.0f} MiB", flush=True)
-    for n in (10**6, 10**7):
-        mib, seconds = measured("streamed", SHAPE._replace(n=n))
-        print(f"{SHAPE._replace(n=n)} streamed, one iteration: {mib:.0f} MiB, {seconds:.1f} s of CPU", flush=True)
+    contests = [("ours", SHAPE), ("scikit-learn", SHAPE)]
+    contests += [("streamed", SHAPE._replace(n=n)) for n in (10**6, 3 * 10**6, 10**7)]
+    rows = []
+    for contestant, shape in contests:
+        mib, seconds = measured(contestant, shape)
+        print(f"{shape}, one iteration, {contestant}: {mib:.0f} MiB, {seconds:.1f} s of CPU", flush=True)
+        rows.append({"contestant": contestant, **shape._asdict(), "peak_mib": round(mib, 1), "seconds": seconds})
+    write_records(rows, options.out)
 
 
 if __name__ == "__main__":

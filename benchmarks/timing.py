@@ -7,14 +7,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
 
 Work = Callable[[], object]
+TURN = 20e-3  # seconds of a contestant's calls in a round
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Row:
     device: str
     threads: int
     torch_version: str
+    version: str
     machine: str
     note: str = ""
 
@@ -57,8 +60,9 @@ def race(
 ) -> list[Row]:
     """Time the contestants in turns; the first one is ours.
 
-    A round gives each contestant calls for at least 2 ms, and as many as it needs to be told from the clock. Rounds go
-    on for the given time, at least 7 and at most 400. CPU times are those of the process, which other processes on the
+    A round gives each contestant calls for 20 ms, so that it is timed as it runs in a loop, with its weights in cache,
+    and not as the first call after another library's. Rounds go on for the given time, at least 7 and at most 400. CPU
+    times are those of the process, which other processes on the
     machine do not enter; with several threads and on a GPU they are wall-clock times.
     """
     device = device or torch.device("cpu")
@@ -66,7 +70,7 @@ def race(
     for name, work in contestants.items():
         work()
         work()
-        calls[name] = max(1, round(2e-3 / max(_seconds(work, 1, device), 1e-6)))
+        calls[name] = max(1, round(TURN / max(_seconds(work, 1, device), 1e-6)))
     rounds: list[dict[str, float]] = []
     start = time.perf_counter()
     while len(rounds) < 7 or (time.perf_counter() - start < seconds and len(rounds) < 400):
@@ -92,7 +96,8 @@ def race(
                 device.type,
                 torch.get_num_threads(),
                 torch.__version__,
-                platform.processor() or platform.machine(),
+                _version(name),
+                _machine(device),
                 (notes or {}).get(name, ""),
             )
         )
@@ -101,12 +106,17 @@ def race(
 
 def write(rows: Iterable[Row], path: Path) -> None:
     """All rows as one CSV file, written whole."""
+    write_records([asdict(row) for row in rows], path)
+
+
+def write_records(records: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Records of the same names as one CSV file, written whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with unfinished.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(records)
     os.replace(unfinished, path)
 
 
@@ -120,6 +130,25 @@ def table(rows: Iterable[Row]) -> str:
             f"{row.ratio:>7.2f} {row.peak_mib:>7.1f}"
         )
     return "\n".join(lines)
+
+
+def _version(contestant: str) -> str:
+    """Of the library that a contestant is named after; ours and the floor are of no other."""
+    try:
+        return metadata.version(contestant.partition(",")[0])
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 def _seconds(work: Work, calls: int, device: torch.device) -> float:
