@@ -192,6 +192,9 @@ def _raw(name: str, directory: Path | None, download: bool) -> Raw:
         return maf_suite(name, place) if name in FEATURES else READERS[name](place)
     if Path(name).suffix in SUFFIXES:
         return own_file(Path(name))
+    if Path(name).exists():
+        what = "is a folder" if Path(name).is_dir() else "is there"
+        raise InputError(f"{name} {what}, but --data takes a file that ends in {', '.join(sorted(SUFFIXES))}")
     raise InputError(
         f"no data called '{name}'. Name one of {', '.join((*EMBEDDED, *TOY_NAMES))}; with a data directory one of "
         f"{', '.join(FROM_DIRECTORY)}; or a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"

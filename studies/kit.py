@@ -114,10 +114,11 @@ def run(study: Study[S], arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Found:
-    """What computing came upon: hashes of the data in use, None if it was not loaded; and what failed."""
+    """What computing came upon: hashes of the data in use, None if it was not loaded; what failed; how many new rows."""
 
     hashes: frozenset[str] | None = None
     failures: tuple[str, ...] = ()
+    new: int | None = None
 
 
 @contextmanager
@@ -171,7 +172,7 @@ def _compute(study: Study[S], settings: S, folder: Path, wait: Callable[[], None
     finally:
         if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
             write_manifest(folder / "manifest.json", study.name, settings, rows.frame(), time.perf_counter() - started)
-    return rows, Found(frozenset(str(task.key["data_hash"]) for task in tasks), tuple(failures))
+    return rows, Found(frozenset(str(task.key["data_hash"]) for task in tasks), tuple(failures), new)
 
 
 def shown(settings: S, every: pd.DataFrame, hashes: frozenset[str] | None) -> pd.DataFrame:
@@ -196,9 +197,11 @@ def _report(study: Study[S], settings: S, rows: Rows, folder: Path, found: Found
     mine, failures = shown(settings, every, found.hashes), found.failures
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     if mine.empty:
+        if failures:
+            raise InputError("nothing could be computed:" + "".join(f"\n  {failure}" for failure in failures))
         others = f"; it has {len(every)} rows of other settings" if len(every) else ""
-        reasons = "".join(f"\n  {failure}" for failure in failures)
-        raise InputError(f"{rows.path} has no rows of these settings to show{others}. Run without --replot{reasons}")
+        again = ". Run without --replot" if settings.replot else ""
+        raise InputError(f"{rows.path} has no rows of these settings to show{others}{again}")
     table, checks = study.table(mine), study.checks(mine)
     verdicts = [f"{'passed' if check.passed else 'FAILED'}: {check.claim}" for check in checks]
     verdicts += [f"not fitted: {failure}" for failure in failures]
@@ -208,10 +211,18 @@ def _report(study: Study[S], settings: S, rows: Rows, folder: Path, found: Found
             line, style="bold red" if not line.startswith("passed") else "green", highlight=False, markup=False
         )
     recorder = Console(file=io.StringIO(), width=WIDTH, record=True)
+    recorder.print(f"python -m studies.{study.name} {settings.options()}".strip(), highlight=False, markup=False)
     recorder.print(table)
     recorder.print("\n".join(verdicts), highlight=False, markup=False)
     write_whole(folder / "table.txt", recorder.export_text())
     draw(study.name, study.figure, mine, folder / "figure.png", folder / "figure.svg")
+    notes = []
+    if found.new == 0:
+        notes.append(f"All {len(mine)} rows were there already; to compute them again, delete {rows.path}.")
+    if len(every) > len(mine):
+        notes.append(f"Figure and table show the {len(mine)} rows of this run's settings; rows.csv holds {len(every)}.")
+    for line in notes:
+        print(line, file=sys.stderr)
     console.print(f"Rows, figure, table and manifest: {folder}/", highlight=False, markup=False)
     return 1 if failures or not all(check.passed for check in checks) else 0
 

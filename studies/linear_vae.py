@@ -33,8 +33,9 @@ Answer: confirmed, with one reservation. The ELBO leads to PPCA's likelihood and
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
@@ -62,7 +63,7 @@ class Settings(CommonSettings):
     dtype: Literal["float32", "float64"] = "float64"
     """What to compute in; in single precision the ELBO is too flat at its maximum to tell close axes apart."""
     latents: int = 8
-    """Latents of the linear VAE and of PPCA, fewer than the data has columns."""
+    """Latents of the linear VAE and of PPCA; of data with no more columns, one less than it has."""
     rounds: int = 300
     """L-BFGS rounds, of 20 steps each, to the optimum."""
     steps: int = field(default=3000, metadata=quick(600))
@@ -89,9 +90,12 @@ def compute(settings: Settings) -> Iterator[kit.Task]:
     """The optimum; both training paths; columns against σ²; rotations. Each point of a curve is a row."""
     for seed in settings.seeds:
         data = settings.load(seed)
-        if settings.latents >= data.features:
-            raise InputError(f"'{data.name}' has {data.features} columns; choose fewer --latents ({settings.latents})")
-        answer = cache(partial(_answer, settings, data, seed))
+        if data.features < 3:
+            raise InputError(f"'{data.name}' has {data.features} columns; a linear VAE of two latents needs 3 or more")
+        fitted = replace(settings, latents=min(settings.latents, data.features - 1))
+        if fitted != settings and seed == settings.seeds[0]:
+            print(f"note: {fitted.latents} latents, since '{data.name}' has {data.features} columns", file=sys.stderr)
+        answer = cache(partial(_answer, fitted, data, seed))
         counts = {"path": 2 * _checkpoints(settings), "collapse": settings.noises, "rotation": settings.angles}
         key: Row = {"data": data.name, "data_hash": data.hash, "seed": seed}
         for part, count in {"optimum": 1, **counts}.items():

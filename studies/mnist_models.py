@@ -143,18 +143,19 @@ def ask(
 
 
 def compare(a: Path, b: Path) -> Row:
-    """How much higher the bounds of a are than those of b at the same images. It says nothing exact of log p(x)."""
-    row: Row = {}
+    """How much higher bounds, ELBOs and gaps of a are than those of b at the same images.
+
+    That says nothing exact of log p(x): either bound may be the looser one.
+    """
     with np.load(a) as first, np.load(b) as second:
-        for name, column in (("value", "value"), ("elbo", "elbo")):
-            difference = first[column] - second[column]
-            row |= {
-                "test_rows": len(difference),
-                name: float(difference.mean()),
-                f"{'' if name == 'value' else 'elbo_'}standard_error": float(
-                    difference.std(ddof=1) / np.sqrt(len(difference))
-                ),
-            }
+        value, elbo = (first[name] - second[name] for name in ("value", "elbo"))
+    row: Row = {"test_rows": len(value)}
+    for name, difference in {"value": value, "elbo": elbo, "gap": value - elbo}.items():
+        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        row |= {
+            name: float(difference.mean()),
+            "standard_error" if name == "value" else f"{name}_standard_error": error,
+        }
     return row
 
 

@@ -129,7 +129,9 @@ def chapter(study: Doc, results: list[Result]) -> Chapter:
     """One study, with all that is known of it."""
     order = ("Claim", "Answer", "Expected", "Paper", "Command", "Run time")
     titles = [*order, *(title for title in study.sections if title not in order)]
-    sections = [(title, prose(study.sections[title])) for title in titles if title in study.sections]
+    sections = [
+        (title, prose(study.sections[title], title != "Command")) for title in titles if title in study.sections
+    ]
     return Chapter(study.name, study.question, sections, [_shown(result) for result in results])
 
 
@@ -225,8 +227,8 @@ def _plain(cell: object) -> str:
     return recorder.export_text().strip()
 
 
-def prose(text: str) -> list[Block]:
-    """Paragraphs and tables of a docstring.
+def prose(text: str, sentence: bool = True) -> list[Block]:
+    """Paragraphs and tables of a docstring; of a sentence, the first letter becomes a capital.
 
     >>> [block.kind for block in prose("Some words.\\n\\n==  ==\\na   b\\n==  ==\\n1   2\\n==  ==")]
     ['paragraph', 'table']
@@ -243,7 +245,7 @@ def prose(text: str) -> list[Block]:
             found.append(Block("verbatim", "\n".join(lines)))
         elif lines:
             words = " ".join(lines)
-            found.append(Block("paragraph", words if found else words[0].upper() + words[1:]))
+            found.append(Block("paragraph", words[0].upper() + words[1:] if sentence and not found else words))
     return found
 
 

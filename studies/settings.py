@@ -100,6 +100,25 @@ class CommonSettings:
         """The rows that a run with these settings shows."""
         return rows[rows["seed"].isin(self.seeds)]
 
+    def options(self) -> str:
+        """The options that differ from their defaults, as one would give them; empty if none does.
+
+        >>> CommonSettings(seeds=(0, 1), quick=True).options()
+        '--quick --seeds 0 1'
+        """
+        shown = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if (
+                value == f.default
+                or f.name in ("output", "replot")
+                or (self.quick and f.metadata.get("quick") == value)
+            ):
+                continue
+            words = [] if value is True else value if isinstance(value, tuple) else [value]
+            shown.append(" ".join(["--" + f.name.replace("_", "-"), *map(str, words)]))
+        return " ".join(shown)
+
     def plain(self) -> dict[str, object]:
         """As JSON can hold it."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}

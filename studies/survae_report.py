@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from studies.canvas import caption
 from studies.kit import Check
 from studies.survae_toys import toys
 
@@ -90,6 +91,20 @@ def bars(df: pd.DataFrame) -> list[Check]:
     return found
 
 
+def _answer(models: pd.DataFrame) -> str:
+    """What the panels show, and how far the models are from the truth."""
+    above = {
+        name: f"{rows['excess'].min():.3f} to {rows['excess'].max():.3f} (± at most {rows['excess_error'].max():.3f})"
+        for name, rows in models.groupby("model")
+        if name in ("flow", "abs-flow")
+    }
+    return (
+        "Densities, black 0 to yellow the truth's largest in each row. Numbers: entropy of the truth; −log p(x) of "
+        f"test points, nats a point. Above the entropy: flow {above['flow']}; absolute values before it "
+        f"{above['abs-flow']}."
+    )
+
+
 def density_figure(df: pd.DataFrame) -> Figure:
     """A row for each toy in the plane: truth, flow, absolute-value flow, on one colour scale."""
     models = _models(df)
@@ -120,6 +135,10 @@ def density_figure(df: pd.DataFrame) -> Figure:
                 axes.set_xticks([-4, 0, 4])
                 axes.set_yticks([-4, 0, 4])
                 axes.tick_params(labelsize=8, length=2)
+                axes.set_xlabel("first feature", fontsize=9)
+            line[0].set_ylabel("second feature", fontsize=9)
+        if plane:
+            caption(figure, _answer(models[models["toy"].isin(plane)]))
         if not plane:
             for axes in panels.flat:
                 axes.set_axis_off()

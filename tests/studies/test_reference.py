@@ -52,9 +52,7 @@ def test_committed_rows_are_of_the_settings_that_the_code_has_and_pass_its_check
         assert result.current or result.path.parent.parent.name == name, (
             f"{result.path} holds rows of other settings; further settings belong in reference/{name}/NAME/rows.csv"
         )
-        assert {"seed", "device", "dtype", "versions", "settings_hash", "data_hash", "seconds"} <= set(result.rows) | (
-            {"dtype"} if name == "survae" else set()  # its rows are from before the kit wrote the type
-        )
+        assert {"seed", "device", "dtype", "versions", "settings_hash", "data_hash", "seconds"} <= set(result.rows)
         for rows in (result.shown(), result.rows):
             failed = [check.claim for check in parts(name).checks(rows) if not check.passed]
             assert failed == []
