@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from density import Bound, ExactModel, LogDensity
-from lvm import LatentVariableModel
+from lvm import PPCA, LatentVariableModel, LinearVAE
 from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
 from lvm.evidence.quadrature import quadrature
@@ -63,6 +63,8 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         "levels": data.levels,
         "dtype": settings.dtype,
     }
+    if isinstance(model, PPCA | LinearVAE):
+        row["latents"] = model.prior.features  # fewer than asked for where the data has few columns
     elbo_values = None
     if isinstance(model, Bound):
         strongest, local = None, None

@@ -213,14 +213,15 @@ def table(df: pd.DataFrame) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    from studies.elbo_gap_report import LABELS, gap_table
-    from studies.elbo_gap_verdicts import comparisons, verdict_table
+    from studies.elbo_gap_report import BLANK, LABELS, gap_table
+    from studies.elbo_gap_verdicts import comparisons, verdict_tables
     from studies.published import published_table
 
     models = df[df["versus"].isna()].groupby("model", as_index=False)[["value", "standard_error"]].mean()
-    tables = [verdict_table(df), published_table(str(df["data"].iloc[0]), models, LABELS)]
+    tables = [*verdict_tables(df), published_table(str(df["data"].iloc[0]), models, LABELS)]
     words = [Text(line) for line in comparisons(df)]
-    return Group(gap_table(df), *words, *(found for found in tables if found is not None))
+    spaced = [part for found in tables if found is not None for part in (BLANK, found)]
+    return Group(gap_table(df), *words, *spaced)
 
 
 def checks(df: pd.DataFrame) -> list[kit.Check]:

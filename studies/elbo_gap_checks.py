@@ -47,8 +47,12 @@ def bounds(df: pd.DataFrame, tight: Sequence[str]) -> list[Check]:
     if len(loose):
         errors = (loose["gap_standard_error"] ** 2 + loose["gap_monte_carlo_error"] ** 2) ** 0.5
         excess = -loose["gap"] - SIGMAS * errors
-        claim = f"ELBO ≤ log p(x): the least gap is {loose['gap'].min():.2g} nats"
-        found.append(Check(claim, bool((excess <= ROUNDING[dtype]).all()), "≥ 0", f"{loose['gap'].min():.2g}"))
+        least = f"{loose['gap'].min():.2g}"
+        claim = (
+            f"ELBO ≤ log p(x): the least gap is {least} nats; allowed in {dtype}: -{ROUNDING[dtype]:.0e}, and "
+            f"{SIGMAS:.0f} standard errors below that"
+        )
+        found.append(Check(claim, bool((excess <= ROUNDING[dtype]).all()), f"≥ -{ROUNDING[dtype]:.0e}", least))
     for model in tight:
         gaps = models.loc[models["model"] == model, "gap"]
         if len(gaps):

@@ -77,7 +77,7 @@ def _gaps(axes: Axes, models: list[Shown]) -> None:
             axes.errorbar(row.gap, height, xerr=row.gap_error, color="0.2", linewidth=1.4, capsize=3)
             at, text, style = max(row.gap + row.gap_error, 0), row.gap_text, {"fontsize": 10.5}
         axes.text(at + 0.025 * largest, height, text, va="center", bbox=PAPER, **style)
-    axes.set_xlim(-0.02 * largest, 1.45 * largest)
+    axes.set_xlim(-0.02 * largest, 1.8 * largest)  # with room for the number beside the longest bar
     axes.locator_params(axis="x", nbins=5)
 
 

@@ -1,4 +1,4 @@
-"""Table and checks of `elbo_gap`, from its rows alone: torch is never loaded."""
+"""Tables of `elbo_gap`, from its rows alone, to be read in 80 columns: torch is never loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,9 @@ LABELS = {
     "maf": "MAF",
     "coupling-vae": "coupling flow as a VAE",
 }
+MARKS = {"lower bound": "≥ ", "upper bound": "≤ ", "estimate": "≈ "}
+BLANK = Text("")  # between words and a table
+SIGMAS = 2.0  # errors by which two numbers of one model must differ to be called different
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Shown:
     simulated: float
     sandwich_width: float
     sandwich_standard_error: float
+    latents: float
     parameters: float
     seconds: float
     approximation: float
@@ -76,13 +81,53 @@ class Shown:
         return math.hypot(self.gap_standard_error, self.gap_monte_carlo_error)
 
     @property
+    def mark(self) -> str:
+        """What stands before a number that is not exact."""
+        return MARKS.get(self.kind, "")
+
+    @property
+    def value_text(self) -> str:
+        """log p(x) with its error, and ≥ before a lower bound."""
+        return self.mark + with_error(self.value, self.standard_error)
+
+    @property
+    def elbo_text(self) -> str:
+        """The ELBO with its error; – where there is none."""
+        return with_error(self.elbo, self.elbo_standard_error) if self.has_encoder else "–"
+
+    @property
     def gap_text(self) -> str:
-        """The gap with its error, and ≥ before a lower bound; 0 where nothing but rounding is left."""
-        lower = "≥ " if self.is_bound else ""
+        """The gap with its error, and ≥ before a lower bound; 0 where nothing but rounding is left, – without ELBO."""
+        if not self.has_encoder:
+            return "–"
         if abs(self.gap) < 5e-6 and self.gap_error < 5e-6:
-            return f"{lower}0"
-        digits = max(2, min(5, 1 - math.floor(math.log10(self.gap_error)))) if self.gap_error > 0 else 2
-        return f"{lower}{self.gap:.{digits}f} ± {self.gap_error:.{digits}f}"
+            return f"{self.mark}0"
+        return self.mark + with_error(self.gap, self.gap_error)
+
+
+def with_error(value: float, error: float) -> str:
+    """A number with its error to two significant digits, three where it is above 1, and at most 5 decimals.
+
+    >>> with_error(-119.657, 1.013), with_error(0.0123456, 0.00123), with_error(-12345.6, 123.4)
+    ('-119.66 ± 1.01', '0.0123 ± 0.0012', '-12346 ± 123')
+    """
+    digits = 2
+    if 0 < error < math.inf:
+        order = math.floor(math.log10(error))
+        digits = max(0, min(5, max(1 - order, min(2, 2 - order))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def narrow(title: str) -> Table:
+    """An empty table that spends two blanks between columns and no lines, so that 80 columns hold its numbers."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 def averaged(df: pd.DataFrame) -> list[Shown]:
@@ -99,37 +144,54 @@ def averaged(df: pd.DataFrame) -> list[Shown]:
 
 
 def gap_table(df: pd.DataFrame) -> Group:
-    """One line a model, the highest log p(x) first; below, what the paired comparisons say."""
+    """One line a model, the highest log p(x) first; below, what the numbers are and how each was found."""
+    models, about = averaged(df), shared(df)
+    found = narrow(f"{about['data']}: log p(x), ELBO and the gap, nats per {about['unit']}")
+    found.add_column("model")
+    found.add_column("kind", no_wrap=True)
+    for header in ("log p(x)", "ELBO", "gap"):
+        found.add_column(header, justify="right", no_wrap=True)
+    for row in models:
+        found.add_row(row.label, row.kind.split()[-1], row.value_text, row.elbo_text, row.gap_text)
+    lines = [caption(df), *few_columns(df), *causes(df), *weighted_bounds(df), *certificates(df)]
+    if not pd.isna(about.get("levels")):
+        dims = about["features"] * math.log(2)
+        bits = ", ".join(f"{row.label} {'≤ ' if row.is_bound else ''}{-row.value / dims:.3f}" for row in models)
+        lines.append(f"Bits per dimension: {bits}.")
+    return Group(found, *(Text(line) for line in lines), BLANK, method_table(df), BLANK)
+
+
+def method_table(df: pd.DataFrame) -> Table:
+    """How log p(x) of every model is known, and what the model costs."""
     several = df["seed"].nunique() > 1
-    about = shared(df)
-    shown = Table(title=f"{about['data']}: log p(x), ELBO and the gap, nats per {about['unit']}", title_justify="left")
-    shown.add_column("model", no_wrap=True)
-    shown.add_column("log p(x)", justify="right", no_wrap=True)
-    shown.add_column("kind and method")
-    for header in ("ELBO", "gap", *(["sd over seeds"] if several else []), "parameters", "seconds"):
-        shown.add_column(header, justify="right", no_wrap=True)
+    found = narrow("How log p(x) is known; parameters, the encoder's among them; seconds of the fit")
+    found.add_column("model")
+    found.add_column("kind and method")
+    for header in (*(["sd over\nseeds"] if several else []), "parameters", "seconds"):
+        found.add_column(header, justify="right", no_wrap=True)
     for row in averaged(df):
-        method = f"{row.kind}: {row.method}"
-        if row.monte_carlo_error > 0:
-            method += f" (± {row.monte_carlo_error:.2g})"
-        shown.add_row(
+        sampling = f"; error of sampling {row.monte_carlo_error:.2g}" if row.monte_carlo_error > 0 else ""
+        found.add_row(
             row.label,
-            f"{'≥ ' if row.is_bound else ''}{row.value:.2f} ± {row.standard_error:.2f}",
-            method,
-            f"{row.elbo:.2f} ± {row.elbo_standard_error:.2f}" if row.has_encoder else "–",
-            row.gap_text if row.has_encoder else "–",
+            f"{row.kind}: {row.method}{sampling}",
             *([f"{row.seed_deviation:.2f}"] if several else []),
             f"{row.parameters:,.0f}",
             f"{row.seconds:.1f}",
         )
-    if not pd.isna(about.get("levels")):
-        dims = about["features"] * math.log(2)
-        bits = ", ".join(f"{row.label} {'≤ ' if row.is_bound else ''}{-row.value / dims:.3f}" for row in averaged(df))
-        lines = [f"Bits per dimension: {bits}."]
-    else:
-        lines = []
-    lines = [caption(df), *causes(df), *weighted_bounds(df), *certificates(df), *lines]
-    return Group(shown, *(Text(line) for line in lines))
+    return found
+
+
+def few_columns(df: pd.DataFrame) -> list[str]:
+    """Which models cannot have more latents, whatever was asked; rows from before latents were kept say nothing."""
+    features, latents = int(shared(df)["features"]), {row.model: row.latents for row in averaged(df)}
+    names = [label for model, label in LABELS.items() if latents.get(model) == features - 1]
+    if not names:
+        return []
+    count = f"{features - 1} latent{'s' if features > 2 else ''}"
+    return [
+        f"{' and '.join(names)}: {count}, the most that data of {features} columns allows; "
+        "enough for any full Gaussian."
+    ]
 
 
 def caption(df: pd.DataFrame, brief: bool = False) -> str:
@@ -143,11 +205,7 @@ def caption(df: pd.DataFrame, brief: bool = False) -> str:
         f"± is the standard error over test {unit}s. "
     )
     if not brief:
-        text += (
-            "≥ marks a lower bound (in expectation), with the error of its sampling in brackets. The gap is log p(x) − "
-            "ELBO, paired; –: no encoder, no ELBO. Parameters include the encoder's. "
-            "Seconds are for the fit. "
-        )
+        text += "≥ marks a lower bound (in expectation). The gap is log p(x) − ELBO, paired; –: no encoder, no ELBO. "
     if not pd.isna(about["note"]):
         text += f"{about['note'][0].upper()}{about['note'][1:]}. "
     if not pd.isna(about["best"]):
@@ -161,11 +219,10 @@ def causes(df: pd.DataFrame) -> list[str]:
     for row in averaged(df):
         if math.isnan(row.approximation):
             continue
-        lower = "≥ " if row.is_bound else ""
         line = (
-            f"{row.label}: of its gap the encoder's family, a diagonal Gaussian, costs {lower}"
-            f"{row.approximation:.2f} ± {row.approximation_error:.2f} (approximation), and that one network serves all "
-            f"points {row.amortisation:.2f} ± {row.amortisation_error:.2f} (amortisation)"
+            f"{row.label}: of its gap the encoder's family, a diagonal Gaussian, costs {row.mark}"
+            f"{with_error(row.approximation, row.approximation_error)} (approximation), and that one network serves "
+            f"all points {with_error(row.amortisation, row.amortisation_error)} (amortisation)"
         )
         late = f"; at {row.unconverged:.0%} of points the local fit was still improving, which counts as approximation"
         lines.append(line + (late if row.unconverged > 0.005 else "") + ".")
@@ -176,12 +233,26 @@ def weighted_bounds(df: pd.DataFrame) -> list[str]:
     """What importance weighting alone would have said of the models that do not know log p(x) by themselves."""
     unit = shared(df)["unit"]
     return [
-        f"{row.label}: importance weighting with {row.weighted_draws:.0f} draws of the encoder gives only "
-        f"≥ {row.weighted:.2f} (± {row.weighted_monte_carlo_error:.2g} by its own account); effective sample size: "
-        f"median {row.ess_median:.0f}, least {row.ess_least:.1f}; Pareto k flags {row.unreliable:.0%} of {unit}s."
+        f"{row.label}: importance weighting with {row.weighted_draws:,.0f} draws of the encoder gives "
+        f"{_weighted(row)}. Effective sample size: median {row.ess_median:.0f}, least {row.ess_least:.1f}; Pareto k "
+        f"flags {row.unreliable:.0%} of {unit}s."
         for row in averaged(df)
         if not math.isnan(row.weighted)
     ]
+
+
+def _weighted(row: Shown) -> str:
+    """The importance-weighted bound, and how it stands to log p(x) in the table."""
+    bound = f"≥ {with_error(row.weighted, row.weighted_monte_carlo_error)} by its own account"
+    reference = "exact value" if row.kind == "exact" else row.kind
+    above = row.weighted - row.value
+    margin = SIGMAS * math.hypot(row.weighted_monte_carlo_error, row.monte_carlo_error)
+    if above < -margin:
+        return f"only {bound}, {-above:.2g} below the {reference} in the table"
+    if above <= 0:
+        return f"{bound}, within its error of the {reference} in the table"
+    trust = ", and its ± is not to be trusted" if above > margin and row.kind == "exact" else ""
+    return f"{bound}, {above:.2g} more than the {reference} in the table: it is a bound only in expectation{trust}"
 
 
 def certificates(df: pd.DataFrame) -> list[str]:
@@ -189,8 +260,9 @@ def certificates(df: pd.DataFrame) -> list[str]:
     unit = shared(df)["unit"]
     return [
         f"{row.label}: on {row.simulated:.0f} {unit}s simulated from the model itself, the same annealing run forwards "
-        f"and backwards gives a lower and an upper bound {row.sandwich_width:.3f} ± {row.sandwich_standard_error:.3f} "
-        f"nats apart. On test {unit}s there is no upper bound."
+        f"and backwards gives a lower and an upper bound "
+        f"{with_error(row.sandwich_width, row.sandwich_standard_error)} nats apart. On test {unit}s there is no upper "
+        "bound."
         for row in averaged(df)
         if not math.isnan(row.sandwich_width)
     ]

@@ -9,12 +9,12 @@ from typing import Literal
 import pandas as pd
 from rich.table import Table
 
-from studies.elbo_gap_report import LABELS, averaged, shared
+from studies.elbo_gap_report import LABELS, MARKS, SIGMAS, averaged, narrow, shared, with_error
 
 Verdict = Literal["first", "second", "open"]
 
-SIGMAS = 2.0
 LEAST = 0.01  # nats: what two fits of one density may differ by
+WORDS: dict[Verdict, str] = {"first": "better", "second": "worse", "open": "open"}
 
 
 @dataclass(frozen=True)
@@ -80,33 +80,32 @@ def pairs(df: pd.DataFrame) -> list[Pair]:
     return found
 
 
-def verdict_table(df: pd.DataFrame) -> Table | None:
-    """Every VAE against every other model, with the naive and the honest verdict; None if there is no VAE."""
-    about = shared(df)
+def verdict_tables(df: pd.DataFrame) -> list[Table]:
+    """For every VAE a table of it against every other model, with the naive and the honest verdict on it."""
+    unit = shared(df)["unit"]
     naive = [pair for pair in pairs(df) if not math.isnan(pair.naive) and pair.model.startswith("vae")]
-    if not naive:
-        return None
-    unit = about["unit"]
-    found = Table(
-        title=f"Which is better? Naively, ELBO − log p(x), and honestly, log p(x) − log p(x); paired, nats per {unit}",
-        title_justify="left",
-    )
-    found.add_column("pair")
-    for header in ("naive difference", "honest difference"):
-        found.add_column(header, justify="right", no_wrap=True)
-    for header in ("naive winner", "honest winner", ""):
-        found.add_column(header)
-    for pair in sorted(naive, key=lambda pair: (pair.model, -pair.difference)):
-        bound = {"lower bound": "≥ ", "upper bound": "≤ ", "estimate": "≈ "}.get(pair.kind, "")
-        found.add_row(
-            f"{LABELS[pair.model]} − {LABELS[pair.versus]}",
-            f"{pair.naive:.2f} ± {pair.naive_error:.2f}",
-            f"{bound}{pair.difference:.2f} ± {pair.error:.2f}",
-            pair.winner(pair.naively),
-            pair.winner(pair.honest),
-            pair.comment,
+    tables = []
+    for model in sorted({pair.model for pair in naive}):
+        found = narrow(
+            f"Is {LABELS[model]} better than the others? Naively by ELBO − log p(x), honestly by log p(x) − log p(x); "
+            f"paired, nats per {unit}"
         )
-    return found
+        found.add_column("than")
+        for header in ("naive", "honest"):
+            found.add_column(f"{header}\ndifference", justify="right", no_wrap=True)
+            found.add_column(f"{header}\nverdict", no_wrap=True)
+        found.add_column("")
+        for pair in sorted((pair for pair in naive if pair.model == model), key=lambda pair: -pair.difference):
+            found.add_row(
+                LABELS[pair.versus],
+                with_error(pair.naive, pair.naive_error),
+                WORDS[pair.naively],
+                MARKS.get(pair.kind, "") + with_error(pair.difference, pair.error),
+                WORDS[pair.honest],
+                pair.comment,
+            )
+        tables.append(found)
+    return tables
 
 
 def comparisons(df: pd.DataFrame) -> list[str]:

@@ -193,7 +193,7 @@ def bounds_figure(df: pd.DataFrame) -> Figure:
             [r.first_gap.mean for r in rows], heights, xerr=[r.first_gap.error for r in rows], fmt="none", color="0.2",
             capsize=3,
         )  # fmt: skip
-        middle.set(xlabel="bound on log p(x) − ELBO, nats per image")
+        middle.set(xlabel="log p(x) bound − ELBO, nats")
         middle.set_title("Gap of the ELBO, same images", loc="left", fontweight="bold", fontsize=12)
         for number, (label, marker) in enumerate({"importance-weighted": "o", "annealed": "s"}.items()):
             pairs = [(h, r.annealed if number else r.sandwich) for h, r in enumerate(rows)]
@@ -203,7 +203,7 @@ def bounds_figure(df: pd.DataFrame) -> Figure:
                 color=PALETTE[2 + number], capsize=3, label=label,
             )  # fmt: skip
         right.axvline(0, color="0.4", linewidth=1)
-        right.set(xlabel="upper bound − lower bound, nats per image")
+        right.set(xlabel="upper − lower bound, nats")
         right.set_title("Sandwich, simulated images", loc="left", fontweight="bold", fontsize=12)
         right.legend(loc="lower right", ncols=2, columnspacing=1)
         for axes in (left, middle, right):
