@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from density.contract import check_count
 from flows.monotone import Monotone
+from flows.spline_gradient import Piece, evaluate_with_gradient
 
 SMALLEST = 1e-3  # width and height of a bin, as a share of the interval, and derivative at a knot
 UNIT = math.log(math.expm1(1 - SMALLEST))  # softplus(UNIT) + SMALLEST = 1
@@ -67,56 +68,81 @@ class RationalQuadratic(Monotone):
         return 3 * self.bins - 1
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        inside = x.clamp(-self.bound, self.bound)
-        (x0, z0), (width, height), slope, ends = self._bin(inside, theta, 0)
-        xi = (inside - x0) / width
-        fraction, log_derivative = _rise(xi, slope, ends)
-        z = torch.addcmul(z0, height, fraction)
-        outside = inside != x
-        return x.where(outside, z), log_derivative.masked_fill(outside, 0.0)
+        return evaluate_with_gradient(self._evaluate, x, theta, False, self._span)
 
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        inside = z.clamp(-self.bound, self.bound)
-        (x0, z0), (width, height), slope, ends = self._bin(inside, theta, 1)
-        eta = (inside - z0) / height
-        # With the ends' derivatives α, β over the slope: a ξ² + b ξ = η, of whose root there are two forms. Each
-        # cancels digits where the other one does not; a > 1 wherever b < 0.
-        bent = eta * (ends.sum(0) - 2)
-        a = 1 - ends[0] + bent
-        b = ends[0] - bent
-        root = torch.addcmul(b.square(), a, eta, value=4).clamp_min(torch.finfo(z.dtype).tiny).sqrt()
-        negative = b < 0
-        xi = torch.where(negative, root - b, 2 * eta) / torch.where(negative, 2 * a, b + root)
-        x = torch.addcmul(x0, width, xi)
-        outside = inside != z
-        return z.where(outside, x), (-_rise(xi, slope, ends)[1]).masked_fill(outside, 0.0)
+        return evaluate_with_gradient(self._evaluate, z, theta, True, self._span)
 
-    def _bin(self, at: Tensor, theta: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of the bin that each number is in: (x₀, z₀), (width, height), slope, and (δ₀, δ₁) over the slope.
+    @property
+    def _span(self) -> float:
+        """What the bins share: the interval without the least sizes."""
+        return 2 * self.bound * (1 - self.bins * SMALLEST)
 
-        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z.
+    def _evaluate(self, x: Tensor, theta: Tensor, inverse: bool, keep: bool) -> tuple[Tensor, Tensor, Piece | None]:
+        inside = x.clamp(-self.bound, self.bound)
+        outside = inside != x
+        start, sizes, derivatives, behind = self._bin(inside, theta, int(inverse), keep)
+        (x0, z0), (width, height) = start.unbind(0), sizes.unbind(0)
+        slope = height / width
+        ends = derivatives / slope
+        alpha, beta = ends.unbind(0)
+        excess = alpha + beta - 2
+        xi = _root((inside - z0) / height, alpha, excess) if inverse else (inside - x0) / width
+        fraction, rise, between = _rise(xi, slope, alpha, beta, excess)
+        log_derivative = -rise.log() if inverse else rise.log()
+        value = torch.addcmul(x0, width, xi) if inverse else torch.addcmul(z0, height, fraction)
+        kept = (outside, *behind, sizes, slope, ends, fraction, rise, excess, *between) if keep else ()
+        return x.where(outside, value), log_derivative.masked_fill_(outside, 0.0), Piece(*kept) if keep else None
+
+    def _bin(
+        self, at: Tensor, theta: Tensor, axis: int, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Of the bin that each number is in: (x₀, z₀), (width, height) and (δ₀, δ₁).
+
+        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z. What led there comes last, if to be
+        kept: shares, ends of the bin, and arguments of softplus.
         """
         bins, bound = self.bins, self.bound
-        logits, raw = theta.split([2 * bins, bins - 1])
-        shares = logits.unflatten(0, (2, bins)).softmax(1).cumsum(1)[:, :-1]
-        least = torch.arange(1, bins, dtype=theta.dtype, device=theta.device) * (2 * bound * SMALLEST) - bound
-        inner = torch.add(least.reshape(-1, *[1] * at.ndim), shares, alpha=2 * bound * (1 - bins * SMALLEST))
-        index = (at >= inner[axis]).sum(0)
-        last = torch.cat([theta.new_full((2, 1, *at.shape), bound), theta.new_zeros(1, 1, *at.shape)])
-        knots = torch.cat([-last, torch.cat([inner, raw[None]]), last], 1)
-        chosen = knots.gather(1, torch.stack([index, index + 1]).expand(3, 2, *at.shape))
-        corners, chosen_raw = chosen.split([2, 1])
-        start, stop = corners.unbind(1)
-        sizes = stop - start
-        slope = sizes[1] / sizes[0]
-        return start, sizes, slope, (F.softplus(chosen_raw[0] + UNIT) + SMALLEST) / slope
+        logits, raw = torch.split_with_sizes(theta, [2 * bins, bins - 1])
+        shares = logits.view(2, bins, *at.shape).softmax(1)
+        least = torch.arange(1, bins, dtype=theta.dtype, device=theta.device).mul_(2 * bound * SMALLEST).sub_(bound)
+        inner = torch.add(least.reshape(-1, *[1] * at.ndim), shares.cumsum(1)[:, :-1], alpha=self._span)
+        widths, heights = inner.unbind(0)
+        index = (at >= (heights if axis else widths)).sum(0)
+        high = theta.new_full((1, *at.shape), bound)
+        low, flat = -high, theta.new_zeros(1, *at.shape)
+        knots = torch.cat([low, widths, high, low, heights, high, flat, raw, flat]).view(3, bins + 1, *at.shape)
+        pair = torch.stack([index, index + 1])
+        chosen = knots.gather(1, pair.expand(3, 2, *at.shape))
+        start, stop = chosen[:2].unbind(1)
+        shifted = chosen[2] + UNIT
+        behind = (shares, pair, shifted) if keep else ()
+        return start, stop - start, F.softplus(shifted) + SMALLEST, behind
 
 
-def _rise(xi: Tensor, slope: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """(z − z₀)/h at ξ and log dz/dx; every sum but the denominator's is one of positive terms."""
-    alpha, beta = ends.unbind(0)
+def _root(eta: Tensor, alpha: Tensor, excess: Tensor) -> Tensor:
+    """ξ where (z − z₀)/h is η.
+
+    With the ends' derivatives α, β over the slope, a ξ² + b ξ = η, of whose root there are two forms. Each cancels
+    digits where the other one does not; a > 1 wherever b < 0.
+    """
+    bent = eta * excess
+    a = 1 - alpha + bent
+    b = alpha - bent
+    root = torch.addcmul(b.square(), a, eta, value=4).clamp_min(torch.finfo(eta.dtype).tiny).sqrt()
+    negative = b < 0
+    return torch.where(negative, root - b, 2 * eta) / torch.where(negative, 2 * a, b + root)
+
+
+def _rise(
+    xi: Tensor, slope: Tensor, alpha: Tensor, beta: Tensor, excess: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """(z − z₀)/h at ξ, dz/dx, and what they are made of; every sum but the denominator's is one of positive terms."""
     rest = 1 - xi
-    mixed, square = xi * rest, xi.square()
-    below = 1 + (ends.sum(0) - 2) * mixed
-    above = torch.addcmul(torch.addcmul(2 * mixed, beta, square), alpha, rest.square())
-    return torch.addcmul(square, alpha, mixed) / below, torch.log(slope * above / below.square())
+    sides = torch.stack([rest, xi])
+    squares = sides.square()
+    mixed, (far, near) = rest * xi, squares.unbind(0)
+    below = 1 + excess * mixed
+    above = torch.addcmul(torch.addcmul(mixed + mixed, beta, near), alpha, far)
+    fraction = torch.addcmul(near, alpha, mixed) / below
+    return fraction, slope * above / below.square(), (sides, squares, mixed, below, above)
