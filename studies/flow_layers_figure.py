@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from studies.canvas import MARKERS, PALETTE, caption, panels
 
@@ -50,4 +51,8 @@ def _speed(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     axes.set(xlabel="density, µs per point (dashed: equal)", ylabel="sample, µs per point")
     axes.set_title("Speed, one thread, batches of 512", loc="left", fontweight="bold")
-    axes.legend(fontsize=9.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.legend(fontsize=9.5, loc="upper right")

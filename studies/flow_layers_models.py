@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from studies.flow_layers import Settings
 
 ROWS_TIMED = 512
+WARM_UP = 3  # calls before any is timed
 WIDEST = 4096
 
 
@@ -75,14 +76,15 @@ def fit_and_time(found: Found, part: str, name: str, path: Path) -> Row:
         epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate,
         optimiser=_decoupled(settings.decay), patience=settings.patience, progress=False,
     )  # fmt: skip
-    started = time.perf_counter()
+    device = found.train.device
+    started = _clock(device)
     history = flow.fit(found.train, training, generator=generator)
-    seconds = time.perf_counter() - started
+    seconds = _clock(device) - started
     with torch.no_grad():
         log_p = flow.log_prob(found.test).double() + found.log_scale
         rows = found.train[torch.arange(ROWS_TIMED, device=found.train.device) % len(found.train)]
-        density = _median(lambda: flow.log_prob(rows), settings.repeats)
-        sample = _median(lambda: flow.sample(ROWS_TIMED, generator=generator), settings.repeats)
+        density = _median(lambda: flow.log_prob(rows), settings.repeats, device)
+        sample = _median(lambda: flow.sample(ROWS_TIMED, generator=generator), settings.repeats, device)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, log_p=log_p.cpu().numpy())
     write_whole(path, buffer.getvalue())
@@ -159,18 +161,24 @@ def _condition(flow: Flow) -> float:
     return max(numbers, default=math.nan)
 
 
-def _median(work: Callable[[], object], repeats: int) -> float:
-    work()
+def _median(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds of a call: on a CPU of its processor time, which other work on the machine changes little."""
+    for _ in range(WARM_UP):
+        work()
     times = []
     for _ in range(repeats):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        started = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = _clock(device)
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(_clock(device) - started)
     return statistics.median(times)
+
+
+def _clock(device: torch.device) -> float:
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 def _decoupled(decay: float) -> Callable[[list[nn.Parameter], float], Optimizer]:

@@ -114,7 +114,7 @@ def run(study: Study[S], arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Found:
-    """What computing came upon: hashes of the data in use, None if it was not loaded; what failed; how many new rows."""
+    """What computing came upon: hashes of the data in use, None if it was not loaded; failures; number of new rows."""
 
     hashes: frozenset[str] | None = None
     failures: tuple[str, ...] = ()
