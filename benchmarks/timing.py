@@ -61,19 +61,21 @@ def race(
     """Time the contestants in turns; the first one is ours.
 
     A round gives each contestant calls for 20 ms, so that it is timed as it runs in a loop, with its weights in cache,
-    and not as the first call after another library's. Rounds go on for the given time, at least 7 and at most 400. CPU
-    times are those of the process, which other processes on the
-    machine do not enter; with several threads and on a GPU they are wall-clock times.
+    and not as the first call after another library's. Rounds go on for the given time, at least 3 and at most 400. CPU
+    times are those of the process, which other processes on the machine do not enter; with several threads and on a
+    GPU they are wall-clock times.
     """
     device = device or torch.device("cpu")
     calls = {}
     for name, work in contestants.items():
-        work()
-        work()
-        calls[name] = max(1, round(TURN / max(_seconds(work, 1, device), 1e-6)))
+        once = _seconds(work, 1, device)
+        if once < 1:  # what takes longer needs no warmth
+            work()
+            once = _seconds(work, 1, device)
+        calls[name] = max(1, round(TURN / max(once, 1e-6)))
     rounds: list[dict[str, float]] = []
     start = time.perf_counter()
-    while len(rounds) < 7 or (time.perf_counter() - start < seconds and len(rounds) < 400):
+    while len(rounds) < 3 or (time.perf_counter() - start < seconds and len(rounds) < 400):
         names = list(contestants)
         shift = len(rounds) % len(names)
         rounds.append({n: _seconds(contestants[n], calls[n], device) for n in names[shift:] + names[:shift]})
