@@ -21,7 +21,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     names = [name for name in dict.fromkeys(row.contestant for row in rows) if name != "ours"]
     colours = sns.color_palette("colorblind", len(names))
     with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(7 + 5 * len(threads), 1.8 + 0.38 * len(jobs)), layout="constrained")
+        figure = Figure(figsize=(9 + 5 * len(threads), 3 + 0.38 * len(jobs)), layout="constrained")
         panels = figure.subplots(1, len(threads), sharey=True, sharex=True, squeeze=False)[0]
     for axes, count in zip(panels, threads, strict=True):
         for number, name in enumerate(names):
@@ -40,7 +40,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 7), frameon=False)
-    machine = ", ".join(dict.fromkeys(row.machine for row in rows))
+    machine = "; ".join(dict.fromkeys(row.machine for row in rows))
     figure.suptitle(f"{machine}; torch {rows[0].torch_version}; medians over interleaved rounds", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
