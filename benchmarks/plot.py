@@ -28,7 +28,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             shown = [row for row in rows if row.contestant == name and row.threads == count]
             heights = [jobs.index((row.job, row.dtype)) + 0.08 * (number - len(names) / 2) for row in shown]
             axes.plot([row.ratio for row in shown], heights, MARKERS[number % len(MARKERS)], color=colours[number],
-                      label=name, markersize=6, clip_on=False)  # fmt: skip
+                      label=name, markersize=6)  # fmt: skip
         axes.axvline(1, color="0.3", linewidth=1)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

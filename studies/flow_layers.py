@@ -35,9 +35,9 @@ Expected: on digits, seed 0, nats per test image ± standard error over 359 imag
 
 Answer: not confirmed for the layers between, on these data: trained to its end no mixing gains more than two standard
     errors over alternating masks. It does help early: with --quick, after 4 epochs, every one of them is some nats
-    ahead. What gains is the transform: splines by 13 nats, at 2.3 times the price of affine couplings in density and 3.4
-    times in sampling. MAF and IAF end within 2.2 standard errors of them; one samples 8 times as slowly, the other is 7
-    times as slow in density and 19 in training.
+    ahead. What gains is the transform: splines by 13 nats, at 2.3 times the price of affine couplings in density and
+    3.4 times in sampling. MAF and IAF end within 2.2 standard errors of them; one samples 8 times as slowly, the other
+    is 7 times as slow in density and 19 in training.
 """
 
 from __future__ import annotations
