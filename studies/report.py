@@ -147,7 +147,7 @@ def _shown(result: Result) -> Shown:
         blocks, checks = [Block("paragraph", reason)], []
     picture = base64.b64encode(result.figure.read_bytes()).decode() if result.figure else ""
     warning = ""
-    if result.committed and not result.current:
+    if result.stale:
         warning = f"rows in {result.path.name} were made by other settings than the code's defaults; run it again"
     kind = ", quick run" if result.quick else "" if result.current else ", other settings than the defaults"
     title = f"{result.data}{kind}"

@@ -120,6 +120,14 @@ class Result:
         """Was it a quick run, by the name of its folder?"""
         return self.path.parent.name.endswith("-quick")
 
+    @property
+    def stale(self) -> bool:
+        """Committed as those of the code's defaults, and made by other settings.
+
+        In `reference/STUDY/ANYTHING` lie rows that are meant to be of others.
+        """
+        return self.committed and not self.current and self.path.parent.parent.name != self.study
+
     def shown(self) -> pd.DataFrame:
         """Rows of the seeds that the study takes by default, or all if they are of other settings."""
         settings = parts(self.study).settings()

@@ -124,13 +124,13 @@ def test_a_fit_is_kept_whole_and_leaves_no_checkpoint(tmp_path: Path) -> None:
 def test_a_comparison_is_paired(tmp_path: Path) -> None:
     level = np.random.default_rng(0).normal(-90, 25, 400)
     gain = np.random.default_rng(1).normal(1, 0.1, 400)
-    np.savez(tmp_path / "a.npz", value=level + gain, elbo=level)
+    np.savez(tmp_path / "a.npz", value=level + gain, elbo=level - 3)
     np.savez(tmp_path / "b.npz", value=level, elbo=level)
     row = compare(tmp_path / "a.npz", tmp_path / "b.npz")
     assert row["value"] == pytest.approx(gain.mean(), abs=1e-12)
     assert row["standard_error"] == pytest.approx(gain.std(ddof=1) / 20, rel=1e-9)
-    assert row["elbo"] == 0.0
-    assert row["gap"] == pytest.approx(gain.mean(), abs=1e-12)
+    assert row["elbo"] == pytest.approx(-3, abs=1e-12)
+    assert row["gap"] == pytest.approx(gain.mean() + 3, abs=1e-12)
     assert row["gap_standard_error"] == pytest.approx(row["standard_error"], rel=1e-9)
 
 

@@ -28,8 +28,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "new" / "report.html"
-    status = report.main(["--results", str(path.parent / "absent"), "--output", str(path)])
-    assert status in (0, 1)
+    assert report.main(["--results", str(path.parent / "absent"), "--output", str(path)]) == 0  # what is committed
     return path
 
 
