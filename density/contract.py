@@ -172,12 +172,23 @@ class Bound(Model):
 
 
 def reference(module: nn.Module) -> Tensor:
-    """The first floating-point parameter of a module, or else buffer: the dtype and device that it computes in."""
-    for kind in ("_parameters", "_buffers"):  # asked at every call, and ten times as fast as by module.parameters()
-        found = _first_floating(module, kind)
-        if found is not None:
-            return found
-    raise ValueError(f"{type(module).__name__} holds no floating-point tensor to take a dtype from; register a buffer")
+    """The first floating-point parameter of a module, or else buffer: the dtype and device that it computes in.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = find_reference(module)
+    if found is None:
+        raise ValueError(
+            f"{type(module).__name__} holds no floating-point tensor to take a dtype from; register a buffer"
+        )
+    return found
+
+
+def find_reference(module: nn.Module) -> Tensor | None:
+    """As :func:`reference`, but None for a module that holds no floating-point tensor and takes any dtype."""
+    found = _first_floating(module, "_parameters")  # asked at every call, and ten times as fast as by parameters()
+    return _first_floating(module, "_buffers") if found is None else found
 
 
 def _first_floating(module: nn.Module, kind: str) -> Tensor | None:

@@ -77,12 +77,13 @@ class Chain(Transform):
 
 def _total(log_dets: list[Tensor], x: Tensor) -> Tensor:
     """The sum, ``[n]``, of log-determinants that are one number, one for each point, or one for each feature of it."""
-    total = x.new_zeros(x.shape[1:])
-    for ndim, together in ((0, torch.stack), (1, torch.stack), (2, torch.cat)):
-        alike = [term for term in log_dets if term.ndim == ndim]
-        if alike:
-            total = total + together(alike).sum(0)
-    return total
+    rows = [term for term in log_dets if term.ndim == 2]
+    vectors = [term for term in log_dets if term.ndim == 1]
+    numbers = [term for term in log_dets if term.ndim == 0]
+    totals = [torch.cat(rows).sum(0)] if rows else []
+    totals += [torch.stack(alike).sum(0) for alike in (vectors, numbers) if alike]
+    total = sum(totals[1:], totals[0]) if totals else x.new_zeros(())
+    return total.expand(x.shape[1:])
 
 
 def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: str) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ELEMENTWISE = (
     nn.CELU,
@@ -28,9 +29,11 @@ ELEMENTWISE = (
 def columns(network: nn.Module, x: Tensor) -> Tensor:
     """network(xᵀ)ᵀ for x ``[inputs, n]``: outputs ``[outputs, n]``.
 
-    Each output then lies contiguous in memory, so that what follows works on whole rows, and the products with tall
-    weight matrices are faster. The plain linear layers and elementwise activations of a ``Sequential`` are evaluated
-    so; any other network or layer, or one with hooks, is called with points as rows.
+    Each output then lies contiguous in memory, so that what follows works on whole rows. The plain linear layers and
+    elementwise activations of a ``Sequential`` are evaluated so; any other network or layer, or one with hooks, is
+    called with points as rows. Where a graph is recorded, all layers have points as columns, which the products of the
+    gradient with narrow first and last layers are faster for; elsewhere the last layer alone, since wide products
+    share better between threads with points as rows.
 
     Cost: that of the network.
 
@@ -42,14 +45,19 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     if type(network) is not nn.Sequential or _watched(network):
         y: Tensor = network(x.T)
         return y.T
+    last = None if torch.is_grad_enabled() or len(network) == 0 else network[-1]
     fresh = False  # whether x is a product just formed, which nobody else reads: a product's gradient does not
     for layer in network:
         kind = type(layer)
         if _watched(layer) or not (kind in ELEMENTWISE or kind is nn.Linear):
             x, fresh = layer(x.T).T, False
-        elif isinstance(layer, nn.Linear):
-            weight, bias, fresh = layer.weight, layer.bias, True
-            x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
+        elif kind is nn.Linear:
+            weight, bias, fresh = layer._parameters["weight"], layer._parameters["bias"], True  # 5 times layer.weight
+            assert weight is not None
+            if last is not None and layer is not last:
+                x = F.linear(x.T, weight, bias).T
+            else:
+                x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
         elif fresh and kind is nn.ReLU:
             x, fresh = torch.relu_(x), False
         elif fresh and kind is nn.Tanh:

@@ -105,7 +105,8 @@ class Coupling(Transform):
         return self._move(z, context, inverse=True)
 
     def _move(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        x_passed, x_moved = self._split.take(x, self.passed, self.moved)
+        views = self._split.views(x)
+        x_passed, x_moved = (x[self.passed], x[self.moved]) if views is None else views
         seen = torch.cat([x_passed, context]) if context is not None and self.context_features else x_passed
         theta, monotone, count = columns(self.conditioner, seen), self.monotone, self._split.sizes[1]
         check_parameters(theta.shape[0], x.shape[1:], count, monotone, type(self).__name__)
@@ -113,7 +114,8 @@ class Coupling(Transform):
         moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
         if count > FEW:
             log_derivative = log_derivative.sum(0)
-        return self._split.put(x, x_passed, moved, self.moved), log_derivative
+        joined = self._split.joined(x_passed, moved)
+        return x.index_copy(0, self.moved, moved) if joined is None else joined, log_derivative
 
 
 class AffineCoupling(Coupling):

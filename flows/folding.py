@@ -18,6 +18,7 @@ from flows.transform import Permutation, Transform
 
 LINEAR = (LULinear, QRLinear)
 DIAGONAL = (ActNorm, Affine)
+AFFINE = (*LINEAR, *DIAGONAL, Permutation)
 
 
 class Fold(NamedTuple):
@@ -57,23 +58,22 @@ def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Tran
 
     Cost: O(D³) a layer, no more than forming W.
     """
-    runs = [list(run) for _, run in groupby(parts, key=lambda part: type(part) in (*LINEAR, *DIAGONAL, Permutation))]
-    linear = [[part for part in run if isinstance(part, Linear) and type(part) in LINEAR] for run in runs]
-    layers = [layer for some in linear for layer in some]
+    layers = [part for part in parts if isinstance(part, Linear) and type(part) in LINEAR]
     if not layers or (inverse and rows < layers[0].features):
         return list(parts)
-    matrices: dict[Linear, tuple[Tensor, Tensor]] = {}
+    matrices: dict[Transform, tuple[Tensor, Tensor]] = {}
     for kind in dict.fromkeys(type(layer) for layer in layers):
         alike = list(dict.fromkeys(layer for layer in layers if type(layer) is kind))
         formed, log_dets = kind.stacked(alike, inverse=inverse)
         matrices.update(zip(alike, zip(formed.unbind(0), log_dets.unbind(0), strict=True), strict=True))
     folds: list[Transform | Fold] = []
-    for run, some in zip(runs, linear, strict=True):
-        folds += [_fold(run, matrices, inverse)] if some else run
+    for affine, run in groupby(parts, key=lambda part: type(part) in AFFINE):
+        some = list(run)
+        folds += [_fold(some, matrices, inverse)] if affine and any(part in matrices for part in some) else some
     return folds
 
 
-def _fold(run: list[Transform], matrices: dict[Linear, tuple[Tensor, Tensor]], inverse: bool) -> Fold:
+def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]], inverse: bool) -> Fold:
     """One map of a run, part by part: A ← F A and offset ← F offset + shift for a part z = F y + shift.
 
     Of the inverse, A⁻¹ ← A⁻¹ F⁻¹, and from the offset A⁻¹ shift is taken.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Split:
-    """Takes both groups out of points and puts them back; by views and one copy where a mask is two blocks.
+    """Takes both groups out of points by views, and joins them by one copy, where the mask is blocks or stripes.
 
     Args:
         passed, moved: the features of each group, ascending, together all of them.
@@ -23,25 +23,21 @@ class Split:
         slices = [_as_slice(group) for group in order]
         self.slices = slices if None not in slices else None
 
-    def take(self, x: Tensor, passed: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of x ``[D, n]`` that pass and those that are moved."""
+    def views(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The rows of x ``[D, n]`` that pass and those that are moved; None where only an index picks them."""
         if self.moved_last:
-            first, second = torch.split_with_sizes(x, self.sizes)
-            return first, second
+            passed, moved = torch.split_with_sizes(x, self.sizes)
+            return passed, moved
         if self.moved_first:
-            second, first = torch.split_with_sizes(x, self.sizes[::-1])
-            return first, second
-        if self.slices is not None:
-            return x[self.slices[0]], x[self.slices[1]]
-        return x[passed], x[moved]
+            moved, passed = torch.split_with_sizes(x, self.sizes[::-1])
+            return passed, moved
+        return None if self.slices is None else (x[self.slices[0]], x[self.slices[1]])
 
-    def put(self, x: Tensor, x_passed: Tensor, x_moved: Tensor, moved: Tensor) -> Tensor:
-        """x ``[D, n]`` with its moved rows replaced."""
+    def joined(self, passed: Tensor, moved: Tensor) -> Tensor | None:
+        """The rows of both groups as x ``[D, n]``; None where they are not two blocks."""
         if self.moved_last:
-            return torch.cat([x_passed, x_moved])
-        if self.moved_first:
-            return torch.cat([x_moved, x_passed])
-        return x.index_copy(0, moved, x_moved)
+            return torch.cat([passed, moved])
+        return torch.cat([moved, passed]) if self.moved_first else None
 
 
 def _as_slice(index: Tensor) -> slice | None:

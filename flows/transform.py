@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from density.contract import check_batches, check_context, check_data, check_points
+from density.contract import check_batches, check_context, check_data, check_points, find_reference
 from density.rebuildable import Rebuildable
 
 
@@ -69,7 +68,7 @@ class Transform(Rebuildable, nn.Module, ABC):
     @property
     def reference(self) -> Tensor | None:
         """A tensor of the transform's dtype and device; None where it has no floating-point state and takes any."""
-        return next((t for t in chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
+        return find_reference(self)
 
     @abstractmethod
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
