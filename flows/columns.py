@@ -51,9 +51,8 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
         kind = type(layer)
         if _watched(layer) or not (kind in ELEMENTWISE or kind is nn.Linear):
             x, fresh = layer(x.T).T, False
-        elif kind is nn.Linear:
-            weight, bias, fresh = layer._parameters["weight"], layer._parameters["bias"], True  # 5 times layer.weight
-            assert weight is not None
+        elif isinstance(layer, nn.Linear):
+            (weight, bias), fresh = _weight_and_bias(layer), True
             if last is not None and layer is not last:
                 x = F.linear(x.T, weight, bias).T
             else:
@@ -78,6 +77,15 @@ def by_columns(
     z, log_det = function(x.reshape(-1, x.shape[-1]).T, flat)
     log_det = log_det.sum(0) if log_det.ndim == 2 else log_det
     return z.T.reshape(x.shape), log_det.reshape(x.shape[:-1])
+
+
+def _weight_and_bias(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    try:
+        weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # five times as fast as by attribute
+    except KeyError:  # replicas of a layer, and shards, hold tensors of the names instead
+        return layer.weight, layer.bias
+    assert weight is not None
+    return weight, bias
 
 
 def _watched(layer: nn.Module) -> bool:
