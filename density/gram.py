@@ -13,8 +13,9 @@ NARROW = 256  # below it, four smaller products are no faster than one
 def gram(a: Tensor) -> Tensor:
     """AᵀA ``[D, D]`` for A ``[n, D]``, exactly symmetric.
 
-    On a CPU by numpy, which forms one half only (BLAS's syrk, which torch does not have): nD²/2 multiplications.
-    Elsewhere by strips of the upper half: 5/8 nD².
+    In one thread of a CPU by numpy, which forms one half only (BLAS's syrk, which torch does not have): nD²/2
+    multiplications. Elsewhere by strips of the upper half, 5/8 nD²: the threads of two libraries, each of which waits
+    for work by spinning, take more from one another than is gained.
 
     >>> import torch
     >>> a = torch.arange(6.0).reshape(3, 2)
@@ -22,7 +23,8 @@ def gram(a: Tensor) -> Tensor:
     True
     """
     features = a.shape[1]
-    if a.device.type == "cpu" and not (a.requires_grad and torch.is_grad_enabled()):
+    alone = a.device.type == "cpu" and torch.get_num_threads() == 1
+    if alone and not (a.requires_grad and torch.is_grad_enabled()):
         rows = a.detach().numpy()
         return torch.from_numpy(np.matmul(rows.T, rows))
     if features < NARROW:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -42,23 +44,19 @@ class Moments:
         if x.ndim != 2 or (weights is not None and weights.shape != x.shape[:1]):
             got = list(x.shape) if weights is None else f"{list(x.shape)} and {list(weights.shape)}"
             raise ValueError(f"Moments.of expects points [n, D] and weights [n]; got {got}")
-        total = Moments(
-            x.new_zeros((), dtype=torch.float64),
-            x.new_zeros(x.shape[1], dtype=torch.float64),
-            x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64),
-        )
-        for start in range(0, x.shape[0], ROWS_AT_ONCE):
-            rows = x[start : start + ROWS_AT_ONCE].double()
-            if weights is None:
-                count = rows.new_tensor(float(rows.shape[0]))
-                mean, centred = centre(rows)
-                scatter = gram(centred)
-            else:
-                w = weights[start : start + ROWS_AT_ONCE].double()
-                count = w.sum()
-                mean, centred = centre(rows, w)
-                scatter = gram(centred.mul_(w.sqrt().unsqueeze(1)))
-            total = total + Moments(count, mean, scatter)
+        x = x.detach()
+        chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, x.shape[0], ROWS_AT_ONCE)]
+        if not chunks:
+            zeros = x.new_zeros(x.shape[1], dtype=torch.float64)
+            return Moments(zeros.new_zeros(()), zeros, zeros.new_zeros(x.shape[1], x.shape[1]))
+        if weights is not None:
+            return reduce(add, (_weighted(x[own], weights[own]) for own in chunks))
+        total, near = _own(x[chunks[0]]), True
+        buffer = x.new_empty(x[chunks[0]].shape, dtype=torch.float64)
+        for own in chunks[1:]:
+            part = _about(total.mean, x[own], buffer) if near else None
+            near = part is not None
+            total = total + (_own(x[own]) if part is None else part)
         return total
 
     def __add__(self, other: Moments) -> Moments:
@@ -68,13 +66,38 @@ class Moments:
         return Moments(
             count,
             self.mean + share * shift,
-            self.scatter + other.scatter + self.count * share * torch.outer(shift, shift),
+            (self.scatter + other.scatter).addr_(self.count * share * shift, shift),
         )
 
     @property
     def covariance(self) -> Tensor:
         """The maximum-likelihood covariance, scatter / Σw."""
         return self.scatter / self.count
+
+
+def _own(rows: Tensor) -> Moments:
+    mean, centred = centre(rows.double())
+    return Moments(mean.new_tensor(float(len(rows))), mean, gram(centred))
+
+
+def _weighted(rows: Tensor, weights: Tensor) -> Moments:
+    w = weights.double()
+    mean, centred = centre(rows.double(), w)
+    return Moments(w.sum(), mean, gram(centred.mul_(w.sqrt().unsqueeze(1))))
+
+
+def _about(origin: Tensor, rows: Tensor, buffer: Tensor) -> Moments | None:
+    """The same by way of sums about an origin, or None where it is so far from the mean that digits would be lost.
+
+    That is where the mean's distance exceeds the deviation in some feature: from there on subtracting its square takes
+    more than a bit. One pass fewer over the rows.
+    """
+    centred = torch.sub(rows, origin, out=buffer[: len(rows)])
+    scatter, shift = gram(centred), centred.mean(0)
+    moved = len(rows) * shift.square()
+    if not bool((2 * moved <= scatter.diagonal()).all()):
+        return None
+    return Moments(shift.new_tensor(float(len(rows))), origin + shift, scatter.addr_(shift, shift, alpha=-len(rows)))
 
 
 def centre(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

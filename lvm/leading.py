@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 SMALL = 384  # below this size a filter is no faster
-FEW = 96  # below this one all eigenvalues are as fast as some
+FEW = {True: 96, False: 1024}  # below it all eigenvalues are as fast as some; in one thread, and in several
 EXTRA = 10  # axes beyond those asked for, which speed convergence
 TOLERANCE = 1e-12  # of a residual ‖Su − θu‖, in units of the largest eigenvalue: what a full decomposition leaves, too
 ROUNDS = 8
-PRODUCTS = {"cpu": 14, "other": 40}  # a decomposition for some eigenvalues takes the time of some 25 of them on a CPU
+PRODUCTS = {True: 14, False: 60}  # that take no longer than a decomposition; in one thread of a CPU, and elsewhere
 RANGE = 1e6  # what one filter may magnify the first axis by, beside the last
 
 
@@ -23,8 +23,9 @@ def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     that are not wanted (Zhou, Saad, Tiago & Chelikowsky 2006): O(D²q) a product. It ends when every residual
     ‖Su − θu‖ is as small as a full decomposition would leave it. Where the eigenvalues fall so slowly that it would not
     pay, the matrix is made tridiagonal, O(D³), and on a CPU only the eigenvalues that are wanted are found there, by
-    relatively robust representations (Dhillon & Parlett 2004; LAPACK's syevr, through scipy); elsewhere, and where q is
-    a large part of D, all of them.
+    relatively robust representations (Dhillon & Parlett 2004; LAPACK's syevr, through scipy); elsewhere, where q is a
+    large part of D, and where D is so small that scipy's threads, which spin on for a while, cost torch's more than
+    this saves, all of them.
 
     Args:
         matrix: S, ``[D, D]``, float64.
@@ -33,7 +34,7 @@ def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     size = matrix.shape[0]
     if 5 * (count + EXTRA) <= size:
         found = _filtered(matrix, count) if size >= SMALL else None
-        if found is None and size >= FEW and matrix.device.type == "cpu":
+        if found is None and matrix.device.type == "cpu" and size >= FEW[torch.get_num_threads() == 1]:
             found = _some(matrix, count)
         if found is not None:
             return found
@@ -57,7 +58,7 @@ def _filtered(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     """Exactly so many, or None where it would take too long."""
     start = torch.randn(matrix.shape[0], count + EXTRA, generator=Generator().manual_seed(0), dtype=matrix.dtype)
     basis = torch.linalg.qr(matrix @ (matrix @ start.to(matrix.device))).Q
-    products = PRODUCTS.get(matrix.device.type, PRODUCTS["other"])
+    products = PRODUCTS[matrix.device.type == "cpu" and torch.get_num_threads() == 1]
     for _ in range(ROUNDS):
         basis, _ = torch.linalg.qr(basis)
         image = matrix @ basis

@@ -1,4 +1,4 @@
-"""AᵀA by strips."""
+"""AᵀA by BLAS's syrk and by strips."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from torch import Generator
 from density.gram import gram
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("n", "features"), [(5, 1), (7, 255), (3, 256), (40, 257), (20, 402), (0, 300)])
-def test_is_the_product_and_symmetric(n: int, features: int, generator: Generator) -> None:
+def test_is_the_product_and_symmetric(
+    n: int, features: int, threads: int, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     a = torch.randn(n, features, generator=generator, dtype=torch.float64)
     product = gram(a)
     # Sums of at most 40 products of order 1.
