@@ -100,8 +100,8 @@ class _Solution:
     def _block(self, low: int, high: int, weights: list[Tensor], totals: list[Tensor]) -> list[list[Tensor]]:
         """The same, degree by degree: new units are added at once to the totals of all that see them in the block."""
         cuts = [size[low:high] for size in self.sizes]
-        columns = [weight.split(cut, 1) for weight, cut in zip(weights, cuts, strict=False)]
-        totals = list(totals)
+        columns = [torch.split_with_sizes(weight, cut, 1) for weight, cut in zip(weights, cuts, strict=False)]
+        totals, left = list(totals), [sum(cut) for cut in cuts[1:]]  # how many rows are left of each
         taken: list[list[Tensor]] = [[] for _ in self.stages]
         for position in range(high - low):
             values: list[Tensor] = []
@@ -110,10 +110,11 @@ class _Solution:
                 if stage.activation is not None:
                     value = stage.activation(value)
                 taken[number].append(value)
-                rest = totals[number]
-                own = cuts[number + 1][position]
-                weight = columns[number][position][-len(rest) :] if len(rest) else rest.new_empty(0, len(value))
-                value, totals[number] = torch.addmm(rest, weight, value).split([own, len(rest) - own])
+                rest, rows, own = totals[number], left[number], cuts[number + 1][position]
+                weight = columns[number][position][-rows:] if rows else rest.new_empty(0, value.shape[0])
+                both = torch.addmm(rest, weight, value)
+                left[number] = rows - own
+                value, totals[number] = torch.split_with_sizes(both, [own, rows - own])
                 if stage.skip is not None:
                     value = value + values[stage.skip]
                 values.append(value)
