@@ -191,7 +191,7 @@ def main() -> None:
     for threads in options.threads:
         use_threads(threads)
         for name, contestants, notes in jobs(options.device):
-            seconds = 1.0 if options.quick else 6.0
+            seconds = 1.0 if options.quick else 12.0
             more = race(name, contestants, notes=notes, seconds=seconds, device=options.device)
             print(table(more), flush=True)
             rows += more

@@ -194,7 +194,7 @@ def rows(seconds: float) -> list[Row]:
         if (means["ours"].double() - means["scikit-learn"].double()).abs().max() > tolerance:
             raise AssertionError(f"{shape}: not the same fit: {notes}")
         name = f"EM {type(structure).__name__.lower()}, {ITERATIONS} iterations, {shape}"
-        result += race(name, contestants, notes=notes, seconds=seconds, dtype=dtype)
+        result += race(name, contestants, notes=notes, seconds=seconds, dtype=dtype, pools=True)
     return result
 
 

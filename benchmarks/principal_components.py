@@ -54,8 +54,8 @@ def rows(seconds: float) -> list[Row]:
             "floor": lambda x=x, square=square: torch.mm(x.T, x, out=square),
         }
         size = f"D={d} q={q} n={n:,}"
-        result += race(f"PPCA log_prob, {size}", log_prob, notes=notes, seconds=seconds, dtype=x.dtype)
-        result += race(f"PPCA fit, {size}", fit, notes=notes, seconds=seconds, dtype=x.dtype)
+        result += race(f"PPCA log_prob, {size}", log_prob, notes=notes, seconds=seconds, dtype=x.dtype, pools=True)
+        result += race(f"PPCA fit, {size}", fit, notes=notes, seconds=seconds, dtype=x.dtype, pools=True)
     return result
 
 

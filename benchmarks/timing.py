@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 Work = Callable[[], object]
 TURN = 20e-3  # seconds of a contestant's calls in a round
-PAUSE = 200e-3  # seconds before a turn with several threads: those of other libraries spin on, waiting for work
+PAUSE = 200e-3  # seconds; after its last work, another library's pool of threads spins for half of them
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,15 @@ def race(
     seconds: float = 8.0,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    pools: bool = False,
 ) -> list[Row]:
     """Time the contestants in turns; the first one is ours.
 
     A round gives each contestant calls for 20 ms, so that it is timed as it runs in a loop, with its weights in cache,
     and not as the first call after another library's. Rounds go on for the given time, at least 3 and at most 400. CPU
     times are those of the process, which other processes on the machine do not enter; with several threads and on a
-    GPU they are wall-clock times. With several threads a pause and a call that is not timed come before each turn.
+    GPU they are wall-clock times. Where contestants have pools of several threads each, beside torch's, a pause and a
+    call that is not timed come before each turn.
     """
     device = device or torch.device("cpu")
     calls = {}
@@ -79,7 +81,14 @@ def race(
     while len(rounds) < 3 or (time.perf_counter() - start < seconds and len(rounds) < 400):
         names = list(contestants)
         shift = len(rounds) % len(names)
-        rounds.append({n: _turn(contestants[n], calls[n], device) for n in names[shift:] + names[:shift]})
+        turns = {}
+        for name in names[shift:] + names[:shift]:
+            if pools and torch.get_num_threads() > 1:
+                time.sleep(PAUSE)
+                if calls[name] > 1:
+                    contestants[name]()
+            turns[name] = _seconds(contestants[name], calls[name], device)
+        rounds.append(turns)
     ours = next(iter(contestants))
     rows = []
     for name, work in contestants.items():
@@ -152,14 +161,6 @@ def _machine(device: torch.device) -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
-
-
-def _turn(work: Work, calls: int, device: torch.device) -> float:
-    if device.type == "cpu" and torch.get_num_threads() > 1:
-        time.sleep(PAUSE)
-        if calls > 1:
-            work()
-    return _seconds(work, calls, device)
 
 
 def _seconds(work: Work, calls: int, device: torch.device) -> float:

@@ -17,6 +17,10 @@ c(N) = 6 √N but for a probability of 10⁻⁷ N where they are independent wit
 one is taken: they part at D = 5, and at D = 64 the former is 8 times the latter.
 Solved for ‖y‖ this is the component's ``radius``: rows within it are safe. The centre and the whitening are the
 mixture's own mean and covariance, so the units of the data do not matter.
+
+On a CPU each thread has a lane of the rows, and all numbers of a lane lie together: what a thread has written it also
+reads, while features in one piece would be written along one side, multiplied along the other, and sent from core to
+core each time, which takes from nothing to three times as long as the arithmetic, as near as the cores are.
 """
 
 from __future__ import annotations
@@ -28,10 +32,10 @@ import torch
 from torch import Tensor
 
 from density.scale import unpack_triangular
+from lvm.spectral_norm import inverse, squared_norm, squared_norm_of_inverse
 
 TOLERANCE = 1e-8  # nats, of the bound; the largest error that the tests find is a quarter of it
 UNIT = 0.5 * torch.finfo(torch.float64).eps
-POWERS = 3
 TINY = torch.finfo(torch.float64).tiny
 
 Sums = tuple[Tensor, Tensor, Tensor]
@@ -39,6 +43,8 @@ Sums = tuple[Tensor, Tensor, Tensor]
 
 class Quadratic(ABC):
     """The features of one mixture, and their sums over rows. Components are in the order of falling radius.
+
+    Rows lie in L lanes of n/L: features are ``[L, F, n/L]``, their sums ``[L, K, F]``.
 
     Args:
         constant: b_k = log π_k − log det S_k − D/2 log 2π, ``[K]``.
@@ -52,6 +58,7 @@ class Quadratic(ABC):
 
     order: Tensor
     radius: Tensor
+    _lanes: int
     _features: Tensor
     _y: Tensor
     _squares: Tensor
@@ -63,14 +70,16 @@ class Quadratic(ABC):
         self.deviation = means - self.centre
         self._rows = 0
 
-    def _arrange(self, coefficients: Tensor, squared_norm: Tensor, centres: Tensor, summed: int) -> None:
-        """Take coefficients W ``[K, F]``, ‖|A_k|‖² ``[K]`` and ν ``[K, D]``; sum the first so many features."""
+    def _arrange(self, coefficients: Tensor, norm: Tensor, centres: Tensor, summed: int) -> None:
+        """Take coefficients W ``[K, F]``, ‖|A_k|‖² as norm ``[K]`` and ν ``[K, D]``; sum the first so many features."""
         operations = coefficients.shape[1] + 3 * centres.shape[1] + 2
         self._loss = 0.5 * min(operations, 6 * math.sqrt(operations)) * UNIT
-        radius = (TOLERANCE / (self._loss * squared_norm)).sqrt() - centres.norm(dim=1)
+        radius = (TOLERANCE / (self._loss * norm)).sqrt() - centres.norm(dim=1)
         self.radius, self.order = radius.sort(descending=True, stable=True)
         self._coefficients = coefficients[self.order]
-        self._sums = coefficients.new_zeros(coefficients.shape[0], summed)
+        many = coefficients.device.type == "cpu" and coefficients.shape[1] > coefficients.shape[0]
+        self._lanes = torch.get_num_threads() if many else 1  # few features are no more than the log-joint
+        self._sums = coefficients.new_zeros(self._lanes, coefficients.shape[0], summed)
 
     def distrust(self, components: Tensor) -> None:
         """Leave these components, booleans ``[K]``, to the computation with residuals."""
@@ -83,11 +92,13 @@ class Quadratic(ABC):
         n, d = rows.shape
         if n != self._rows:
             self._rows = n
-            self._features = self.centre.new_ones(self._coefficients.shape[1], n)
-            self._prepare(d, n)
-        self._whiten(rows, self._y[1:])
-        torch.mul(self._y[1:], self._y[1:], out=self._squares)
-        torch.sum(self._squares, 0, out=self._norms)
+            lanes = self._lanes if n % self._lanes == 0 else 1
+            self._features = self.centre.new_ones(lanes, self._coefficients.shape[1], n // lanes)
+            self._prepare(d)
+        y = self._y[:, 1:]
+        self._whiten(self._in_lanes(rows.mT), y)
+        torch.mul(y, y, out=self._squares)
+        torch.sum(self._squares, 1, out=self._norms)
         safe = int((self.radius >= self._norms.amax().sqrt()).sum())  # a norm that is nan is safe for none
         if safe:
             for left, right, product in self._products:
@@ -96,12 +107,19 @@ class Quadratic(ABC):
 
     def log_joint(self, safe: int, out: Tensor) -> None:
         """log π_k + log N(x; μ_k, Σ_k) of the rows taken, into ``[safe, n]``."""
-        torch.mm(self._coefficients[:safe], self._features, out=out)
+        lanes, _, rows = self._features.shape
+        if lanes == 1:
+            _product(self._coefficients[:safe], self._features, out.unsqueeze(0))
+        else:
+            product = self._features.new_empty(lanes, safe, rows)
+            _product(self._coefficients[:safe], self._features, product)
+            out.view(safe, lanes, rows).copy_(product.transpose(0, 1))
 
     def add(self, responsibilities: Tensor, weights: Tensor | None) -> None:
         """Add Σᵢ r_ki φ(yᵢ) over the rows taken, for the first components: responsibilities ``[safe, n]``."""
-        summed = self._features[: self._sums.shape[1]]
-        self._sums[: responsibilities.shape[0]].addmm_(responsibilities, summed.mT)
+        summed = self._features[:, : self._sums.shape[2]]
+        sums = self._sums[: len(summed), : len(responsibilities)]
+        sums.baddbmm_(self._in_lanes(responsibilities), summed.mT)
 
     @abstractmethod
     def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
@@ -111,24 +129,31 @@ class Quadratic(ABC):
         that these sums give (plus the ridge ``[D]``) and at the mean of ‖y‖², exceeds the tolerance.
         """
 
-    def _mean(self) -> tuple[Tensor, Tensor]:
-        count = self._sums[:, 0]
-        return count, self._sums[:, 1 : self.centre.shape[0] + 1] / count.clamp_min(TINY).unsqueeze(1)
+    def _in_lanes(self, columns: Tensor) -> Tensor:
+        """Rows as columns ``[size, n]`` to lanes ``[L, size, n/L]``."""
+        return columns.unflatten(1, (len(self._features), -1)).transpose(0, 1)
 
-    def _unsafe(self, squared_norm: Tensor, square: Tensor) -> Tensor:
-        return ~(self._loss * squared_norm * square <= TOLERANCE)
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Σᵢ r_ki φ(yᵢ), and of it counts and means."""
+        sums = self._sums.sum(0)
+        count = sums[:, 0]
+        return sums, count, sums[:, 1 : self.centre.shape[0] + 1] / count.clamp_min(TINY).unsqueeze(1)
+
+    def _unsafe(self, norm: Tensor, square: Tensor) -> Tensor:
+        return ~(self._loss * norm * square <= TOLERANCE)
 
     @abstractmethod
-    def _whiten(self, rows: Tensor, out: Tensor) -> None: ...
+    def _whiten(self, columns: Tensor, out: Tensor) -> None:
+        """T(x − c) for columns x, ``[L, D, n/L]``."""
 
-    def _prepare(self, d: int, n: int) -> None:
-        """Lay out ``_y``, whose first coordinate is 1, y² and ‖y‖² for n rows; ``_features`` are new, and all 1.
+    def _prepare(self, d: int) -> None:
+        """Lay out ``_y``, whose first coordinate is 1, y² and ‖y‖²; ``_features`` are new, and all 1.
 
         Features that are none of these are products of two tensors.
         """
-        self._y = self._features[: d + 1]
-        self._squares = self._features.new_empty(d, n)
-        self._norms = self._features[-1]
+        self._y = self._features[:, : d + 1]
+        self._squares = torch.empty_like(self._y[:, 1:], memory_format=torch.contiguous_format)
+        self._norms = self._features[:, -1]
 
 
 class FullQuadratic(Quadratic):
@@ -139,7 +164,7 @@ class FullQuadratic(Quadratic):
         d = means.shape[1]
         self._place = list(range(0, d + 1, 1 if d < 32 else 4))  # few kernels, at the price of doubled entries
         self._colour = _root(torch.einsum("k,kij->ij", weights, _square(unpack_triangular(factor))), self, weights)
-        self._bleach = _inverse(self._colour)
+        self._bleach = inverse(self._colour)
         a = precision @ self._colour
         centres = self.deviation @ self._bleach.mT
         projected = (a @ centres.unsqueeze(-1)).squeeze(-1)
@@ -148,7 +173,7 @@ class FullQuadratic(Quadratic):
         form[:, 0, 1:] = form[:, 1:, 0] = 0.5 * (a.mT @ projected.unsqueeze(-1)).squeeze(-1)
         form[:, 1:, 1:] = -0.5 * (a.mT @ a)
         coefficients = torch.cat([self._doubled(form[:, r, r.start :], r).flatten(1) for r in self._blocks(d + 1)], 1)
-        self._arrange(coefficients, _squared_norm(a), centres, coefficients.shape[1])
+        self._arrange(coefficients, squared_norm(a), centres, coefficients.shape[1])
 
     def _blocks(self, size: int) -> list[slice]:
         return [slice(i, j) for i, j in zip(self._place, [*self._place[1:], size], strict=True)]
@@ -159,33 +184,35 @@ class FullQuadratic(Quadratic):
         height = rows.stop - rows.start
         return torch.cat([block[..., :height], 2 * block[..., height:]], -1)
 
-    def _whiten(self, rows: Tensor, out: Tensor) -> None:
-        torch.mm(self._bleach, (rows - self.centre).mT, out=out)
+    def _whiten(self, columns: Tensor, out: Tensor) -> None:
+        _product(self._bleach, columns - self.centre.unsqueeze(1), out)
 
-    def _prepare(self, d: int, n: int) -> None:
-        y, start = self._features.new_ones(d + 1, n), 0
-        self._y, self._squares, self._norms = y, torch.empty_like(y[1:]), torch.empty_like(y[0])
+    def _prepare(self, d: int) -> None:
+        lanes, _, rows = self._features.shape
+        y, start = self._features.new_ones(lanes, d + 1, rows), 0
+        self._y, self._squares, self._norms = y, y.new_empty(lanes, d, rows), y.new_empty(lanes, rows)
         self._products = []
-        for r in self._blocks(y.shape[0]):
-            left, right = y[r].unsqueeze(1), y[r.start :].unsqueeze(0)
-            stop = start + left.shape[0] * right.shape[1]
-            self._products.append((left, right, self._features[start:stop].view(left.shape[0], *right.shape[1:])))
+        for r in self._blocks(d + 1):
+            left, right = y[:, r].unsqueeze(2), y[:, r.start :].unsqueeze(1)
+            shape = (left.shape[1], right.shape[2])
+            stop = start + shape[0] * shape[1]
+            self._products.append((left, right, self._features[:, start:stop].unflatten(1, shape)))
             start = stop
 
     def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        k, size = self._sums.shape[0], self.centre.shape[0] + 1
-        moments, start = self._sums.new_empty(k, size, size), 0
+        sums, count, mean = self._moments()
+        k, size = mean.shape[0], mean.shape[1] + 1
+        moments, start = mean.new_empty(k, size, size), 0
         for r in self._blocks(size):
             shape = (r.stop - r.start, size - r.start)
-            block = self._sums[:, start : start + shape[0] * shape[1]].reshape(k, *shape)
+            block = sums[:, start : start + shape[0] * shape[1]].reshape(k, *shape)
             moments[:, r, r.start :], moments[:, r.start :, r] = block, block.mT
             start += shape[0] * shape[1]
-        count, mean = self._mean()
         second = moments[:, 1:, 1:]
         scatter = second - _outer(mean) * count[:, None, None]
         rows = count.clamp_min(TINY)
         whitened = scatter / rows[:, None, None] + (self._bleach * ridge) @ self._bleach.mT
-        unsafe = self._unsafe(_squared_norm_of_inverse(whitened), second.diagonal(dim1=1, dim2=2).sum(1) / rows)
+        unsafe = self._unsafe(squared_norm_of_inverse(whitened), second.diagonal(dim1=1, dim2=2).sum(1) / rows)
         return (count, self.centre + mean @ self._colour.mT, self._colour @ scatter @ self._colour.mT), unsafe
 
 
@@ -207,20 +234,21 @@ class TiedQuadratic(Quadratic):
         if bool(components.any()):
             self.radius = torch.full_like(self.radius, -torch.inf)
 
-    def _whiten(self, rows: Tensor, out: Tensor) -> None:
-        torch.mm(self._bleach, (rows - self.centre).mT, out=out)
+    def _whiten(self, columns: Tensor, out: Tensor) -> None:
+        _product(self._bleach, columns - self.centre.unsqueeze(1), out)
 
     def add(self, responsibilities: Tensor, weights: Tensor | None) -> None:
         super().add(responsibilities, weights)
-        y = self._y[1:]
-        self._second.addmm_(y if weights is None else y * weights, y.mT)
+        y = self._y[:, 1:]
+        weighted = y if weights is None else y * self._in_lanes(weights.unsqueeze(0))
+        self._second += torch.bmm(weighted, y.mT).sum(0)
 
     def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        count, mean = self._mean()
+        _, count, mean = self._moments()
         scatter = self._second - mean.mT @ (count.unsqueeze(1) * mean)
         rows = count.sum().clamp_min(TINY)
         whitened = scatter / rows + (self._bleach * ridge) @ self._bleach.mT
-        unsafe = self._unsafe(_squared_norm_of_inverse(whitened), self._second.diagonal().sum() / rows)
+        unsafe = self._unsafe(squared_norm_of_inverse(whitened), self._second.diagonal().sum() / rows)
         means = self.centre + mean @ self._colour.mT
         return (count, means, self._colour @ scatter @ self._colour.mT), unsafe.expand_as(count)
 
@@ -238,22 +266,21 @@ class DiagonalQuadratic(Quadratic):
         coefficients = torch.cat([first.unsqueeze(1), a.square() * centres, -0.5 * a.square()], 1)
         self._arrange(coefficients, a.square().amax(1), centres, 2 * d + 1)
 
-    def _whiten(self, rows: Tensor, out: Tensor) -> None:
-        torch.sub(rows.mT, self.centre.unsqueeze(1), out=out).div_(self._scale.unsqueeze(1))
+    def _whiten(self, columns: Tensor, out: Tensor) -> None:
+        torch.sub(columns, self.centre.unsqueeze(1), out=out).div_(self._scale.unsqueeze(1))
 
-    def _prepare(self, d: int, n: int) -> None:
-        self._y, self._squares = self._features[: d + 1], self._features[d + 1 :]
-        self._norms = torch.empty_like(self._y[0])
+    def _prepare(self, d: int) -> None:
+        self._y, self._squares = self._features[:, : d + 1], self._features[:, d + 1 :]
+        self._norms = self._features.new_empty(self._features.shape[0], self._features.shape[2])
 
     def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        count, mean = self._mean()
-        second = self._sums[:, mean.shape[1] + 1 :]
+        sums, count, mean = self._moments()
+        second = sums[:, mean.shape[1] + 1 :]
         scatter = second - count.unsqueeze(1) * mean.square()
         rows = count.clamp_min(TINY).unsqueeze(1)
         whitened = scatter / rows + ridge / self._scale.square()
         least = whitened.amin(1)
-        inverse = torch.where(least > 0, 1 / least, torch.inf)
-        unsafe = self._unsafe(inverse, (second / rows).sum(1))
+        unsafe = self._unsafe(torch.where(least > 0, 1 / least, torch.inf), (second / rows).sum(1))
         return (count, self.centre + mean * self._scale, scatter * self._scale.square()), unsafe
 
 
@@ -269,18 +296,25 @@ class SphericalQuadratic(Quadratic):
         first = constant.unsqueeze(1) - 0.5 * a * centres.square().sum(1, keepdim=True)
         self._arrange(torch.cat([first, a * centres, -0.5 * a], 1), a.squeeze(1), centres, d + 2)
 
-    def _whiten(self, rows: Tensor, out: Tensor) -> None:
-        torch.sub(rows.mT, self.centre.unsqueeze(1), out=out).div_(self._scale)
+    def _whiten(self, columns: Tensor, out: Tensor) -> None:
+        torch.sub(columns, self.centre.unsqueeze(1), out=out).div_(self._scale)
 
     def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        count, mean = self._mean()
+        sums, count, mean = self._moments()
         d = mean.shape[1]
-        second = self._sums[:, -1] / d
+        second = sums[:, -1] / d
         scatter = second - count * mean.square().mean(1)
         rows = count.clamp_min(TINY)
         whitened = scatter / rows + ridge.mean() / self._scale.square()
         unsafe = self._unsafe(torch.where(whitened > 0, 1 / whitened, torch.inf), d * second / rows)
         return (count, self.centre + mean * self._scale, scatter * self._scale.square()), unsafe
+
+
+def _product(matrix: Tensor, lanes: Tensor, out: Tensor) -> None:
+    if len(lanes) == 1:
+        torch.mm(matrix, lanes[0], out=out[0])
+    else:
+        torch.bmm(matrix.expand(len(lanes), *matrix.shape), lanes, out=out)
 
 
 def _square(root: Tensor) -> Tensor:
@@ -297,24 +331,3 @@ def _root(within: Tensor, of: Quadratic, weights: Tensor) -> Tensor:
     total = within + scaled.mT @ scaled
     root, info = torch.linalg.cholesky_ex(total)
     return torch.where(info == 0, root, total.diagonal().sqrt().diag())
-
-
-def _inverse(root: Tensor) -> Tensor:
-    identity = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
-    return torch.linalg.solve_triangular(root, identity.expand_as(root), upper=False)
-
-
-def _squared_norm(a: Tensor) -> Tensor:
-    """An upper bound of ‖|A|‖₂², ``[*batch]``: that of Collatz and Wielandt for the Perron root of |A|ᵀ|A|."""
-    absolute = a.abs()
-    v = a.new_ones(*a.shape[:-1], 1)
-    for _ in range(POWERS):
-        v = absolute.mT @ (absolute @ v)
-    return ((absolute.mT @ (absolute @ v)) / v).squeeze(-1).amax(-1)
-
-
-def _squared_norm_of_inverse(covariance: Tensor) -> Tensor:
-    """The same bound for A = S⁻¹ with S Sᵀ the covariance; infinite where it is not positive definite."""
-    root, info = torch.linalg.cholesky_ex(covariance)
-    root = torch.where((info == 0)[..., None, None], root, torch.eye(root.shape[-1], dtype=root.dtype).to(root))
-    return torch.where(info == 0, _squared_norm(_inverse(root)), torch.inf)

@@ -82,17 +82,26 @@ def assert_same(one: Statistics, other: Statistics, tolerance: float = 1e-9) -> 
 @structures
 @pytest.mark.parametrize(("features", "components"), [(1, 5), (2, 1), (3, 4), (33, 3), (40, 2)])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_features_and_residuals_agree(
-    covariance: Covariance, features: int, components: int, weighted: bool, generator: Generator
+    covariance: Covariance,
+    features: int,
+    components: int,
+    weighted: bool,
+    threads: int,
+    generator: Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """33 and 40 features are formed four coordinates at a time, 40 + 1 with a rest."""
+    """33 and 40 features are formed four coordinates at a time, 40 + 1 with a rest; 4 threads share 64 rows, not 22."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     with torch.no_grad():
         model = random_mixture(covariance, generator, features=features, components=components)
         if covariance.dense:  # dense random factors in 40 dimensions have condition numbers of 1e9
             model.decoder.factor *= 3 / (2 + features)
         x = model.sample(400, generator=generator) + 0.3
     weights = torch.rand(400, generator=generator, dtype=x.dtype) + 0.5 if weighted else None
-    found = expectation(model._gaussians(), [(x[:150], None if weights is None else weights[:150])] * 2)
+    parts = [(x[:150], None if weights is None else weights[:150])] * 2
+    found = expectation(model._gaussians(), parts, rows_at_once=64)
     assert_same(found, by_residuals(model, x[:150].repeat(2, 1), None if weights is None else weights[:150].repeat(2)))
 
 

@@ -1,0 +1,30 @@
+"""Spectral norms of matrices of a batch, bounded from above without a decomposition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+POWERS = 3  # of |A|ᵀ|A|, that a vector of ones is multiplied with
+
+
+def inverse(root: Tensor) -> Tensor:
+    """Of lower triangular matrices ``[*batch, D, D]``."""
+    identity = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    return torch.linalg.solve_triangular(root, identity.expand_as(root), upper=False)
+
+
+def squared_norm(a: Tensor) -> Tensor:
+    """An upper bound of ‖|A|‖₂², ``[*batch]``: that of Collatz and Wielandt for the Perron root of |A|ᵀ|A|."""
+    absolute = a.abs()
+    v = a.new_ones(*a.shape[:-1], 1)
+    for _ in range(POWERS):
+        v = absolute.mT @ (absolute @ v)
+    return ((absolute.mT @ (absolute @ v)) / v).squeeze(-1).amax(-1)
+
+
+def squared_norm_of_inverse(covariance: Tensor) -> Tensor:
+    """The same bound for A = S⁻¹ with S Sᵀ the covariance; infinite where it is not positive definite."""
+    root, info = torch.linalg.cholesky_ex(covariance)
+    root = torch.where((info == 0)[..., None, None], root, torch.eye(root.shape[-1], dtype=root.dtype).to(root))
+    return torch.where(info == 0, squared_norm(inverse(root)), torch.inf)
