@@ -33,7 +33,7 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     elementwise activations of a ``Sequential`` are evaluated so; any other network or layer, or one with hooks, is
     called with points as rows. Where a graph is recorded, all layers have points as columns, which the products of the
     gradient with narrow first and last layers are faster for; elsewhere the last layer alone, since wide products
-    share better between threads with points as rows.
+    share better between threads with points as rows; the two agree to rounding.
 
     Cost: that of the network.
 

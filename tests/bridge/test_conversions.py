@@ -194,7 +194,7 @@ def test_as_autoregressive(
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(1.0)
-        assert Flow(base, coupling).log_prob(x, context).equal(before), "memory is shared"
+    assert Flow(base, coupling).log_prob(x, context).equal(before), "memory is shared"
     # No feature looks at what it may not, whatever the weights become.
     jacobian = torch.autograd.functional.jacobian(
         lambda row: layer(row, None if context is None else context[0])[0], x[0]
