@@ -51,12 +51,10 @@ class Moments:
             return Moments(zeros.new_zeros(()), zeros, zeros.new_zeros(x.shape[1], x.shape[1]))
         if weights is not None:
             return reduce(add, (_weighted(x[own], weights[own]) for own in chunks))
-        total, near = _own(x[chunks[0]]), True
+        total = _own(x[chunks[0]])
         buffer = x.new_empty(x[chunks[0]].shape, dtype=torch.float64)
         for own in chunks[1:]:
-            part = _about(total.mean, x[own], buffer) if near else None
-            near = part is not None
-            total = total + (_own(x[own]) if part is None else part)
+            total = total + _about(total.mean, x[own], buffer)
         return total
 
     def __add__(self, other: Moments) -> Moments:
@@ -86,17 +84,14 @@ def _weighted(rows: Tensor, weights: Tensor) -> Moments:
     return Moments(w.sum(), mean, gram(centred.mul_(w.sqrt().unsqueeze(1))))
 
 
-def _about(origin: Tensor, rows: Tensor, buffer: Tensor) -> Moments | None:
-    """The same by way of sums about an origin, or None where it is so far from the mean that digits would be lost.
+def _about(origin: Tensor, rows: Tensor, buffer: Tensor) -> Moments:
+    """The same by way of sums about the mean of at least as many other rows, one pass fewer over these.
 
-    That is where the mean's distance exceeds the deviation in some feature: from there on subtracting its square takes
-    more than a bit. One pass fewer over the rows.
+    Where that lies far from their own mean, subtracting n·shift² loses digits of their scatter, but none of the sum's:
+    adding the two puts back at least the half of it.
     """
     centred = torch.sub(rows, origin, out=buffer[: len(rows)])
     scatter, shift = gram(centred), centred.mean(0)
-    moved = len(rows) * shift.square()
-    if not bool((2 * moved <= scatter.diagonal()).all()):
-        return None
     return Moments(shift.new_tensor(float(len(rows))), origin + shift, scatter.addr_(shift, shift, alpha=-len(rows)))
 
 

@@ -60,8 +60,11 @@ def test_moments_add(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16, 49, 50, 51])
-def test_chunks_do_not_matter(rows: int, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+def test_chunks_do_not_matter(rows: int, ordered: bool, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, every chunk lies off the mean of those before it."""
     x, w = normal(generator, 50, 3) + 100, torch.rand(50, generator=generator, dtype=torch.float64)
+    x = x.sort(0).values if ordered else x
     whole = Moments.of(x), Moments.of(x, w)
     monkeypatch.setattr(density.moments, "ROWS_AT_ONCE", rows)
     same(Moments.of(x), whole[0])
@@ -128,3 +131,14 @@ def test_constant_columns_are_recognised(n: int, value: float) -> None:
         x[0] = value * (1 + 1e-12)
         moments = Moments.of(x)
         assert not is_constant(moments.mean, moments.covariance.diagonal(), torch.float64).any()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e8])
+def test_a_chunk_far_from_those_before_it(offset: float, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density.moments, "ROWS_AT_ONCE", 10)
+    x = torch.cat([normal(generator, 10, 2), offset + normal(generator, 15, 2)])
+    moments = Moments.of(x)
+    mean, scatter = exact(x)
+    torch.testing.assert_close(moments.mean, mean, rtol=1e-15, atol=1e-16)
+    # A few roundings of numbers no larger than the trace.
+    torch.testing.assert_close(moments.scatter / scatter.trace(), scatter / scatter.trace(), rtol=0, atol=1e-15)
