@@ -34,7 +34,7 @@ class Moments:
 
     @staticmethod
     def of(x: Tensor, weights: Tensor | None = None) -> Moments:
-        """Moments of x ``[n, D]`` with weights ``[n]`` (1 if None). O(nD²), in chunks of bounded memory.
+        """Moments of x ``[n, D]`` with weights ``[n]`` (1 if None). O(nD²), in chunks of bounded memory; no gradients.
 
         Raises:
             TypeError: x is no floating-point tensor.

@@ -54,6 +54,20 @@ def test_eigenvalues_that_do_not_stand_out(
     torch.testing.assert_close(axes.mT @ axes, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("threads", "found"), [(1, False), (2, True)])
+def test_eigenvalues_that_fall_slowly(
+    threads: int, found: bool, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two: a long filter, for which only several threads have the time."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    matrix = covariance(900, 400, torch.linspace(3, 0.5, 40).double(), generator)
+    assert (module._filtered(matrix, 20) is not None) == found
+    values, axes = leading(matrix, 20)
+    every = torch.linalg.eigvalsh(matrix).flip(0)
+    torch.testing.assert_close(values, every[:20], rtol=0, atol=1e-12 * every[0].item())
+    assert (matrix @ axes - axes * values).norm(dim=0).max() < 3e-12 * every[0]  # the filter's tolerance, and rounding
+
+
 @pytest.mark.parametrize(("size", "count"), [(400, 75), (30, 3)], ids=["a large part of all", "small"])
 def test_otherwise_all_of_them(size: int, count: int, generator: Generator) -> None:
     matrix = covariance(900, size, torch.full((count,), 3.0).double(), generator)
