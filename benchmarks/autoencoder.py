@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.timing import Row, Work, race
 from density import adam
 from lvm import VAE
-from lvm.gradients import AnalyticKL
+from lvm.vae.gradients import AnalyticKL
 
 DRAWS = 5000
 FEATURES, LATENT, HIDDEN = 784, 16, (256, 256)

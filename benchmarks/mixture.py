@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.timing import Row, Work, race, use_threads
 from lvm import EM, Diagonal, Full, GaussianMixture, Given
-from lvm.covariance import Covariance
+from lvm.mixture.covariance import Covariance
 
 ITERATIONS = 5
 MOST_RESIDUALS = 2 * 10**7  # that torchgmm, which holds all of them several times, is asked to form

@@ -1,12 +1,9 @@
 """Where flows and latent-variable models meet."""
 
-from bridge.augmentation import Augmentation, ReLU
-from bridge.chain import LinkChain, latent_measure
-from bridge.conversions import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
-from bridge.conversions_nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
-from bridge.conversions_sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
-from bridge.delta import DeltaLink, FlowVAE
-from bridge.dequantisation import UniformDequantisation, VariationalDequantisation
+from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
+from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
+from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
+from bridge.flow_vae import DeltaLink, FlowVAE
 from bridge.hybrids import (
     Featured,
     autoregressive_posterior,
@@ -16,12 +13,15 @@ from bridge.hybrids import (
     with_flow_prior,
     with_posterior,
 )
-from bridge.layer import GenerativeSurjection, InferenceSurjection, Layer
-from bridge.layered import LooseLayeredModel, TightLayeredModel, layered
-from bridge.permutations import Sort, StochasticPermutation
-from bridge.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.relaxation import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder
-from bridge.surjections import Abs, Max, Slice
+from bridge.survae.augmentation import Augmentation, ReLU
+from bridge.survae.chain import LinkChain, latent_measure
+from bridge.survae.dequantisation import UniformDequantisation, VariationalDequantisation
+from bridge.survae.layer import GenerativeSurjection, InferenceSurjection, Layer
+from bridge.survae.layered import LooseLayeredModel, TightLayeredModel, layered
+from bridge.survae.permutations import Sort, StochasticPermutation
+from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
+from bridge.survae.surjections import Abs, Max, Slice
 
 __all__ = [
     "Abs",

@@ -16,21 +16,23 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from bridge.chain import LinkChain
-from bridge.delta import DeltaLink
-from bridge.layered import LooseLayeredModel
-from density.contract import Density, check_count
-from density.gaussian import ConditionalGaussian, NetworkScale
-from density.nets import mlp
-from density.rescaled import Rescaled, Standardisation
+from bridge.flow_vae import DeltaLink
+from bridge.survae.chain import LinkChain
+from bridge.survae.layered import LooseLayeredModel
+from density.checks import check_count
+from density.contract import Density
+from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale
+from density.families.nets import mlp
+from density.families.rescaled import Rescaled, Standardisation
 from flows.architectures import glow
-from flows.autoregressive import GaussianAutoregressive
 from flows.chain import Chain
-from flows.coupling import AffineCoupling
 from flows.flow import Flow
+from flows.layers.autoregressive import GaussianAutoregressive
+from flows.layers.coupling import AffineCoupling
 from flows.transform import Inverse, Transform
-from lvm.latent import LatentVariableModel, StochasticLink
-from lvm.vae import VAE
+from lvm.latent import LatentVariableModel
+from lvm.links import StochasticLink
+from lvm.vae.model import VAE
 
 
 class Featured(Density):

@@ -21,11 +21,12 @@ import torch
 from torch import Generator, Tensor
 from torch.func import vjp, vmap
 
-from density.contract import check_count, check_data, check_points
-from density.fitting import Training, maximise
-from density.gaussian import GaussianFamily
+from density.checks import check_count, check_data, check_points
+from density.families.gaussian import GaussianFamily
+from density.families.scale import DiagonalScale, Scale, TriangularScale
+from density.fitting.ascent import maximise
+from density.fitting.training import Training
 from density.history import History
-from density.scale import DiagonalScale, Scale, TriangularScale
 from flows.flow import Flow, initialisation_rows
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel

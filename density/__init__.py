@@ -1,32 +1,30 @@
 """The common log-density interface and the small densities that everything else is made of."""
 
-from density.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
-from density.categorical import Categorical, CategoricalFamily, ConditionalCategorical
-from density.checkpoint import Checkpoint, CheckpointMismatch
 from density.contract import Bound, Density, ExactModel, Model
-from density.files import UnusableFile
-from density.fitting import NonFiniteObjective, Training, adam, constant, cosine, lbfgs, maximise
-from density.gaussian import (
+from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
+from density.families.categorical import Categorical, CategoricalFamily, ConditionalCategorical
+from density.families.conditional_gaussian import (
     ConditionalGaussian,
-    DiagonalGaussian,
     FixedScale,
-    Gaussian,
-    GaussianFamily,
     GlobalScale,
     NetworkScale,
     PerFeatureScale,
     ScaleModel,
-    StandardNormal,
 )
+from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily, StandardNormal
+from density.families.kl import kl
+from density.families.nets import mlp
+from density.families.rescaled import Rescaled, Standardisation
+from density.fitting.ascent import NonFiniteObjective, adam, constant, cosine, lbfgs, maximise
+from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
+from density.fitting.training import Training
 from density.history import History
-from density.kl import kl
+from density.linalg.moments import Moments
 from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure, WeightDiagnostics
-from density.moments import Moments
-from density.nets import mlp
+from density.parallel.sharded import sharded
 from density.rebuildable import Rebuildable
-from density.rescaled import Rescaled, Standardisation
-from density.saving import load, save
-from density.sharded import sharded
+from density.saving.files import UnusableFile
+from density.saving.models import load, save
 
 __all__ = [
     "Bernoulli",

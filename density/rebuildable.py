@@ -12,7 +12,7 @@ class Rebuildable:
     """Remembers, by reference, the arguments that an object's class was called with.
 
     Densities, models, transforms and links do. A network of one's own does when it names this class first among its
-    bases; :func:`~density.saving.save` can then write any model that holds it.
+    bases; :func:`~density.saving.models.save` can then write any model that holds it.
 
     Generators are not kept: they draw initial values, and a file holds the values themselves.
 

@@ -1,19 +1,20 @@
 """Exact densities by change of variables."""
 
-from flows.activation_norm import ActNorm
 from flows.architectures import glow, iaf, linear_flow, maf, neural_spline_flow, real_nvp
-from flows.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
 from flows.chain import Chain
 from flows.compilation import compiled
-from flows.coupling import AffineCoupling, Coupling, SplineCoupling
-from flows.elementwise import Affine, Logit, Sigmoid
 from flows.flow import Flow
-from flows.linear import Linear
-from flows.lu import LULinear
-from flows.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
-from flows.qr import QRLinear
-from flows.spline import RationalQuadratic
-from flows.transform import Inverse, Permutation, Transform
+from flows.layers.activation_norm import ActNorm
+from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
+from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
+from flows.layers.elementwise import Affine, Logit, Sigmoid
+from flows.layers.linear import Linear
+from flows.layers.lu import LULinear
+from flows.layers.permutation import Permutation
+from flows.layers.qr import QRLinear
+from flows.monotone.spline import RationalQuadratic
+from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
+from flows.transform import Inverse, Transform
 
 __all__ = [
     "ActNorm",

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from density.contract import check_count
-from density.gaussian import StandardNormal
-from flows.activation_norm import ActNorm
-from flows.autoregressive import GaussianAutoregressive
+from density.checks import check_count
+from density.families.gaussian import StandardNormal
 from flows.chain import Chain
-from flows.coupling import AffineCoupling, SplineCoupling
 from flows.flow import Flow
-from flows.linear import Linear
-from flows.lu import LULinear
-from flows.spline import RationalQuadratic
+from flows.layers.activation_norm import ActNorm
+from flows.layers.autoregressive import GaussianAutoregressive
+from flows.layers.coupling import AffineCoupling, SplineCoupling
+from flows.layers.linear import Linear
+from flows.layers.lu import LULinear
+from flows.monotone.spline import RationalQuadratic
 from flows.transform import Inverse, Transform
 
 
@@ -28,7 +28,8 @@ def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: b
 
     Args:
         features: width D.
-        linear: makes the layer from width and ``bias=``: :class:`~flows.lu.LULinear`, :class:`~flows.qr.QRLinear`.
+        linear: makes the layer from width and ``bias=``: :class:`~flows.layers.lu.LULinear`,
+            :class:`~flows.layers.qr.QRLinear`.
         bias: whether to add b; without it the density is centred at 0, and data is taken in its own units.
 
     >>> linear_flow(3, bias=False).transform.matrix().equal(torch.eye(3))

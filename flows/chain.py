@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from flows.columns import by_columns
 from flows.folding import Fold, folded
+from flows.networks.columns import by_columns
 from flows.transform import Transform
 
 

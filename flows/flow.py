@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from density.contract import Density, ExactModel, check_context, check_data, check_points
-from density.fitting import Training, maximise
+from density.checks import check_context, check_data, check_points
+from density.contract import Density, ExactModel
+from density.fitting.ascent import maximise
+from density.fitting.training import Training
 from density.history import History
 from density.log_density import Measure
 from flows.transform import Transform
@@ -19,7 +21,7 @@ class Flow(ExactModel):
     .. math:: \log p(x|c) = \log p_{\text{base}}(f(x; c)) + \log|\det \partial f/\partial x|
 
     Args:
-        base: density of z: a :class:`~density.gaussian.StandardNormal`, another flow, a conditional density.
+        base: density of z: a :class:`~density.families.gaussian.StandardNormal`, another flow, a conditional density.
         transform: f, data to noise. Where both take a context, they take the same one.
 
     Raises:
@@ -29,7 +31,7 @@ class Flow(ExactModel):
     Cost: one pass of the transform, forward for ``log_prob`` and inverse for samples, and of the base.
 
     >>> import torch
-    >>> from density.gaussian import StandardNormal
+    >>> from density.families.gaussian import StandardNormal
     >>> from flows import LULinear
     >>> flow = Flow(StandardNormal(2), LULinear.from_matrix(torch.diag(torch.tensor([1.0, 4.0]))))
     >>> flow.log_prob(torch.zeros(1, 2))  # −log 2π + log 4
@@ -77,7 +79,7 @@ class Flow(ExactModel):
 
         Raises:
             TypeError, ValueError: the data or the contexts are not what the flow takes, or not finite.
-            NonFiniteObjective: see :func:`~density.fitting.maximise`.
+            NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
         name = type(self).__name__
         check_points(x, self.features, name)

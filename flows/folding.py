@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flows.activation_norm import ActNorm
-from flows.elementwise import Affine
-from flows.linear import Linear
-from flows.lu import LULinear
-from flows.qr import QRLinear
-from flows.transform import Permutation, Transform
+from flows.layers.activation_norm import ActNorm
+from flows.layers.elementwise import Affine
+from flows.layers.linear import Linear
+from flows.layers.lu import LULinear
+from flows.layers.permutation import Permutation
+from flows.layers.qr import QRLinear
+from flows.transform import Transform
 
 LINEAR = (LULinear, QRLinear)
 DIAGONAL = (ActNorm, Affine)

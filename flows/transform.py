@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from density.contract import check_batches, check_context, check_data, check_points, find_reference
+from density.checks import check_batches, check_context, check_data, check_points, find_reference
 from density.rebuildable import Rebuildable
 
 
@@ -54,8 +53,8 @@ class Transform(Rebuildable, nn.Module, ABC):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Set what is to be set from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
 
-        Most transforms have nothing to set. :class:`~flows.activation_norm.ActNorm` has, and :class:`Chain` hands each
-        part the data as the parts before it leave it. No gradients are recorded.
+        Most transforms have nothing to set. :class:`~flows.layers.activation_norm.ActNorm` has, and :class:`Chain`
+        hands each part the data as the parts before it leave it. No gradients are recorded.
 
         Raises:
             ValueError: no points, or a value is not finite.
@@ -127,48 +126,6 @@ class Inverse(Transform):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.transform._forward(z, context)
-
-
-class Permutation(Transform):
-    """Features in another order: z_i = x_{order[i]}; the log-determinant is 0.
-
-    Args:
-        order: each of 0 … D−1 once.
-
-    Raises:
-        ValueError: order is no permutation.
-
-    Cost: O(D) per point.
-
-    >>> import torch
-    >>> Permutation([2, 0, 1])(torch.tensor([10.0, 11.0, 12.0]))[0].tolist()
-    [12.0, 10.0, 11.0]
-    """
-
-    order: Tensor
-
-    def __init__(self, order: Sequence[int] | Tensor) -> None:
-        super().__init__()
-        self.register_buffer("order", as_order(order, type(self).__name__))
-        self.features = len(self.order)
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return x[..., self.order], x.new_zeros(x.shape[:-1])
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return z[..., self.order.argsort()], z.new_zeros(z.shape[:-1])
-
-
-def as_order(order: Sequence[int] | Tensor, owner: str) -> Tensor:
-    """A permutation of 0 … D−1 as an index tensor of its own; ValueError if it is none."""
-    try:
-        index = torch.as_tensor(order).clone().cpu()  # modules are built here and moved whole
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {order!r}") from error
-    integer = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
-    if index.ndim != 1 or len(index) == 0 or not integer or index.sort().values.tolist() != list(range(len(index))):
-        raise ValueError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {index.tolist()}")
-    return index.long()
 
 
 def broadcast(x: Tensor, context: Tensor | None, owner: str) -> tuple[Tensor, Tensor | None]:

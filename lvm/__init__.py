@@ -1,22 +1,15 @@
 """Latent-variable models."""
 
-from lvm.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
-from lvm.em import EM
-from lvm.initialisation import Given, KMeansPlusPlus, Present, RandomPoints, RandomResponsibilities
-from lvm.latent import (
-    ElboTerms,
-    ExactLatentVariableModel,
-    ExactLayeredModel,
-    LatentVariableModel,
-    LayeredModel,
-    Link,
-    StochasticLink,
-)
-from lvm.linear_vae import LinearVAE
-from lvm.mixture import GaussianMixture
-from lvm.ppca import PPCA, ClosedForm, EMSolver
-from lvm.stochastic_em import StochasticEM
-from lvm.vae import VAE
+from lvm.latent import ElboTerms, ExactLatentVariableModel, ExactLayeredModel, LatentVariableModel, LayeredModel
+from lvm.links import Link, StochasticLink
+from lvm.mixture.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
+from lvm.mixture.em import EM
+from lvm.mixture.model import GaussianMixture
+from lvm.mixture.starts import Given, KMeansPlusPlus, Present, RandomPoints, RandomResponsibilities
+from lvm.mixture.stochastic_em import StochasticEM
+from lvm.ppca.model import PPCA, ClosedForm, EMSolver
+from lvm.vae.linear import LinearVAE
+from lvm.vae.model import VAE
 
 __all__ = [
     "EM",

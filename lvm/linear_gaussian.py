@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from density.contract import check_count, check_points
-from density.gaussian import GaussianFamily
-from density.scale import DiagonalScale, Scale, TriangularScale
+from density.checks import check_count, check_points
+from density.families.gaussian import GaussianFamily
+from density.families.scale import DiagonalScale, Scale, TriangularScale
 
 SCALARS_AT_ONCE = 2**17  # of x, in log_prob: a mebibyte, which stays in cache
 

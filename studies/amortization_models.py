@@ -15,7 +15,7 @@ from density import DiagonalGaussian, Training
 from flows import Flow
 from lvm import VAE
 from lvm.evidence import LocalElbo, LocalFit, annealed, gap, local_elbo
-from lvm.gradients import AnalyticKL
+from lvm.vae.gradients import AnalyticKL
 from studies.mnist_vae import (
     couplings,
     cpu_seconds,

@@ -17,7 +17,7 @@ from density import Bound, ExactModel, LogDensity
 from lvm import PPCA, LatentVariableModel, LinearVAE
 from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
-from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.adaptive import quadrature
 from studies.claims import load_claim, load_elbo, save_claim
 from studies.errors import InputError
 from studies.models import MODELS, parameter_count

@@ -19,8 +19,9 @@ from density import Kind, LogDensity, PerFeatureScale, Training
 from flows import Flow, real_nvp
 from lvm import VAE
 from lvm.evidence import gap
-from lvm.evidence.quadrature import quadrature
-from lvm.latent import LayeredModel, StochasticLink
+from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.latent import LayeredModel
+from lvm.links import StochasticLink
 from studies.ask import usable_device
 from studies.comparison_data import ENTROPY, ring_log_density
 from studies.results import Row, write_whole

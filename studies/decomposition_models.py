@@ -15,12 +15,12 @@ import torch
 from torch import Generator, Tensor
 
 from density import ConditionalGaussian, NetworkScale, PerFeatureScale, StandardNormal, Training, kl, mlp
-from density.fitting import maximise
-from density.gaussian import GivenGaussian
-from density.scale import TriangularScale
+from density.families.gaussian import GivenGaussian
+from density.families.scale import TriangularScale
+from density.fitting.ascent import maximise
 from lvm import PPCA, VAE
-from lvm.evidence.quadrature import quadrature
-from lvm.gradients import DoublyReparametrised
+from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.vae.gradients import DoublyReparametrised
 from studies.ask import usable_device
 from studies.results import Row, write_whole
 from studies.seeds import derived_seed

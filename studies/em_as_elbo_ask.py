@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 
 from density import GaussianFamily, kl
 from lvm import EM, PPCA, GaussianMixture
-from lvm.initialisation import Given
-from lvm.ppca import EMSolver
+from lvm.mixture.starts import Given
+from lvm.ppca.model import EMSolver
 from studies.ask import usable_device
 from studies.results import Row
 from studies.seeds import derived_seed

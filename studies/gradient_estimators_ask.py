@@ -13,8 +13,9 @@ from torch import Generator, Tensor
 
 from density import kl
 from lvm import LinearVAE
-from lvm.gradient_quality import GradientQuality, gradient_quality
-from lvm.gradients import (
+from lvm.linear_gaussian import LinearGaussianPosterior
+from lvm.vae.gradient_quality import GradientQuality, gradient_quality
+from lvm.vae.gradients import (
     AnalyticKL,
     DoublyReparametrised,
     GradientEstimator,
@@ -25,7 +26,6 @@ from lvm.gradients import (
     StickingTheLanding,
     WrongGradient,
 )
-from lvm.linear_gaussian import LinearGaussianPosterior
 from studies.ask import usable_device
 from studies.results import Row
 from studies.seeds import derived_seed

@@ -127,7 +127,7 @@ def _processes(device: str) -> Iterator[Callable[[], None]]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield lambda: None
         return
-    from density.processes import barrier, joined
+    from density.parallel.processes import barrier, joined
 
     with joined(device):
         yield barrier

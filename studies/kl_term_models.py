@@ -24,10 +24,10 @@ from density import (
     cosine,
     mlp,
 )
-from density.importance import importance
+from density.importance.bound import importance
 from lvm import VAE
 from lvm.evidence.latent_usage import kl_parts, latent_usage
-from lvm.gradients import AnalyticKL
+from lvm.vae.gradients import AnalyticKL
 from studies.ask import usable_device
 from studies.results import Row, write_whole
 from studies.seeds import derived_seed

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import Training, constant, lbfgs
-from density.moments import Moments
+from density.linalg.moments import Moments
 from lvm import PPCA, LinearVAE
 from studies.ask import usable_device
 from studies.results import Row

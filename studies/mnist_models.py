@@ -14,11 +14,11 @@ from torch import Generator
 
 from bridge.hybrids import with_flow_prior
 from density import StandardNormal, Training, constant, cosine
-from density.optimisers import Schedule
+from density.fitting.optimisers import Schedule
 from flows import Flow
 from lvm import VAE
 from lvm.evidence import gap, importance, latent_usage, sandwich
-from lvm.gradients import AnalyticKL, DoublyReparametrised, GradientEstimator
+from lvm.vae.gradients import AnalyticKL, DoublyReparametrised, GradientEstimator
 from studies.mnist_vae import (
     couplings,
     cpu_seconds,

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Generator, nn
 
 from bridge.hybrids import Featured, with_posterior
-from density import ConditionalBernoulli, ConditionalGaussian, NetworkScale, StandardNormal, Training, files, mlp
-from density.checkpoint import Checkpoint
+from density import ConditionalBernoulli, ConditionalGaussian, NetworkScale, StandardNormal, Training, mlp
+from density.fitting.checkpoint import Checkpoint
+from density.saving import files
 from flows import AffineCoupling, Chain, Flow
 from lvm import VAE
-from lvm.gradients import GradientEstimator
+from lvm.vae.gradients import GradientEstimator
 from studies.ask import usable_device
 from studies.results import Row
 from studies.seeds import derived_seed

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import kl
-from density.importance import importance
+from density.importance.bound import importance
 from lvm import LinearVAE
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.linear_gaussian import LinearGaussianPosterior

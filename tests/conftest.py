@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-pytest.register_assert_rewrite("tests.laws", "tests.density_laws", "tests.bound_laws")
+pytest.register_assert_rewrite("tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds")
 
 MEASUREMENT = "measurement"
 

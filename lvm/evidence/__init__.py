@@ -1,13 +1,23 @@
 """How large is log p(x) really, and where does the gap to the ELBO come from?"""
 
-from density.importance import importance
-from lvm.evidence.annealed import Adaptive, FromEncoder, FromPrior, Linear, Pilot, Sandwich, Sigmoid, annealed, sandwich
-from lvm.evidence.auto import evidence
+from density.importance.bound import importance
+from lvm.evidence.annealing.bounds import (
+    Adaptive,
+    FromEncoder,
+    FromPrior,
+    Linear,
+    Pilot,
+    Sandwich,
+    Sigmoid,
+    annealed,
+    sandwich,
+)
 from lvm.evidence.gap import Gap, Parts, gap
 from lvm.evidence.latent_usage import KlParts, LatentUsage, kl_parts, latent_usage
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.evidence.naive import prior_average, prior_importance
-from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.evidence.strongest import evidence
 
 __all__ = [
     "Adaptive",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from density.contract import Bound, ExactModel, check_count
-from density.importance import diagnostics, log_mean_exp
+from density.checks import check_count
+from density.contract import Bound, ExactModel
+from density.importance.bound import diagnostics, log_mean_exp
+from density.importance.pareto import pareto_k
+from density.importance.weights import weight_blocks
 from density.log_density import Claim, Difference, Kind, LogDensity
-from density.pareto import pareto_k
-from density.weights import weight_blocks
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.latent import LatentVariableModel
 

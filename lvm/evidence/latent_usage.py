@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from density.contract import check_count
-from density.gaussian import GaussianFamily, StandardNormal
+from density.checks import check_count
+from density.families.gaussian import GaussianFamily, StandardNormal
+from density.families.scale import DiagonalScale
 from density.log_density import Claim, Kind
-from density.scale import DiagonalScale
 from lvm.latent import LatentVariableModel
 
 PAIRS_AT_ONCE = 2**22

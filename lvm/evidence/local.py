@@ -12,11 +12,12 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from density import processes
-from density.contract import Density, check_count
-from density.fitting import cosine
-from density.gaussian import DiagonalGaussian, GaussianFamily
+from density.checks import check_count
+from density.contract import Density
+from density.families.gaussian import DiagonalGaussian, GaussianFamily
+from density.fitting.ascent import cosine
 from density.log_density import Measure
+from density.parallel import processes
 from lvm.latent import LatentVariableModel
 
 POINTS_AT_ONCE = 512
@@ -29,9 +30,9 @@ class LocalFit:
 
     Args:
         family: the family of q, as a reparametrised density over the latent at its starting parameters:
-            :class:`~density.gaussian.DiagonalGaussian` (if None), :class:`~density.gaussian.Gaussian` for a full
-            covariance, a flow; ``torch.func.vmap`` must be able to follow it. Each point gets parameters of its own;
-            the density passed in stays as it is.
+            :class:`~density.families.gaussian.DiagonalGaussian` (if None), :class:`~density.families.gaussian.Gaussian`
+            for a full covariance, a flow; ``torch.func.vmap`` must be able to follow it. Each point gets parameters of
+            its own; the density passed in stays as it is.
         steps: steps of Adam, of which all points take as many.
         draws: latent draws per point and step.
         learning_rate: at the start of a cosine schedule.

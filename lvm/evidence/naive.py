@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from density.contract import check_count
-from density.importance import average
+from density.checks import check_count
+from density.importance.bound import average
+from density.importance.weights import DrawLogWeights, weight_blocks
 from density.log_density import Kind, LogDensity
-from density.weights import DrawLogWeights, weight_blocks
 from lvm.latent import LatentVariableModel
 
 
@@ -57,7 +57,7 @@ def prior_importance(
 
     Consistent, at a cost of about exp(KL(p(z|x) ‖ p(z))) draws (Chatterjee & Diaconis 2018), which grows exponentially
     with the information that x carries about z. Arguments, result and errors as for
-    :func:`~density.importance.importance`.
+    :func:`~density.importance.bound.importance`.
 
     >>> from lvm import PPCA
     >>> _ = torch.manual_seed(0)

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 
 from density import Gaussian, StandardNormal
 from flows import Flow, LULinear, QRLinear, maf, real_nvp
-from flows.linear import Linear
+from flows.layers.linear import Linear
 from tests.bridge.comparison import normal
-from tests.laws import randomise
+from tests.laws.transforms import randomise
 
 # Weights of this size keep the condition number of a random flow of D features below 100, which a test asserts.
 SPREAD = {1: 0.3, 2: 0.12, 8: 0.12, 32: 0.05}

@@ -10,7 +10,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bridge import DeltaLink
-from bridge.chain import LinkChain
 from bridge.hybrids import (
     Featured,
     autoregressive_posterior,
@@ -20,16 +19,17 @@ from bridge.hybrids import (
     with_flow_prior,
     with_posterior,
 )
-from bridge.layered import LooseLayeredModel, layered
+from bridge.survae.chain import LinkChain
+from bridge.survae.layered import LooseLayeredModel, layered
 from density import ConditionalGaussian, GlobalScale, NetworkScale, Rescaled, StandardNormal, Training
 from flows import AffineCoupling, Chain, Flow, LULinear, glow, real_nvp
 from lvm import VAE, LayeredModel, StochasticLink
 from lvm.evidence import gap
-from tests.bound_laws import BoundCase, bound_laws
-from tests.bridge.layered_models import linear_gaussian
-from tests.density_laws import DensityCase, density_laws
-from tests.laws import randomise
-from tests.lvm.bounds import by_quadrature
+from tests.cases.bounds import by_quadrature
+from tests.cases.layered_models import linear_gaussian
+from tests.laws.bounds import BoundCase, bound_laws
+from tests.laws.densities import DensityCase, density_laws
+from tests.laws.transforms import randomise
 
 BUILDERS = {"coupling": coupling_posterior, "autoregressive": autoregressive_posterior}
 Builder = Callable[..., Featured]

@@ -13,15 +13,15 @@ from scipy import stats
 from torch import Generator, Tensor
 
 from bridge import DiagonalJacobianEncoder, FlowVAE, GaussianRelaxation
+from bridge.conversions.nflows_transforms import FromNflows
 from density import Kind, StandardNormal, Training, kl
 from flows import Chain, Flow, LULinear, QRLinear, Sigmoid, Transform, glow, iaf, linear_flow, maf, real_nvp
-from flows.interop import FromNflows
 from lvm import LayeredModel
 from lvm.evidence import gap
-from tests.bound_laws import BoundCase, bound_laws
 from tests.bridge.comparison import Record, normal
 from tests.bridge.relaxed import FLOWS, blurred, gaussian_of
-from tests.laws import randomise
+from tests.laws.bounds import BoundCase, bound_laws
+from tests.laws.transforms import randomise
 
 
 def blurred_gaussian(model: LayeredModel, x: Tensor) -> Tensor:

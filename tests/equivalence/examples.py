@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
+from bridge.conversions.nflows_transforms import FromNflows
 from density import Gaussian
 from flows import (
     ActNorm,
@@ -26,7 +27,6 @@ from flows import (
     maf,
     real_nvp,
 )
-from flows.interop import FromNflows
 
 FEATURES = 5
 

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from lvm import PPCA, Diagonal, Full, GaussianMixture, Spherical, Tied
-from lvm.covariance import Covariance
+from lvm.mixture.covariance import Covariance
 from tests.equivalence.examples import randomise
 
 Record = Callable[[str, float, float], None]

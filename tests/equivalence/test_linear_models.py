@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from density import Gaussian, StandardNormal
 from flows import Flow, GaussianAutoregressive, LULinear, QRLinear, linear_flow
-from flows.linear import Linear
-from flows.masked import MaskedLinear, MaskedMLP
+from flows.layers.linear import Linear
+from flows.networks.masked import MaskedLinear, MaskedMLP
 from lvm import PPCA, LinearVAE
 from tests.equivalence.examples import random_gaussian, random_matrix, randomise
 

@@ -12,9 +12,10 @@ from scipy.stats import multivariate_normal
 from torch import Generator, Tensor
 
 from density import CategoricalFamily, ConditionalGaussian, Density, GaussianFamily, NetworkScale, kl
-from density.scale import Scale, TriangularScale, unpack_triangular
+from density.families.scale import Scale, TriangularScale
+from density.linalg.cholesky import unpack_triangular
 from lvm import PPCA, VAE, Diagonal, Full, GaussianMixture, Spherical, Tied
-from lvm.covariance import Covariance
+from lvm.mixture.covariance import Covariance
 from tests.equivalence.examples import randomise
 
 Record = Callable[[str, float, float], None]

@@ -19,7 +19,7 @@ from flows import (
     Permutation,
     Transform,
 )
-from tests.flows.transforms import TRANSFORMS
+from tests.cases.transforms import TRANSFORMS
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from density import StandardNormal
 from flows import AffineCoupling, Chain, Flow, LULinear, compilation
 from flows.compilation import compiled
-from tests.laws import randomise
+from tests.laws.transforms import randomise
 
 
 @pytest.mark.slow

@@ -40,8 +40,8 @@ from flows import (
     maf,
     real_nvp,
 )
-from tests.flows.transforms import CONTEXT, NARROW, matrix, vector
-from tests.laws import randomise
+from tests.cases.transforms import CONTEXT, NARROW, matrix, vector
+from tests.laws.transforms import randomise
 
 
 def logit_normal() -> Flow:

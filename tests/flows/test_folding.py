@@ -22,10 +22,10 @@ from flows import (
     Transform,
     glow,
 )
-from flows.columns import columns
 from flows.folding import Fold, folded
-from tests.flows.transforms import actnorm, matrix, vector
-from tests.laws import randomise
+from flows.networks.columns import columns
+from tests.cases.transforms import actnorm, matrix, vector
+from tests.laws.transforms import randomise
 
 D = 3
 

@@ -9,8 +9,8 @@ import torch
 from torch import Generator
 
 from flows import ActNorm, AffineCoupling, Chain, GaussianAutoregressive, LULinear, QRLinear, SplineCoupling, Transform
-from tests.flows.transforms import matrix
-from tests.laws import randomise
+from tests.cases.transforms import matrix
+from tests.laws.transforms import randomise
 
 D = 8
 

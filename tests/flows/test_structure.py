@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torch.autograd.functional import jacobian
 
 from flows import AffineCoupling, GaussianAutoregressive, MaskedLinear, MaskedMLP
-from tests.flows.transforms import CONTEXT, order, vector
-from tests.laws import randomise
+from tests.cases.transforms import CONTEXT, order, vector
+from tests.laws.transforms import randomise
 
 
 def connected(transform: GaussianAutoregressive | AffineCoupling, x: Tensor, inverse: bool) -> Tensor:

@@ -26,7 +26,7 @@ from density import (
 from flows import LULinear
 from lvm import VAE, ExactLayeredModel, LayeredModel, Link, StochasticLink
 from lvm.latent import ElboTerms
-from tests.laws import randomise
+from tests.laws.transforms import randomise
 
 
 def encoder(features: int = 3, latent: int = 2) -> Density:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from scipy import stats
 
-from density import files
-from density.kl import kl
+from density.families.kl import kl
+from density.saving import files
 from studies import amortization
 from studies.amortization import Settings
 from studies.amortization_models import CAPACITIES, ask, built

@@ -25,9 +25,9 @@ from studies.comparison_ask import shared_parameters, theorem
 from studies.comparison_data import ENTROPY, SPREAD, ring, ring_log_density
 from studies.comparison_report import relaxed, slope, verdicts
 from studies.results import Rows
-from tests.laws import randomise
+from tests.laws.transforms import randomise
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = ("model", "encoder", "sigma", "study", "data", "data_hash", "seed", "settings_hash")
 SIGMAS = ["1e-4", "1e-3", "1e-2"]
 SMALL = ["--quick", "--train-rows", "400", "--test-rows", "40", "--batch-size", "32", "--epochs", "15"]

@@ -11,7 +11,7 @@ import torch
 from density import ConditionalGaussian, NetworkScale, PerFeatureScale, StandardNormal, mlp
 from lvm import VAE
 from lvm.evidence import LocalFit, local_elbo
-from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.adaptive import quadrature
 from studies import decomposition
 from studies.decomposition_models import _grid, _log_joint_at, best_gaussian, gaussian_elbo
 

@@ -18,8 +18,8 @@ from studies.__main__ import studies
 from studies.elbo_gap_checks import identities
 from studies.elbo_gap_report import LABELS
 from studies.results import Rows
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = ("model", "versus", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = ["--quick", "--data", "wine", "--epochs", "2", "--draws", "100", "--components", "2", "--linear-latents", "3"]
 CLOCK = ["seconds", "seconds_asking", "date"]

@@ -20,8 +20,8 @@ from studies import elbo_gap
 from studies.__main__ import main, studies
 from studies.results import Rows
 from studies.settings import ADDED_LATER, CommonSettings
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "studies" / "fake_study.py"
 KEY = ("step", "study", "data", "data_hash", "seed", "settings_hash")
 CLOCK = ["seconds", "date"]

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from density import Training, files
-from density.bernoulli import ConditionalBernoulli
-from lvm.gradients import AnalyticKL
+from density import Training
+from density.families.bernoulli import ConditionalBernoulli
+from density.saving import files
+from lvm.vae.gradients import AnalyticKL
 from studies import mnist
 from studies.errors import InputError
 from studies.mnist import ModelName, Settings

@@ -15,8 +15,8 @@ import pytest
 from studies.__main__ import studies
 from studies.report import Block, rendered
 from studies.shelf import Result, doc, parts, results
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in studies()]
 SECTIONS = {"Claim", "Paper", "Command", "Run time", "Expected", "Answer"}
 MINUTE_ON_TWO_CORES = 120  # seconds of CPU; wall clock would measure the machine's other work too

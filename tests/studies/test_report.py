@@ -20,8 +20,8 @@ from rich.text import Text
 from studies import report, shelf
 from studies.__main__ import studies
 from studies.shelf import doc, results
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from studies.errors import InputError
 from studies.results import Rows, write_whole
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = ("model", "seed")
 
 

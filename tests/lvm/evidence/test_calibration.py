@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import GaussianFamily, Kind
-from density.scale import Scale, TriangularScale
+from density.families.scale import Scale, TriangularScale
 from lvm import PPCA, VAE, LinearVAE
 from lvm.evidence import importance
 from tests.equivalence.examples import randomise

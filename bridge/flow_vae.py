@@ -1,0 +1,120 @@
+r"""A flow is a VAE whose encoder and decoder are deltas.
+
+With z = f(x) and g = f⁻¹, take q(z|x) = δ(z − f(x)) and p(x|z) = δ(x − g(z)). Both log-densities are infinite; their
+difference is not. Let the deltas be limits of Gaussians that are images of one another, N(f(x), σ² J Jᵀ) and
+N(g(z), σ² I) with J = ∂f/∂x: at z = f(x)
+
+.. math:: \log p(x|z) - \log q(z|x) = -\tfrac12 \log\det(2\pi\sigma^2 I) + \tfrac12 \log\det(2\pi\sigma^2 J J^\top)
+          = \log|\det J|
+
+for every σ, so that the log-weight log p(z) + log|det J| is the change-of-variables formula: the ELBO is the
+log-likelihood, and maximising one is maximising the other (Nielsen et al. 2020, SurVAE Flows, section 2.2).
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor
+
+from density.checks import check_data
+from density.fitting.ascent import maximise
+from density.fitting.training import Training
+from density.history import History
+from flows.flow import Flow, initialisation_rows
+from flows.transform import Transform
+from lvm.latent import ExactLayeredModel
+from lvm.links import Link
+
+
+class DeltaLink(Link):
+    r"""The link of an invertible map: encoder δ(z − f(x)), decoder δ(x − g(z)), log-ratio log|det ∂f/∂x|.
+
+    Tight and deterministic. Cost: that of the transform.
+
+    Args:
+        transform: unconditional.
+        features: D; only needed for a transform that takes any number of features.
+
+    Raises:
+        TypeError: not a Transform.
+        ValueError: the transform is conditional, or its width is unknown or another one.
+
+    >>> import torch
+    >>> from flows import Affine
+    >>> link = DeltaLink(Affine(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0])))
+    >>> z, log_ratio = link.infer(torch.tensor([[3.0, 5.0]]))
+    >>> link.generate(z[0])
+    tensor([[3., 5.]])
+    """
+
+    tight = True
+    deterministic = True
+
+    def __init__(self, transform: Transform, features: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(f"DeltaLink takes a Transform; got {type(transform).__name__}")
+        if transform.context_features:
+            raise ValueError(
+                f"DeltaLink joins x to z alone; {type(transform).__name__} needs a context of "
+                f"{transform.context_features} features. Model p(x|c) with the Flow itself"
+            )
+        width = features if transform.features is None else transform.features
+        if width is None:
+            raise ValueError(
+                f"DeltaLink needs to know the number of features; {type(transform).__name__} takes any. "
+                "Say which: DeltaLink(transform, features)"
+            )
+        if features not in (None, width):
+            raise ValueError(f"DeltaLink: {type(transform).__name__} has {width} features; got features={features}")
+        self.features = self.latent_features = width
+        self.transform = transform
+
+    def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        z, log_ratio = self.transform(x)
+        return z.expand(draws, *z.shape), log_ratio.expand(draws, *log_ratio.shape)
+
+    def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        return self.transform.inverse(z)[0]
+
+
+class FlowVAE(ExactLayeredModel):
+    """A flow as the VAE that it is: prior = base, encoder and decoder the deltas of its transform.
+
+    Shares the flow's parameters. Every log-weight is log p(x), the gap is 0, and ``fit``, which maximises the ELBO, is
+    maximum likelihood. The tests prove value, gradient and training trajectory equal.
+
+    Raises:
+        TypeError: not a Flow.
+        ValueError: the flow is conditional.
+
+    >>> import torch
+    >>> from flows import linear_flow
+    >>> flow = linear_flow(3)
+    >>> vae = FlowVAE(flow)
+    >>> x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    >>> torch.allclose(vae.elbo(x, draws=10), flow.log_prob(x))
+    True
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"FlowVAE takes a Flow; got {type(flow).__name__}")
+        super().__init__(flow.base, DeltaLink(flow.transform, flow.features), "tight ELBO of delta encoder and decoder")
+
+    def fit(self, x: Tensor, training: Training = Training(), *, generator: Generator | None = None) -> History:
+        """Maximise the ELBO of x ``[n, D]`` by gradient, with the same data-dependent start as ``Flow.fit``.
+
+        Raises:
+            ValueError: unusable data.
+            NonFiniteObjective: the objective overflowed; the last good weights are kept.
+        """
+        check_data(x, self.features, type(self).__name__)
+        self.to(x)
+        link = self.layer
+        assert isinstance(link, DeltaLink)
+        link.transform.initialise(x[initialisation_rows(len(x))])
+
+        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+            return self.elbo(batch[0], generator=generator)
+
+        return maximise(self, objective, (x,), training, generator=generator)

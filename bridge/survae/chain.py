@@ -1,0 +1,128 @@
+r"""Links one after the other.
+
+.. math:: x = z_0 \to z_1 \to \dots \to z_K, \qquad
+          \log w = \log p(z_K) + \sum_k \log\frac{p(z_{k-1}|z_k)}{q(z_k|z_{k-1})}
+
+A chain is tight when all its links are, and then log w = log p(x). The name is LinkChain, since it stands beside
+``flows.Chain``, whose parts are bijections, and a chain of those within a chain of links is the usual case.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+from torch import Generator, Tensor, nn
+
+from bridge.flow_vae import DeltaLink
+from bridge.survae.layer import Layer
+from density.checks import check_count, check_points
+from density.log_density import Measure
+from lvm.links import Link, StochasticLink
+
+
+class LinkChain(Link):
+    """Links in the order from data to latent. Its ``tight`` and ``deterministic`` are those of all its links.
+
+    Links before the first one that draws run once, whatever the number of draws.
+
+    Args:
+        links: at least one; each one's latent is the next one's data.
+
+    Raises:
+        TypeError: a part is not a Link.
+        ValueError: two neighbours differ in size or in measure; the message names them.
+
+    Cost: the sum over the links.
+
+    >>> import torch
+    >>> from bridge.survae.ranges import Log
+    >>> from bridge.survae.surjections import Abs
+    >>> chain = LinkChain(Abs(2), DeltaLink(Log(), 2))
+    >>> chain.tight, chain.infer(torch.tensor([[-1.0, 1.0]]))[0].tolist()
+    (True, [[[0.0, 0.0]]])
+    """
+
+    def __init__(self, *links: Link) -> None:
+        super().__init__()
+        if not links:
+            raise ValueError("LinkChain needs at least one link")
+        for position, link in enumerate(links):
+            if not isinstance(link, Link):
+                raise TypeError(
+                    f"LinkChain is made of Links; link {position} is a {type(link).__name__} (wrap a Transform in "
+                    "DeltaLink, an encoder and a decoder in StochasticLink)"
+                )
+        for position, (link, following) in enumerate(pairwise(links)):
+            names = f"link {position} ({type(link).__name__})", f"link {position + 1} ({type(following).__name__})"
+            if link.latent_features != following.features:
+                raise ValueError(
+                    f"LinkChain: {names[0]} has a latent of {link.latent_features} features, {names[1]} takes data of "
+                    f"{following.features}; they must agree"
+                )
+            measure = latent_measure(link)
+            if measure is not None and measure is not following.measure:
+                raise ValueError(
+                    f"LinkChain: the latent of {names[0]} needs a density with respect to {measure.value} measure, "
+                    f"{names[1]} makes one with respect to {following.measure.value} measure"
+                )
+        self.parts = nn.ModuleList(links)
+        self.features, self.latent_features = links[0].features, links[-1].latent_features
+        self.measure = links[0].measure
+        self.tight = all(link.tight for link in links)
+        self.deterministic = all(link.deterministic for link in links)
+
+    @property
+    def links(self) -> list[Link]:
+        """The links, from data to latent."""
+        return cast("list[Link]", list(self.parts))
+
+    def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        check_points(x, self.features, type(self).__name__)
+        check_count(draws, "draws")
+        z, total, spread = x, x.new_zeros(x.shape[:-1]), False
+        for link in self.links:
+            if spread or link.deterministic:
+                z, log_ratio = inferred_once(link, z, generator)
+            else:
+                z, log_ratio = link.infer(z, draws, generator=generator)
+                spread = True
+            total = total + log_ratio
+        return (z, total) if spread else (z.expand(draws, *z.shape), total.expand(draws, *total.shape))
+
+    def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        check_points(z, self.latent_features, f"{type(self).__name__}.generate")
+        for link in reversed(self.links):
+            z = link.generate(z, generator=generator)
+        return z
+
+
+def latent_measure(link: Link) -> Measure | None:
+    """What a link's latent must have a density with respect to; None if it does not say."""
+    if isinstance(link, LinkChain):
+        return latent_measure(link.links[-1])
+    if isinstance(link, Layer):
+        return link.latent_measure
+    if isinstance(link, StochasticLink):
+        return link.encoder.measure
+    return Measure.LEBESGUE if isinstance(link, DeltaLink) else None
+
+
+def described(link: Link) -> str:
+    """A link by its name, a chain by those of its links."""
+    if isinstance(link, LinkChain):
+        return f"LinkChain({', '.join(described(part) for part in link.links)})"
+    return type(link).__name__
+
+
+def inferred_once(link: Link, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """One latent draw ``[*batch, d]`` for each point, and the log-ratio ``[*batch]``."""
+    z, log_ratio = link.infer(x, 1, generator=generator)
+    return z.squeeze(0), log_ratio.squeeze(0)
+
+
+def flattened(link: Link) -> list[Link]:
+    """A chain's links, and theirs, from data to latent; any other link by itself."""
+    if isinstance(link, LinkChain):
+        return [one for part in link.links for one in flattened(part)]
+    return [link]

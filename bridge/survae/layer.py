@@ -1,0 +1,144 @@
+r"""Links that are no bijections: what surjections share (Nielsen et al. 2020, SurVAE Flows, arXiv:2007.02731, table 1).
+
+A surjection loses information in one direction, and the other direction draws what was lost:
+
+- an :class:`InferenceSurjection` has z = f(x) deterministic and x ~ p(x|z) on the fibre f⁻¹(z). Whatever the prior,
+  its q(z|x) = δ(z − f(x)) is the posterior, so it is tight, and log p(x) = log p(z) + log-ratio exactly.
+- a :class:`GenerativeSurjection` has x = g(z) deterministic and z ~ q(z|x) on the fibre g⁻¹(x). The posterior depends
+  on the prior, so it is loose: what it costs is E_q log q(z|x)/p(z|x).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+from density.checks import check_count, check_points
+from density.contract import Density
+from density.log_density import Measure
+from lvm.links import Link
+
+
+class Layer(Link):
+    """A link that knows the measure of its latent, and the support of its data and its latent.
+
+    Attributes:
+        latent_measure: what the density of z, whose log-density the log-ratio is added to, must be with respect to.
+    """
+
+    latent_measure: Measure = Measure.LEBESGUE
+
+    def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        check_points(x, self.features, type(self).__name__)
+        check_count(draws, "draws")
+        self.check_support(x)
+        return self._infer(x, draws, generator)
+
+    def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        check_points(z, self.latent_features, f"{type(self).__name__}.generate")
+        return self._generate(z, generator)
+
+    def check_support(self, x: Tensor) -> None:
+        """Raise ValueError where no z can lead to x ``[*batch, D]``. O(nD)."""
+
+    def unreachable(self) -> Tensor | None:
+        """Some points ``[k, d]`` that no x leads to, where the latent's density must be 0; None if there are none."""
+        return None
+
+    @abstractmethod
+    def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _generate(self, z: Tensor, generator: Generator | None) -> Tensor: ...
+
+
+class InferenceSurjection(Layer):
+    """Tight: z = f(x), and generation draws from a density on the fibre f⁻¹(z). Subclasses write ``_project``."""
+
+    tight = True
+    deterministic = True
+
+    def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, log_ratio = self._project(x)
+        return z.expand(draws, *z.shape), log_ratio.expand(draws, *log_ratio.shape)
+
+    @abstractmethod
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f(x) ``[*batch, d]`` and the limit of log p(x|z) − log q(z|x) ``[*batch]``."""
+
+
+class GenerativeSurjection(Layer):
+    """Loose: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
+
+
+def drawn(density: Density, context: Tensor, generator: Generator | None) -> Tensor:
+    """One draw ``[*batch, features]`` for each context ``[*batch, C]``, which an unconditional density ignores."""
+    return drawn_with_log_prob(density, context, 1, generator)[0].squeeze(0)
+
+
+def drawn_with_log_prob(
+    density: Density, context: Tensor, draws: int, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draws ``[draws, *batch, features]`` for each context, and their log-densities ``[draws, *batch]``."""
+    if density.context_features:
+        return density.sample_with_log_prob(draws, context=context, generator=generator)
+    batch = context.shape[:-1]
+    if batch.numel() == 0:
+        return context.new_zeros(draws, *batch, density.features), context.new_zeros(draws, *batch)
+    value, log_prob = density.sample_with_log_prob(draws * batch.numel(), generator=generator)
+    return value.reshape(draws, *batch, density.features), log_prob.reshape(draws, *batch)
+
+
+def at(density: Density, value: Tensor, context: Tensor) -> Tensor:
+    """log p(value|context), or log p(value) of an unconditional density."""
+    return density.log_prob(value, context if density.context_features else None)
+
+
+def check_part(owner: str, part: str, density: Density, features: int, context: int, measure: Measure) -> None:
+    """Raise unless a density over that many features, with the layer's own context or none, stands where it should."""
+    if not isinstance(density, Density):
+        raise TypeError(f"{owner}: {part} must be a Density; got {type(density).__name__}")
+    name = type(density).__name__
+    if density.features != features:
+        raise ValueError(f"{owner}: {part} must be a density over {features} features; {name} has {density.features}")
+    if density.context_features not in (0, context):
+        raise ValueError(
+            f"{owner}: {part} is conditioned on {context} features or on none; {name} takes {density.context_features}"
+        )
+    if density.measure is not measure:
+        raise ValueError(
+            f"{owner}: {part} must be a density with respect to {measure.value} measure; {name} is one with respect to "
+            f"{density.measure.value} measure"
+        )
+
+
+def check_positive_support(owner: str, part: str, density: Density) -> None:
+    """Raise unless a density over a part that is never negative says that it is not."""
+    try:
+        density.check_support(density.reference.new_full((1, density.features), -1.0))
+    except ValueError:
+        return
+    raise ValueError(
+        f"{owner}: {part} is never negative, but {type(density).__name__} takes -1 for a possible value and would lose "
+        "mass there; use HalfNormal, or a density whose check_support refuses what is not positive"
+    )
+
+
+def as_columns(columns: list[int] | range | tuple[int, ...], features: int, owner: str) -> list[int]:
+    """Different column numbers within 0 … D−1, as given; ValueError otherwise."""
+    chosen = [int(column) for column in columns]
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= features:
+        raise ValueError(f"{owner} expects different columns in 0 ... {features - 1}, at least one; got {chosen}")
+    return chosen
+
+
+def repeated(x: Tensor, draws: int) -> Tensor:
+    """x ``[*batch, D]`` as ``[draws, *batch, D]``, without a copy."""
+    return x.expand(draws, *x.shape)
+
+
+def zeros(x: Tensor) -> Tensor:
+    """``[*batch]`` zeros for points ``[*batch, D]``."""
+    return torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)

@@ -1,0 +1,167 @@
+r"""What lives on the ranges of surjections: a half-normal for positive parts, and bijections from a range to ℝᴰ.
+
+After an absolute value z is positive, after a sort it is increasing. A prior over all of ℝᴰ would lose the mass that it
+puts elsewhere, so the next link is a :class:`Log` or :class:`Spacings`, or the prior itself has that range.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from density.checks import check_count
+from density.contract import Density
+from flows.transform import Transform
+
+LOG_SCALE_BOUND = 7.0
+
+
+class HalfNormal(Density):
+    r"""|N(0, σ²)| in each feature: x ≥ 0.
+
+    .. math:: \log p(x|c) = \sum_j \log 2 - \tfrac12 \log 2\pi - \log\sigma_j(c) - \frac{x_j^2}{2\sigma_j(c)^2}
+
+    log σ is a parameter, plus b·tanh(network(c)/b) with b = 7 where there is a context. Outside the support the density
+    is 0. Draws are pathwise. O(D) a point.
+
+    Args:
+        features: D.
+        context_features: C; 0 for none.
+        network: maps ``[*batch, C]`` to ``[*batch, D]``; a linear layer if None.
+
+    >>> HalfNormal(1).log_prob(torch.tensor([[0.0], [-1.0]])).exp()
+    tensor([0.7979, 0.0000], grad_fn=<ExpBackward0>)
+    """
+
+    def __init__(self, features: int, context_features: int = 0, network: nn.Module | None = None) -> None:
+        super().__init__()
+        check_count(features, "features")
+        if network is not None and not context_features:
+            raise ValueError("HalfNormal has a network but no context_features to feed it; say how many")
+        self.features = features
+        self.context_features = context_features
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.network = network or (nn.Linear(context_features, features) if context_features else None)
+
+    def check_support(self, x: Tensor) -> None:
+        if bool((x < 0).any()):
+            raise ValueError(f"HalfNormal is a density over x ≥ 0; got {x[x < 0][0].item():.4g}")
+
+    def log_scale_at(self, context: Tensor | None) -> Tensor:
+        """log σ, ``[D]`` or ``[*context_batch, D]``."""
+        if self.network is None:
+            return self.log_scale
+        raw: Tensor = self.network(context)
+        if raw.shape[-1] != self.features:
+            raise ValueError(
+                f"HalfNormal expects its network to return [*batch, {self.features}]; got {list(raw.shape)}"
+            )
+        return self.log_scale + LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
+
+    def log_prob_each(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The log-density of every feature by itself, ``[*batch, D]``."""
+        return self._each(x, self.log_scale_at(context))
+
+    def _each(self, x: Tensor, log_scale: Tensor) -> Tensor:
+        inside = x >= 0
+        value = -0.5 * (x * (-log_scale).exp()).square() - log_scale + 0.5 * math.log(2 / math.pi)
+        return value.masked_fill(~inside & ~x.isnan(), -math.inf)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.log_prob_each(x, context).sum(-1)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self._sample_with_log_prob(n, context, generator)[0]
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale_at(context)
+        noise = torch.randn(
+            n, *log_scale.shape, generator=generator, dtype=log_scale.dtype, device=log_scale.device
+        ).abs()
+        x = noise * log_scale.exp()
+        log_prob = (-0.5 * noise.square() - log_scale + 0.5 * math.log(2 / math.pi)).sum(-1)
+        return x, log_prob
+
+
+class Log(Transform):
+    r"""z = log x, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log x. Any width, O(D) a point.
+
+    Raises:
+        ValueError: forward of a value that is not positive.
+
+    >>> z, log_det = Log()(torch.tensor([1.0, 0.5]))
+    >>> round(log_det.exp().item(), 4)
+    2.0
+    """
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if bool((x <= 0).any()):
+            raise ValueError(f"Log expects positive values; got {x[x <= 0][0].item():.4g}")
+        z = x.log()
+        return z, -z.sum(-1)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z.exp(), z.sum(-1)
+
+
+class InverseSoftplus(Transform):
+    r"""z = log(eˣ − 1), from positive numbers to the reals; log|det ∂z/∂x| = −Σ log(1 − e⁻ˣ). Any width, O(D) a point.
+
+    The identity for large x, where :class:`Log` would squeeze the data.
+
+    Raises:
+        ValueError: forward of a value that is not positive.
+
+    >>> InverseSoftplus().inverse(torch.tensor([0.0]))[0].item()  # log 2
+    0.6931
+    """
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if bool((x <= 0).any()):
+            raise ValueError(f"InverseSoftplus expects positive values; got {x[x <= 0][0].item():.4g}")
+        log_rest = (-torch.expm1(-x)).log()
+        return x + log_rest, -log_rest.sum(-1)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return functional.softplus(z, threshold=40), functional.logsigmoid(z).sum(-1)
+
+
+class Spacings(Transform):
+    r"""z₁ = x₁ and z_j = log(x_j − x_{j−1}), from increasing vectors to ℝᴰ; log|det ∂z/∂x| = −Σ_{j≥2} z_j.
+
+    Triangular, O(D) a point.
+
+    Args:
+        features: D.
+
+    Raises:
+        ValueError: forward of a vector that does not increase strictly.
+
+    >>> z, log_det = Spacings(2)(torch.tensor([1.0, 1.5]))
+    >>> z[0].item(), round(log_det.exp().item(), 4)
+    (1.0, 2.0)
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        self.features = features
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        gaps = x.diff(dim=-1)
+        if bool((gaps <= 0).any()):
+            raise ValueError(
+                "Spacings expects strictly increasing vectors; got a difference of "
+                f"{gaps[gaps <= 0][0].item():.4g}. Sort first; where values tie, dequantise them"
+            )
+        logs = gaps.log()
+        return torch.cat([x[..., :1], logs], -1), -logs.sum(-1)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        gaps = z[..., 1:]
+        return torch.cat([z[..., :1], gaps.exp()], -1).cumsum(-1), gaps.sum(-1)

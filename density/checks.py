@@ -1,0 +1,136 @@
+"""Checks at the public edge, each with the one error that it raises, and the tensor that tells a module's dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def reference(module: nn.Module) -> Tensor:
+    """The first floating-point parameter of a module, or else buffer: the dtype and device that it computes in.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = find_reference(module)
+    if found is None:
+        raise ValueError(
+            f"{type(module).__name__} holds no floating-point tensor to take a dtype from; register a buffer"
+        )
+    return found
+
+
+def find_reference(module: nn.Module) -> Tensor | None:
+    """As :func:`reference`, but None for a module that holds no floating-point tensor and takes any dtype."""
+    found = _first_floating(module, "_parameters")  # asked at every call, and ten times as fast as by parameters()
+    return _first_floating(module, "_buffers") if found is None else found
+
+
+def _first_floating(module: nn.Module, kind: str) -> Tensor | None:
+    tensors: dict[str, Tensor | None] = getattr(module, kind)
+    for tensor in tensors.values():
+        if tensor is not None and tensor.is_floating_point():
+            return tensor
+    for child in module._modules.values():
+        found = None if child is None else _first_floating(child, kind)
+        if found is not None:
+            return found
+    return None
+
+
+def check_points(x: Tensor, features: int | None, owner: str, *, reference: Tensor | None = None) -> None:
+    """Raise unless x is a floating-point tensor ``[*batch, features]`` in the dtype of the reference. O(1)."""
+    _check_floating(x, "x", owner, reference)
+    if x.ndim < 1 or (features is not None and x.shape[-1] != features):
+        expected = "[*batch, features]" if features is None else f"[*batch, {features}]"
+        raise ValueError(f"{owner} expects x of shape {expected}; got {list(x.shape)}")
+
+
+def check_context(context: Tensor | None, features: int, owner: str, *, reference: Tensor | None = None) -> None:
+    """Raise unless the context is what an object with that many context features takes. O(1)."""
+    if features == 0:
+        if context is not None:
+            raise ValueError(
+                f"{owner} takes no context; got one. Build it with context features, or leave the context out"
+            )
+        return
+    if context is None:
+        raise ValueError(f"{owner} needs a context of shape [*batch, {features}]; got none")
+    _check_floating(context, "context", owner, reference)
+    if context.ndim < 1 or context.shape[-1] != features:
+        raise ValueError(f"{owner} expects a context of shape [*batch, {features}]; got {list(context.shape)}")
+
+
+def check_batches(x: Tensor, context: Tensor | None, owner: str) -> None:
+    """Raise unless the batch shapes of x ``[*batch, D]`` and the context ``[*batch, C]`` broadcast. O(1)."""
+    if context is None or x.shape[:-1] == context.shape[:-1]:
+        return
+    try:
+        torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{owner} expects batch shapes that broadcast; got x {list(x.shape)} and context {list(context.shape)}"
+        ) from error
+
+
+def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:
+    """Raise unless x is a data set: finite, floating point, ``[n, features]`` with n ≥ 1. O(nD).
+
+    >>> import torch
+    >>> check_data(torch.tensor([[0.0, 1.0], [2.0, torch.nan]]), 2, "PPCA")
+    Traceback (most recent call last):
+        ...
+    ValueError: PPCA expects finite data; row 1, column 1 is nan (1 of 4 values are not finite). Remove or impute them
+    """
+    check_points(x, features, owner, reference=reference)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
+    if x.ndim != 2:
+        raise ValueError(f"{owner} expects data of shape [n, {features}]; got {list(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"{owner} expects at least one row of data; got none")
+    if bool(x.detach().sum(dtype=torch.float64).isfinite()):
+        return  # as no sum with an infinite or undefined term is; one pass instead of four
+    finite = x.isfinite()
+    if not finite.all():
+        row, column = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"{owner} expects finite data; row {row}, column {column} is {x[row, column].item()} "
+            f"({int((~finite).sum())} of {x.numel()} values are not finite). Remove or impute them"
+        )
+
+
+def check_count(n: int, name: str) -> None:
+    """Raise unless n is a positive int."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"{name} must be a positive int; got {n!r}")
+
+
+def _check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{owner} expects {name} to be a torch.Tensor; got {type(x).__name__}. Convert with torch.as_tensor"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"{owner} expects {name} to be floating point; got {x.dtype}. Convert with {name}.double()")
+    if reference is not None and (x.dtype != reference.dtype or x.device != reference.device):
+        raise TypeError(
+            f"{owner} computes in {reference.dtype} on {reference.device}; {name} is {x.dtype} on {x.device}. "
+            f"Move one of them, e.g. model.to({name})"
+        )
+
+
+def check_incomplete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:
+    """Raise unless x is a data set ``[n, features]``, n ≥ 1, in float32 or float64, without infinities. O(nD)."""
+    check_points(x, features, owner, reference=reference)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(f"{owner} expects data of shape [n, {features}], n at least 1; got {list(x.shape)}")
+    infinite = x.isinf()
+    if bool(infinite.any()):
+        row, column = infinite.nonzero()[0].tolist()
+        raise ValueError(
+            f"{owner} expects finite data, or nan where an entry is missing; row {row}, column {column} is "
+            f"{x[row, column].item()}. Remove it, or mark it as missing"
+        )

@@ -1,0 +1,1 @@
+"""Data that a fit reads: rows with weights, a chunk at a time, and digests by which a checkpoint knows them."""

@@ -1,0 +1,149 @@
+"""The rows that a fit reads: checked, with their weights, a chunk at a time, and this process's share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from density.checks import check_data, check_incomplete
+from density.data.chunks import Chunks, Source
+from density.data.digest import data_in_words
+from density.linalg.moments import Moments
+from density.parallel import processes
+
+
+class Rows:
+    """A data set ``[n, D]`` with weights, as its parts reach this process.
+
+    Args:
+        source: a tensor, or whatever :class:`~density.data.chunks.Chunks` reads. A tensor is checked at once, a stream
+            whenever it is read.
+        features: D.
+        owner: whose error it is.
+        weights: ``[n]``, positive: a weight of 3 is the row three times. 1 if None.
+        incomplete: nan marks a missing entry; else it is an error.
+
+    Attributes:
+        whole: the data, where it is a tensor.
+        like: a row of it, for dtype and device.
+
+    Raises:
+        TypeError, ValueError: the data is none, not finite, or of another number of features; or the weights are not
+            positive, or not as many as the rows.
+
+    On several processes each gets an equal share of the rows of a tensor, and of every chunk of a stream.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        features: int,
+        owner: str,
+        weights: Tensor | None = None,
+        *,
+        incomplete: bool = False,
+    ) -> None:
+        self._check = check_incomplete if incomplete else _check_complete
+        self._features = features
+        self._owner = owner
+        self.weights = None if weights is None else _checked(weights, owner)
+        if isinstance(source, Tensor):
+            self._check(source, features, owner)
+            self.whole: Tensor | None = source.detach()
+            self._chunks = Chunks([self.whole])
+            self._require_length(source.shape[0])
+        else:
+            self.whole = None
+            self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+            if self._chunks.weighted and weights is not None:
+                raise TypeError(f"{owner} expects weights beside the rows or in their chunks; got both")
+        self.like = self._first()[:1]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Parts ``[rows, D]`` and their weights ``[rows]``: this process's share."""
+        for chunk, weights in self.pairs():
+            own = processes.share(chunk.shape[0])
+            if own.stop > own.start:
+                yield chunk[own], None if weights is None else weights[own]
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All rows and their weights, whichever process they are for."""
+        start = 0
+        for chunk, weights in self._chunks.pairs():
+            n = chunk.shape[0] if chunk.ndim else 0
+            if self.whole is None and n == 0 and chunk.ndim:
+                continue
+            if self.whole is None:
+                try:
+                    self._check(chunk, self._features, self._owner, reference=self.like)
+                    weights = None if weights is None else _checked(weights, self._owner, n)
+                except ValueError as error:
+                    raise ValueError(f"{error} (in a chunk that begins with row {start} of the data)") from error
+            if self.weights is not None:
+                if self.weights.shape[0] < start + n:
+                    break
+                weights = self.weights[start : start + n]
+            yield chunk.detach(), weights
+            start += n
+        self._require_length(start)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All rows, whichever process they are for."""
+        for chunk, _ in self.pairs():
+            yield chunk
+
+    def moments(self) -> Moments:
+        """Moments of the rows of all processes, the same in every one. O(nD²)."""
+        own = Moments.of(self.like[:0])
+        for rows, weights in self:
+            own = own + Moments.of(rows, weights)
+        features = own.mean.shape[0]
+        packed = torch.cat([own.count.reshape(1), own.mean, own.scatter.flatten()])
+        parts = [
+            Moments(part[0], part[1 : 1 + features], part[1 + features :].reshape(features, features))
+            for part in processes.gathered(packed.unsqueeze(0))
+        ]
+        return sum(parts[1:], start=parts[0])
+
+    def in_words(self) -> str:
+        """A digest of data and weights, by which a checkpoint knows them. O(nD)."""
+        return "; ".join(data_in_words([part for part in pair if part is not None]) for pair in self.pairs())
+
+    def _first(self) -> Tensor:
+        for chunk in self._chunks:
+            if chunk.ndim == 0:
+                raise TypeError(
+                    f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers"
+                )
+            if chunk.shape[:1] != (0,):
+                if self.whole is None:
+                    self._check(chunk, self._features, self._owner)
+                return chunk.detach()
+        raise ValueError(f"{self._owner} expects at least one row of data; got none")
+
+    def _require_length(self, n: int) -> None:
+        if self.weights is not None and self.weights.shape[0] != n:
+            raise ValueError(
+                f"{self._owner} expects one weight for each row; got {self.weights.shape[0]} weights for "
+                f"{n} rows (or more, where data comes in chunks)"
+            )
+
+
+def _checked(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
+    if not isinstance(weights, Tensor) or weights.ndim != 1 or n not in (None, weights.shape[0]):
+        got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(f"{owner} expects weights of shape [n], one for each row; got {got}")
+    if not bool((weights.isfinite() & (weights > 0)).all()):
+        raise ValueError(f"{owner} expects positive and finite weights; leave out rows of weight zero")
+    return weights.detach()
+
+
+def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:
+    try:
+        check_data(x, features, owner, reference=reference)
+    except ValueError as error:
+        if not bool(x.isnan().any()):
+            raise
+        raise ValueError(f"{error}; or, where nan marks a missing entry, call model.observed.fit(x)") from error

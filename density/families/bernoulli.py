@@ -1,0 +1,107 @@
+"""Independent Bernoulli features: the decoder of binary data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from density.checks import check_count
+from density.contract import Density
+from density.log_density import Measure
+
+
+class BernoulliFamily(Density, ABC):
+    r"""Independent bits with log-odds ℓ(c); a mass, so its measure is counting.
+
+    .. math:: \log p(x|c) = \sum_j x_j \ell_j - \operatorname{softplus}(\ell_j)
+
+    O(D) a point. Draws are not reparametrised.
+    """
+
+    measure = Measure.COUNTING
+
+    @abstractmethod
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        """Log-odds ``[*context_batch, D]`` at a context ``[*context_batch, C]``."""
+
+    def check_support(self, x: Tensor) -> None:
+        if not bool(((x == 0) | (x == 1)).all()):
+            raise ValueError(
+                f"{type(self).__name__} is a distribution over {{0, 1}}; got other values, for example "
+                f"{x[(x != 0) & (x != 1)][0].item():.4g}. Binarise the data, or use a Gaussian decoder"
+            )
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        logits = self.logits_at(context)
+        return (x * logits - functional.softplus(logits)).sum(-1)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        logits = self.logits_at(context)
+        return _tossed(logits, n, type(self).__name__, generator)
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.logits_at(context)
+        x = _tossed(logits, n, type(self).__name__, generator)
+        return x, (x * logits - functional.softplus(logits)).sum(-1)
+
+
+class Bernoulli(BernoulliFamily):
+    """Independent bits with learnable log-odds ``[D]``.
+
+    >>> Bernoulli(3).log_prob(torch.tensor([0.0, 1.0, 1.0])).exp()
+    tensor(0.1250, grad_fn=<ExpBackward0>)
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        self.features = features
+        self.logits = nn.Parameter(torch.zeros(features))
+
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        return self.logits
+
+
+class ConditionalBernoulli(BernoulliFamily):
+    """Independent bits whose log-odds a network computes from the context: the decoder of a VAE for binary data.
+
+    Args:
+        network: maps ``[*batch, C]`` to log-odds ``[*batch, D]``.
+        features: D.
+        context_features: C.
+    """
+
+    def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        check_count(context_features, "context_features")
+        self.features = features
+        self.context_features = context_features
+        self.network = network
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        logits = self.network(context)
+        if logits.shape[-1] != self.features:
+            raise ValueError(
+                f"ConditionalBernoulli expects its network to return [*batch, {self.features}]; "
+                f"got {list(logits.shape)}"
+            )
+        return logits
+
+
+def _tossed(logits: Tensor, n: int, owner: str, generator: Generator | None) -> Tensor:
+    """n bits ``[n, *batch, D]`` for each of the log-odds ``[*batch, D]``."""
+    try:
+        return torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
+    except RuntimeError as error:
+        if bool(logits.isfinite().all()):
+            raise
+        raise ValueError(
+            f"{owner} cannot draw: some log-odds are not finite. Look for nan or inf in the context"
+        ) from error

@@ -1,0 +1,109 @@
+"""Categorical distributions over one-hot vectors: the discrete latent of a mixture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from density.checks import check_count
+from density.contract import Density
+from density.log_density import Measure
+
+
+class CategoricalFamily(Density, ABC):
+    """Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
+
+    measure = Measure.COUNTING
+
+    @abstractmethod
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        """Unnormalised log-probabilities ``[*context_batch, K]``."""
+
+    def enumerate(self) -> Tensor:
+        """All values, ``[K, K]``: with them, sums over the latent are exact."""
+        return torch.eye(self.features, dtype=self.reference.dtype, device=self.reference.device)
+
+    def check_support(self, x: Tensor) -> None:
+        if not bool((((x == 0) | (x == 1)).all(-1) & (x.sum(-1) == 1)).all()):
+            raise ValueError(f"{type(self).__name__} is a distribution over one-hot vectors of size {self.features}")
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return _pick(self.logits_at(context).log_softmax(-1), x)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self._sample_with_log_prob(n, context, generator)[0]
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        log_probs = self.logits_at(context).log_softmax(-1)
+        batch = log_probs.shape[:-1]
+        flat = log_probs.detach().exp().reshape(-1, self.features)
+        try:
+            index = torch.multinomial(flat, n, replacement=True, generator=generator).mT.reshape(n, *batch)
+        except RuntimeError as error:
+            if bool(flat.isfinite().all()):
+                raise
+            raise ValueError(
+                f"{type(self).__name__} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
+                "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
+            ) from error
+        x = functional.one_hot(index, self.features).to(log_probs.dtype)
+        return x, _pick(log_probs, x)
+
+
+class Categorical(CategoricalFamily):
+    """Cat(π) with learnable logits ``[K]``.
+
+    >>> prior = Categorical(2)
+    >>> prior.log_prob(prior.enumerate()).exp()
+    tensor([0.5000, 0.5000], grad_fn=<ExpBackward0>)
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        self.features = features
+        self.logits = nn.Parameter(torch.zeros(features))
+
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        return self.logits
+
+
+class ConditionalCategorical(CategoricalFamily):
+    """Cat(π(c)) whose logits a network computes from the context.
+
+    Args:
+        network: maps ``[*batch, C]`` to logits ``[*batch, K]``.
+        features: K.
+        context_features: C.
+    """
+
+    def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        check_count(context_features, "context_features")
+        self.features = features
+        self.context_features = context_features
+        self.network = network
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def logits_at(self, context: Tensor | None) -> Tensor:
+        logits = self.network(context)
+        if logits.shape[-1] != self.features:
+            raise ValueError(
+                f"ConditionalCategorical expects its network to return [*batch, {self.features}]; "
+                f"got {list(logits.shape)}"
+            )
+        return logits
+
+
+def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:
+    """Σ_k x_k log π_k by indexing, since 0 · (−∞) must not be nan; batch shapes broadcast."""
+    index = one_hot.argmax(-1, keepdim=True)
+    shape = torch.broadcast_shapes(index.shape[:-1], log_probs.shape[:-1])
+    log_probs = log_probs.expand(*shape, log_probs.shape[-1])
+    return log_probs.gather(-1, index.expand(*shape, 1)).squeeze(-1)

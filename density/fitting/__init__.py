@@ -1,0 +1,15 @@
+"""Maximise an objective over data by gradient steps: settings, the loop, checkpoints."""
+
+from density.fitting.ascent import NonFiniteObjective, maximise
+from density.fitting.optimisers import adam, constant, cosine, lbfgs
+from density.fitting.training import Training
+
+__all__ = [
+    "NonFiniteObjective",
+    "Training",
+    "adam",
+    "constant",
+    "cosine",
+    "lbfgs",
+    "maximise",
+]

@@ -1,0 +1,112 @@
+"""The mean objective of a batch and its gradient, in one piece, in parts, or in parts on several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from density.parallel import processes
+from density.parallel.random_streams import Streams
+
+Objective = Callable[[tuple[Tensor, ...], Generator | None], Tensor]
+Batch = tuple[Tensor, ...]
+
+ROWS_AT_ONCE = 4096
+
+
+class WholeBatches:
+    """The objective of a batch as one computation, drawing from the generator of the fit."""
+
+    def __init__(self, objective: Objective, generator: Generator | None) -> None:
+        self.objective = objective
+        self.generator = generator
+
+    def backward(self, batch: Batch, step: int) -> Tensor:
+        """−(mean objective) of a batch, its gradient added to the parameters' ``grad``."""
+        loss = -self.objective(batch, self.generator).mean()
+        loss.backward()
+        return loss
+
+    def total(self, data: Batch) -> Tensor:
+        """Sum of the objective over all rows of data, in float64, always by the same draws."""
+        return _total(self.objective, data, Generator(data[0].device).manual_seed(0))
+
+
+class PartedBatches:
+    r"""The objective of a batch in parts, each with draws of its own; every process computes its share of the parts.
+
+    .. math:: -\tfrac1B \sum_{p} \sum_{i \in p} \text{objective}(x_i), \qquad B \text{ rows in all parts together}
+
+    Every row has the same weight, whether or not the parts are of one size. Part p of step t always draws from stream
+    t · parts + p of :class:`~density.parallel.random_streams.Streams`, so that the result depends on the number of
+    parts and not on the number of processes, up to the order of summation. Parts on one process are gradient
+    accumulation: the memory of one part at a time.
+
+    Gradients of all processes are summed by one ``all_reduce`` of a flat vector, with the loss in it, rather than by
+    ``DistributedDataParallel``: that one averages with equal weights, takes the forward pass of one module rather than
+    an objective, and does not know line searches, which evaluate the loss more than once a step. The price is that
+    summing does not overlap with the backward pass.
+
+    Args:
+        objective: mean over rows is what is maximised; a part of a batch must mean what it does in the batch.
+        parameters: whose gradients are summed.
+        parts: at least one for each process.
+        streams: of random numbers.
+    """
+
+    def __init__(self, objective: Objective, parameters: list[nn.Parameter], parts: int, streams: Streams) -> None:
+        self.objective = objective
+        self.parameters = parameters
+        self.parts = parts
+        self.streams = streams
+
+    def backward(self, batch: Batch, step: int) -> Tensor:
+        """−(mean objective) of a batch, its gradient added to the parameters' ``grad``; the same on every process."""
+        rows = batch[0].shape[0]
+        loss = torch.zeros((), dtype=self.parameters[0].dtype, device=batch[0].device)
+        for part in self._own():
+            piece = self._piece(batch, part)
+            if piece[0].shape[0]:
+                with self.streams.at(step * self.parts + part) as stream:
+                    partial = -self.objective(piece, stream).sum() / rows
+                    partial.backward()
+                loss = loss + partial.detach()
+        return self._summed(loss) if processes.world() > 1 else loss
+
+    def total(self, data: Batch) -> Tensor:
+        """Sum of the objective over all rows of data, in float64, always by the same draws."""
+        device = data[0].device
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for part in self._own():
+            total = total + _total(self.objective, self._piece(data, part), Generator(device).manual_seed(part))
+        return processes.total(total)
+
+    def _own(self) -> range:
+        share = processes.share(self.parts)
+        return range(share.start, share.stop)
+
+    def _piece(self, batch: Batch, part: int) -> Batch:
+        rows = batch[0].shape[0]
+        return tuple(t[rows * part // self.parts : rows * (part + 1) // self.parts] for t in batch)
+
+    def _summed(self, loss: Tensor) -> Tensor:
+        # A parameter without gradient anywhere must stay without: optimisers skip it. Hence the counts.
+        with torch.no_grad():
+            touched = [float(p.grad is not None) for p in self.parameters]
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+            pieces = [loss.reshape(1), loss.new_tensor(touched), *(g.reshape(-1) for g in gradients)]
+            sizes = [piece.numel() for piece in pieces]
+            summed, counts, *flat = processes.total(torch.cat(pieces)).split(sizes)
+            found = touched if all(touched) else counts.tolist()  # a look at the counts waits for an accelerator
+            for parameter, gradient, count in zip(self.parameters, flat, found, strict=True):
+                parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if count else None
+        return summed[0]
+
+
+def _total(objective: Objective, data: Batch, generator: Generator) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64, device=data[0].device)
+    for batch in zip(*(t.split(ROWS_AT_ONCE) for t in data), strict=True):
+        total = total + objective(batch, generator).double().sum()
+    return total

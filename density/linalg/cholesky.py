@@ -1,0 +1,39 @@
+"""Triangular factors of covariances, and how they are stored without constraints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unpack_triangular(packed: Tensor) -> Tensor:
+    """Lower-triangular L with positive diagonal from an unconstrained matrix: strict lower part, and log-diagonal."""
+    return packed.tril(-1) + torch.diag_embed(packed.diagonal(dim1=-2, dim2=-1).exp())
+
+
+def pack_triangular(factor: Tensor) -> Tensor:
+    """Inverse of :func:`unpack_triangular`."""
+    return factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).log())
+
+
+def cholesky(covariance: Tensor, owner: str) -> Tensor:
+    """Cholesky factor of a covariance ``[*batch, D, D]``, float64.
+
+    Raises:
+        ValueError: if it is singular to working precision: the smallest eigenvalue of the correlation matrix is below
+            10 D ε. (Pivots of the factor are no such measure: rounding can leave a large last one.)
+    """
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    regular = bool((info == 0).all()) and bool(covariance.isfinite().all())
+    if regular:
+        std = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+        correlation = covariance / std.unsqueeze(-1) / std.unsqueeze(-2)
+        floor = 10 * covariance.shape[-1] * torch.finfo(covariance.dtype).eps
+        regular = bool((torch.linalg.eigvalsh(correlation)[..., 0] > floor).all())
+    if not regular:
+        raise ValueError(
+            f"{owner}: the covariance of the data is singular, so the likelihood has no maximum. Drop constant or "
+            "linearly dependent columns, add noise (dequantise), use more rows than features, or choose a model with "
+            "fewer parameters (PPCA, a diagonal covariance)"
+        )
+    return factor

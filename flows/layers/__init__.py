@@ -1,0 +1,1 @@
+"""Invertible layers: linear, elementwise, permutations, couplings, autoregressive."""

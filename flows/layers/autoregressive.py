@@ -1,0 +1,196 @@
+"""Autoregressive flows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from density.checks import check_count
+from flows.layers.permutation import as_order
+from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine, check_bound
+from flows.monotone.monotone import Monotone, check_parameters
+from flows.monotone.spline import RationalQuadratic
+from flows.networks.incremental import inverse_by_degree
+from flows.networks.masked import MaskedMLP, MaskedNetwork
+from flows.transform import Transform
+
+
+class Autoregressive(Transform):
+    r"""Each feature goes through an increasing function with parameters from those before it.
+
+    .. math:: z_j = f(x_j; \theta_j(x_{<j}, c)), \qquad
+              \log|\det \partial z/\partial x| = \sum_j \log f'(x_j; \theta_j(x_{<j}, c))
+
+    Args:
+        features: width D.
+        parameters: how many numbers P the network returns for each feature.
+        hidden: widths of the network's hidden layers.
+        order: ``order[k]`` is the feature in place k; by default 0 … D−1.
+        context_features: width C of the context; it reaches every feature, the first too.
+        conditioner: a network to use instead of a :class:`~flows.networks.masked.MaskedMLP`: ``[*batch, D + C]`` to
+            ``[*batch, P D]``, the first parameter of every feature, then the second, …, those of feature j from
+            features before j in the order. This is not checked.
+
+    Raises:
+        ValueError: features is not a positive int, or order no permutation of as many.
+
+    Cost: forward one pass of the network. The inverse takes about one pass too, in O(D) steps one after the other, with
+    a masked network of elementwise activations (:func:`~flows.networks.incremental.inverse_by_degree`), and D passes
+    with another network.
+    """
+
+    features: int
+    order: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        parameters: int,
+        hidden: Sequence[int],
+        order: Sequence[int] | Tensor | None,
+        context_features: int,
+        conditioner: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        check_count(features, "features")
+        places = as_order(range(features) if order is None else order, owner)
+        if len(places) != features:
+            raise ValueError(f"{owner} expects an order of its {features} features; got one of {len(places)}")
+        self.features = features
+        self.context_features = context_features
+        self.register_buffer("order", places)
+        self.conditioner = (
+            MaskedMLP(places, parameters, hidden, context_features) if conditioner is None else conditioner
+        )
+        self.register_load_state_dict_post_hook(_arrange_conditioner)
+
+    @property
+    @abstractmethod
+    def monotone(self) -> Monotone:
+        """f."""
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_derivative = self.monotone.forward(x, self._condition(x, context))
+        return z, log_derivative.sum(-1)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.conditioner, MaskedNetwork) and self.conditioner.sizes is not None:
+            given = context if self.context_features else None
+            return inverse_by_degree(self.conditioner, z, given, self.monotone)
+        # Features that are not computed yet stand at 0: by the mask nothing that is read depends on them.
+        columns = [torch.zeros_like(z[..., 0])] * self.features
+        log_det = torch.zeros_like(z[..., 0])
+        for feature in self.order.tolist():
+            theta = self._condition(torch.stack(columns, -1), context)
+            columns[feature], log_derivative = self.monotone.inverse(z[..., feature], theta[..., feature])
+            log_det = log_det + log_derivative
+        return torch.stack(columns, -1), log_det
+
+    def _condition(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """θ, shape ``[P, *batch, D]``."""
+        if context is not None and self.context_features:
+            x = torch.cat([x, context], -1)
+        theta: Tensor = self.conditioner(x)
+        check_parameters(theta.shape[-1], x.shape[:-1], self.features, self.monotone, type(self).__name__)
+        return theta.unflatten(-1, (-1, self.features)).movedim(-2, 0)
+
+
+class GaussianAutoregressive(Autoregressive):
+    r"""Masked autoregressive flow: each feature standardised given those before it (Papamakarios et al. 2017,
+    arXiv:1705.07057, eqs. 4-5).
+
+    .. math:: z_j = \frac{x_j - \mu_j(x_{<j}, c)}{\sigma_j(x_{<j}, c)}, \qquad
+              \log|\det \partial z/\partial x| = -\sum_j \log\sigma_j
+
+    log σ = bound · tanh(raw/bound), so |log σ| < bound. With the network that the layer makes itself, a new layer is
+    the identity. ``Inverse(GaussianAutoregressive(D))`` is inverse autoregressive flow.
+
+    Args:
+        features: width D.
+        hidden: widths of the network's hidden layers.
+        order: ``order[k]`` is the feature in place k; by default 0 … D−1.
+        context_features: width C of the context; it reaches every feature, the first too.
+        log_scale_bound: bound on |log σ|.
+        conditioner: a network to use instead of a :class:`MaskedMLP`: ``[*batch, D + C]`` to ``[*batch, 2D]``, μ and
+            then raw, with outputs of feature j that see only features before j in the order. This is not checked.
+
+    Raises:
+        ValueError: features is not a positive int, or order no permutation of as many.
+
+    Cost: that of :class:`Autoregressive`; log-determinant O(D).
+
+    >>> layer = GaussianAutoregressive(3, order=[2, 1, 0])
+    >>> z, log_det = layer(torch.tensor([1.0, 2.0, 3.0]))
+    >>> z.tolist(), log_det.item() == 0.0
+    ([1.0, 2.0, 3.0], True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (64, 64),
+        order: Sequence[int] | Tensor | None = None,
+        context_features: int = 0,
+        log_scale_bound: float = LOG_SCALE_BOUND,
+        conditioner: nn.Module | None = None,
+    ) -> None:
+        super().__init__(features, 2, hidden, order, context_features, conditioner)
+        check_bound(log_scale_bound, "GaussianAutoregressive")
+        self.log_scale_bound = log_scale_bound
+
+    @property
+    def monotone(self) -> ConditionalAffine:
+        return ConditionalAffine(self.log_scale_bound)
+
+
+class SplineAutoregressive(Autoregressive):
+    r"""Each feature goes through a rational-quadratic spline with knots from those before it.
+
+    Durkan et al. 2019, arXiv:1906.04032. With the network that the layer makes itself, a new layer is the identity.
+
+    Args:
+        features: width D.
+        hidden: widths of the network's hidden layers.
+        order: ``order[k]`` is the feature in place k; by default 0 … D−1.
+        context_features: width C of the context; it reaches every feature, the first too.
+        spline: bins and bound.
+        conditioner: a network to use instead of a :class:`~flows.networks.masked.MaskedMLP`, as in
+            :class:`Autoregressive`.
+
+    Raises:
+        ValueError: features is not a positive int, or order no permutation of as many.
+
+    Cost: that of :class:`GaussianAutoregressive`, and O(DK) per point.
+
+    >>> layer = SplineAutoregressive(3, order=[2, 1, 0])
+    >>> z, log_det = layer(torch.tensor([1.0, 2.0, 3.0]))
+    >>> [round(value, 4) for value in z.tolist()], round(log_det.abs().item(), 4)
+    ([1.0, 2.0, 3.0], 0.0)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (64, 64),
+        order: Sequence[int] | Tensor | None = None,
+        context_features: int = 0,
+        spline: RationalQuadratic = RationalQuadratic(),
+        conditioner: nn.Module | None = None,
+    ) -> None:
+        super().__init__(features, spline.parameters, hidden, order, context_features, conditioner)
+        self.spline = spline
+
+    @property
+    def monotone(self) -> RationalQuadratic:
+        return self.spline
+
+
+def _arrange_conditioner(layer: nn.Module, incompatible_keys: object) -> None:
+    """A loaded order may be another order."""
+    assert isinstance(layer, Autoregressive)
+    if isinstance(layer.conditioner, MaskedNetwork):
+        layer.conditioner.arrange(layer.order)

@@ -1,0 +1,148 @@
+"""Monotone rational-quadratic splines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from density.checks import check_count
+from flows.monotone.monotone import Monotone
+from flows.monotone.spline_gradient import Piece, evaluate_with_gradient
+
+SMALLEST = 1e-3  # width and height of a bin, as a share of the interval, and derivative at a knot
+UNIT = math.log(math.expm1(1 - SMALLEST))  # softplus(UNIT) + SMALLEST = 1
+
+
+@dataclass(frozen=True)
+class RationalQuadratic(Monotone):
+    r"""A spline of K rational-quadratic pieces on [−B, B], the identity outside (Durkan et al. 2019, arXiv:1906.04032,
+    §3.1; the pieces are those of Gregory & Delbourgo 1982).
+
+    In a bin of width w, height h and slope s = h/w, with derivatives δ₀ and δ₁ at its ends and ξ = (x − x₀)/w,
+
+    .. math:: z = z_0 + h\,\frac{s ξ^2 + δ_0 ξ(1-ξ)}{s + (δ_0 + δ_1 - 2s) ξ(1-ξ)}.
+
+    The derivative is 1 at ±B, so that it is continuous everywhere. The 3K − 1 parameters of a number are K logits of
+    widths, K logits of heights, and one number a that makes the derivative 10⁻³ + softplus(a + log(e^{0.999} − 1)) of
+    every inner knot; zeros make the identity. No bin is narrower or lower than 10⁻³ of the interval.
+
+    The knots that a number is compared with are those that it is measured from, so rounding puts no number outside its
+    bin. The inverse takes the root of the quadratic in the form that cancels no digits.
+
+    Args:
+        bins: K.
+        bound: B.
+
+    Raises:
+        ValueError: bins is not one of 1 … 500, or bound not positive and finite.
+
+    Cost: O(K) per number, either way.
+
+    >>> spline = RationalQuadratic(bins=4, bound=3.0)
+    >>> theta = torch.randn(spline.parameters, 5, generator=torch.Generator().manual_seed(0))
+    >>> x = torch.tensor([-9.0, -3.0, 0.5, 3.0, 9.0])
+    >>> z, log_derivative = spline.forward(x, theta)
+    >>> z[[0, 1, 3, 4]].tolist()
+    [-9.0, -3.0, 3.0, 9.0]
+    >>> torch.allclose(spline.inverse(z, theta)[0], x)
+    True
+    """
+
+    bins: int = 8
+    bound: float = 5.0
+    names = "logits of widths, logits of heights and then derivatives"
+
+    def __post_init__(self) -> None:
+        check_count(self.bins, "bins")
+        if self.bins * SMALLEST > 0.5:
+            raise ValueError(f"RationalQuadratic takes at most {0.5 / SMALLEST:.0f} bins; got {self.bins}")
+        if not (math.isfinite(self.bound) and self.bound > 0):
+            raise ValueError(f"RationalQuadratic expects a positive finite bound; got {self.bound}")
+
+    @property
+    def parameters(self) -> int:  # type: ignore[override]
+        return 3 * self.bins - 1
+
+    def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return evaluate_with_gradient(self._evaluate, x, theta, False, self._span)
+
+    def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return evaluate_with_gradient(self._evaluate, z, theta, True, self._span)
+
+    @property
+    def _span(self) -> float:
+        """What the bins share: the interval without the least sizes."""
+        return 2 * self.bound * (1 - self.bins * SMALLEST)
+
+    def _evaluate(self, x: Tensor, theta: Tensor, inverse: bool, keep: bool) -> tuple[Tensor, Tensor, Piece | None]:
+        inside = x.clamp(-self.bound, self.bound)
+        outside = inside != x
+        start, sizes, derivatives, behind = self._bin(inside, theta, int(inverse), keep)
+        (x0, z0), (width, height) = start.unbind(0), sizes.unbind(0)
+        slope = height / width
+        ends = derivatives / slope
+        alpha, beta = ends.unbind(0)
+        excess = alpha + beta - 2
+        xi = _root((inside - z0) / height, alpha, excess) if inverse else (inside - x0) / width
+        fraction, rise, between = _rise(xi, slope, alpha, beta, excess)
+        log_derivative = -rise.log() if inverse else rise.log()
+        value = torch.addcmul(x0, width, xi) if inverse else torch.addcmul(z0, height, fraction)
+        kept = (outside, *behind, sizes, slope, ends, fraction, rise, excess, *between) if keep else ()
+        return x.where(outside, value), log_derivative.masked_fill_(outside, 0.0), Piece(*kept) if keep else None
+
+    def _bin(
+        self, at: Tensor, theta: Tensor, axis: int, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Of the bin that each number is in: (x₀, z₀), (width, height) and (δ₀, δ₁).
+
+        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z. What led there comes last, if to be
+        kept: shares, ends of the bin, and arguments of softplus.
+        """
+        bins, bound = self.bins, self.bound
+        logits, raw = torch.split_with_sizes(theta, [2 * bins, bins - 1])
+        shares = logits.view(2, bins, *at.shape).softmax(1)
+        least = torch.arange(1, bins, dtype=theta.dtype, device=theta.device).mul_(2 * bound * SMALLEST).sub_(bound)
+        inner = torch.add(least.reshape(-1, *[1] * at.ndim), shares.cumsum(1)[:, :-1], alpha=self._span)
+        widths, heights = inner.unbind(0)
+        index = (at >= (heights if axis else widths)).sum(0)
+        high = theta.new_full((1, *at.shape), bound)
+        low, flat = -high, theta.new_zeros(1, *at.shape)
+        knots = torch.cat([low, widths, high, low, heights, high, flat, raw, flat]).view(3, bins + 1, *at.shape)
+        pair = torch.stack([index, index + 1])
+        chosen = knots.gather(1, pair.expand(3, 2, *at.shape))
+        start, stop = chosen[:2].unbind(1)
+        shifted = chosen[2] + UNIT
+        behind = (shares, pair, shifted) if keep else ()
+        return start, stop - start, F.softplus(shifted) + SMALLEST, behind
+
+
+def _root(eta: Tensor, alpha: Tensor, excess: Tensor) -> Tensor:
+    """ξ where (z − z₀)/h is η.
+
+    With the ends' derivatives α, β over the slope, a ξ² + b ξ = η, of whose root there are two forms. Each cancels
+    digits where the other one does not; a > 1 wherever b < 0.
+    """
+    bent = eta * excess
+    a = 1 - alpha + bent
+    b = alpha - bent
+    root = torch.addcmul(b.square(), a, eta, value=4).clamp_min(torch.finfo(eta.dtype).tiny).sqrt()
+    negative = b < 0
+    return torch.where(negative, root - b, 2 * eta) / torch.where(negative, 2 * a, b + root)
+
+
+def _rise(
+    xi: Tensor, slope: Tensor, alpha: Tensor, beta: Tensor, excess: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """(z − z₀)/h at ξ, dz/dx, and what they are made of; every sum but the denominator's is one of positive terms."""
+    rest = 1 - xi
+    sides = torch.stack([rest, xi])
+    squares = sides.square()
+    mixed, (far, near) = rest * xi, squares.unbind(0)
+    below = 1 + excess * mixed
+    above = torch.addcmul(torch.addcmul(mixed + mixed, beta, near), alpha, far)
+    fraction = torch.addcmul(near, alpha, mixed) / below
+    return fraction, slope * above / below.square(), (sides, squares, mixed, below, above)

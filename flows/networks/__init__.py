@@ -1,0 +1,1 @@
+"""Networks of flows: masked ones, evaluation with points as columns, inversion by degree."""

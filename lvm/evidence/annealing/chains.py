@@ -1,0 +1,172 @@
+"""Annealed chains between a start and the posterior, in either direction: what the bounds on log p(x) are made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from density.checks import check_count
+from density.importance.weights import ROWS_AT_ONCE
+from density.log_density import Measure
+from density.parallel import processes
+from lvm.evidence.annealing.hamiltonian import GeometricPath, Position, transition
+from lvm.evidence.annealing.pilot import Pilot, Tuning
+from lvm.evidence.annealing.schedules import Schedule
+from lvm.latent import LatentVariableModel
+
+SPREAD_DRAWS = 64  # draws of the start that the pilot's first scales come from; they need no decoder
+SECONDS_BEFORE_BAR = 3.0
+
+
+class Start(ABC):
+    """Where chains begin: a density over z that can be drawn from and evaluated, possibly given x."""
+
+    @abstractmethod
+    def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:
+        """Draws ``[chains, n, d]`` for points ``[n, D]``."""
+
+    @abstractmethod
+    def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
+        """Log-density ``[chains, n]`` at z ``[chains, n, d]``, differentiable in z."""
+
+    @abstractmethod
+    def measure(self, model: LatentVariableModel) -> Measure:
+        """What it is a density with respect to; Lebesgue, or there is no gradient to follow."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As the claims print it."""
+
+
+@dataclass(frozen=True)
+class FromEncoder(Start):
+    """Start at q(z|x). The closer it is to the posterior, the shorter the path."""
+
+    name = "encoder"
+
+    def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:
+        return model.encoder.sample(chains, context=x, generator=generator)
+
+    def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
+        return model.encoder.log_prob(z, x)
+
+    def measure(self, model: LatentVariableModel) -> Measure:
+        return model.encoder.measure
+
+
+@dataclass(frozen=True)
+class FromPrior(Start):
+    """Start at p(z): a longer path, and one that owes nothing to the encoder (Wu et al. 2017)."""
+
+    name = "prior"
+
+    def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:
+        return model.prior.sample(chains * x.shape[0], generator=generator).unflatten(0, (chains, x.shape[0]))
+
+    def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
+        return model.prior.log_prob(z)
+
+    def measure(self, model: LatentVariableModel) -> Measure:
+        return model.prior.measure
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The settings of an annealing run; see :func:`~lvm.evidence.annealing.bounds.annealed`."""
+
+    steps: int
+    chains: int
+    start: Start
+    schedule: Schedule
+    leapfrog: int
+    pilot: Pilot
+
+    def __post_init__(self) -> None:
+        check_count(self.steps, "steps")
+        check_count(self.chains, "chains")
+        check_count(self.leapfrog, "leapfrog")
+        if self.chains < 2:
+            raise ValueError("annealing needs at least 2 chains to have a Monte Carlo error; got 1")
+
+    def check(self, model: LatentVariableModel) -> None:
+        """Raise unless the model has a joint density, differentiable in a continuous latent."""
+        if not isinstance(model, LatentVariableModel):
+            raise TypeError(
+                f"annealing needs a model with log_joint(x, z), such as a VAE; {type(model).__name__} has none. "
+                "An exact model's log_density(x) is exact; any Bound has importance(model, x)"
+            )
+        if not model.prior.measure is self.start.measure(model) is Measure.LEBESGUE:
+            raise TypeError(
+                f"annealing follows gradients in a continuous latent; that of {type(model).__name__} is discrete "
+                f"(prior {type(model.prior).__name__}, encoder {type(model.encoder).__name__}). Sum over it exactly, "
+                "or use importance(model, x)"
+            )
+
+    def blocks(self, n: int) -> Iterator[slice]:
+        """The points that run together."""
+        points = max(1, ROWS_AT_ONCE // max(self.chains, self.pilot.chains))
+        for start in range(0, n, points):
+            yield slice(start, min(n, start + points))
+
+
+class Annealing:
+    """Tuned chains for some points x ``[n, D]`` between a budget's start and the posterior.
+
+    The constructor makes the pilot run. All randomness is the generator's.
+
+    Args:
+        first_point: number of the first point, for error messages.
+    """
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        x: Tensor,
+        budget: Budget,
+        *,
+        first_point: int = 0,
+        generator: Generator | None = None,
+    ) -> None:
+        self.model, self.x, self.budget = model, x, budget
+        self.path = GeometricPath(
+            lambda z: budget.start.log_prob(model, x, z), lambda z: model.log_joint(x, z), first_point
+        )
+        with torch.no_grad():
+            starts = budget.start.sample(model, x, max(SPREAD_DRAWS, budget.pilot.chains), generator)
+            self.tuning: Tuning = budget.pilot.run(self.path, starts, budget.leapfrog, generator=generator)
+            self.betas = budget.schedule.betas(budget.steps, self.tuning)
+
+    def forward(self, generator: Generator | None) -> tuple[Tensor, float]:
+        """Log-weights ``[chains, n]`` from the start to the posterior, with E w = p(x), and the acceptance rate."""
+        with torch.no_grad():
+            z = self.budget.start.sample(self.model, self.x, self.budget.chains, generator)
+            return self._walk(self.path.begin(z), self.betas, generator)
+
+    def reverse(self, z: Tensor, generator: Generator | None) -> tuple[Tensor, float]:
+        """Log-weights ``[chains, n]`` from one exact posterior draw z ``[n, d]`` a point, E w = 1/p(x)."""
+        with torch.no_grad():
+            z = z.expand(self.budget.chains, *z.shape)
+            return self._walk(self.path.begin(z), self.betas.flip(0), generator)
+
+    def _walk(self, position: Position, betas: Tensor, generator: Generator | None) -> tuple[Tensor, float]:
+        """Annealed importance weights along β₀ … β_T, in either direction: E w is the ratio of the normalisers."""
+        log_weights = (betas[1] - betas[0]) * position.log_ratio
+        acceptance = position.start.new_zeros(())
+        steps = betas.shape[0] - 1
+        hidden = None if processes.is_main() else True
+        with tqdm(
+            total=steps, desc="anneal", unit="step", leave=False, disable=hidden, delay=SECONDS_BEFORE_BAR
+        ) as bar:
+            for t in range(1, steps):
+                step = self.tuning.step(betas[t])
+                position, accepted = transition(self.path, position, betas[t], step, self.budget.leapfrog, generator)
+                log_weights = log_weights + (betas[t + 1] - betas[t]) * position.log_ratio
+                acceptance = acceptance + accepted.mean() / (steps - 1)
+                bar.update()
+        return log_weights, acceptance.item()

@@ -1,0 +1,7 @@
+"""Log p(x) by adaptive quadrature over few latents."""
+
+from lvm.evidence.quadrature.adaptive import quadrature
+
+__all__ = [
+    "quadrature",
+]

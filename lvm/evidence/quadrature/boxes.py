@@ -1,0 +1,223 @@
+"""Boxes in latent space, and what the values of log p(x, z) at the nodes of a rule say about them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lvm.evidence.quadrature.rules import GaussKronrod
+
+OPTIMISM = 0.5  # of the second difference: the peak of a parabola is at most 1/8 of it above the nearest node
+ROUGH = 4.0  # nats of second difference, as of a Gaussian with nodes two standard deviations apart
+CAUTION = 1.0  # nats an axis, taken off the mass of a peak that is guessed from its height and second differences
+WORTH_TRIMMING = 0.6  # of the volume
+SURPRISE = 1.0  # nats by which a known value exceeds all nodes of its box, so that they miss a peak
+SHARE = 1e-3  # of the tolerance, that one neglected box may cost
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Tensors with one row per box."""
+
+    def __getitem__(self, index: Tensor) -> Self:
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def __add__(self, other: Self) -> Self:
+        return self.concatenate([self, other])
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes(Rows):
+    """m boxes centre ± half ``[m, d]``, each belonging to a point ``[m]``."""
+
+    point: Tensor
+    centre: Tensor
+    half: Tensor
+
+    @property
+    def log_volume(self) -> Tensor:
+        return (2 * self.half).log().sum(-1)
+
+    def halved(self, axes: Tensor) -> Boxes:
+        """Each box cut in two along the axes where ``[m, d]`` is true: up to 2ᵈ children."""
+        boxes, cut = self, axes
+        for j in range(axes.shape[1]):
+            whole, divided = boxes[~cut[:, j]], boxes[cut[:, j]]
+            step = torch.zeros_like(divided.half)
+            step[:, j] = divided.half[:, j] / 2
+            half = divided.half - step
+            lower, upper = (Boxes(divided.point, divided.centre + sign * step, half) for sign in (-1, 1))
+            boxes = whole + lower + upper
+            cut = torch.cat([cut[~cut[:, j]], cut[cut[:, j]], cut[cut[:, j]]])
+        return boxes
+
+    def beyond_resolution(self) -> Tensor:
+        """Whether a box is too small to be cut in floating point: ``[m]``."""
+        return (self.half < 1e-13 * self.centre.abs().clamp_min(1e-200)).any(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment(Rows):
+    """What a rule says about m boxes; masses and errors are logarithms of integrals over the box.
+
+    Attributes:
+        point, centre, half: the box.
+        mass: log of the Kronrod value of the integral.
+        error: log of an estimate of its error.
+        optimistic: log of the mass, if the highest peak that may hide between nodes filled the box.
+        peak: the highest log-joint at a node.
+        guess: a cautious log-mass that holds for peaks much narrower than the box.
+        negligible: no node is worth a closer look.
+        trimmed_centre, trimmed_half: the part of the box that has nodes worth a look.
+        outside: log-mass of the rest.
+        rough: axes along which the nodes do not resolve the integrand.
+        cut: axes along which a resolved box is best cut.
+        mean: of the integrand as a density over the box.
+        information: E[∇f ∇fᵀ] of the log-joint f under that density: the inverse covariance of a Gaussian.
+    """
+
+    point: Tensor
+    centre: Tensor
+    half: Tensor
+    mass: Tensor
+    error: Tensor
+    optimistic: Tensor
+    peak: Tensor
+    guess: Tensor
+    negligible: Tensor
+    trimmed_centre: Tensor
+    trimmed_half: Tensor
+    outside: Tensor
+    rough: Tensor
+    cut: Tensor
+    mean: Tensor
+    information: Tensor
+
+    @property
+    def boxes(self) -> Boxes:
+        return Boxes(self.point, self.centre, self.half)
+
+    @property
+    def trimmed(self) -> Boxes:
+        return Boxes(self.point, self.trimmed_centre, self.trimmed_half)
+
+    @property
+    def worth_trimming(self) -> Tensor:
+        return self.trimmed.log_volume < self.boxes.log_volume + math.log(WORTH_TRIMMING)
+
+
+def assess(
+    boxes: Boxes, log_joint: Tensor, rule: GaussKronrod, low: Tensor, tolerance: float, seeds: Tensor, known: Tensor
+) -> Assessment:
+    r"""Read the values at the nodes of each box.
+
+    A node is worth a closer look where the mass of the box would matter if the log-joint all over it were the node's
+    plus half the second differences along the axes. For a parabola of any width the log-joint between equidistant nodes
+    exceeds the nearest node's by at most an eighth of them, so a peak however narrow is seen from the nodes around it;
+    what can be missed is a peak on a log-joint that is flat around it, and then the seeds help.
+
+    Args:
+        boxes: m boxes.
+        log_joint: ``[m, N]``.
+        rule: the rule of the nodes.
+        low: a cautious log p(x) for each box, ``[m]``; −inf if there is none.
+        tolerance: nats.
+        seeds, known: places ``[m, s, d]`` where the log-joint is known, and its values ``[m, s]``.
+    """
+    grid = rule.grid(log_joint)
+    axes = range(1, grid.ndim)
+    bends = [_bend(grid, j) for j in axes]
+    hopeful = (grid + OPTIMISM * torch.stack(bends).sum(0)).flatten(1)
+    log_volume = boxes.log_volume
+    peak = log_joint.amax(1)
+
+    # A Gaussian peak at a node has the mass of its height times s √(2π / second difference) along each axis, not more
+    # than about its weight; so a cautious sum shrinks the weights.
+    narrowing = torch.stack(bends).log1p().sum(0).flatten(1) / 2
+    guess = (log_joint - narrowing + rule.weights.log()).logsumexp(1) + boxes.half.log().sum(-1)
+    guess = guess - CAUTION * rule.dimensions
+    floor = torch.maximum(low, guess) + math.log(tolerance * SHARE) - log_volume
+
+    inside = ((seeds - boxes.centre.unsqueeze(1)).abs() <= boxes.half.unsqueeze(1)).all(-1)
+    reached = known.masked_fill(~inside, -math.inf)
+    missed = (reached > (peak + SURPRISE).unsqueeze(1)) & (reached > floor.unsqueeze(1))
+    surprised = missed.any(1)
+    worth = hopeful > floor.unsqueeze(1)
+    trimmed_low, trimmed_high = _bounding(rule, worth)
+    trimmed_low, trimmed_high = (
+        torch.where(surprised.unsqueeze(1), end, edge)
+        for end, edge in ((-torch.ones_like(trimmed_low), trimmed_low), (torch.ones_like(trimmed_low), trimmed_high))
+    )
+    kept = ((rule.nodes >= trimmed_low.unsqueeze(1)) & (rule.nodes <= trimmed_high.unsqueeze(1))).all(-1)
+
+    top = peak.nan_to_num(neginf=0.0)
+    density = (log_joint - top.unsqueeze(1)).exp()
+    weighted = density * rule.weights
+    scale = boxes.half.log().sum(-1) + top
+    total = weighted.sum(1)
+    residual = torch.linalg.vector_norm((density @ rule.null.flatten(0, 1).mT).unflatten(1, rule.null.shape[:2]), dim=2)
+    mean = (weighted @ rule.nodes) / total.clamp_min(1e-300).unsqueeze(1)
+    slope = torch.stack([_slope(grid, rule.axis, j).flatten(1) for j in axes], -1) / boxes.half.unsqueeze(1)
+    information = (slope * (weighted / total.clamp_min(1e-300).unsqueeze(1)).unsqueeze(2)).mT @ slope
+    rough = torch.stack([((rule.grid(worth) & (bend > ROUGH)).flatten(1).any(1)) for bend in bends], 1)
+    return Assessment(
+        point=boxes.point,
+        centre=boxes.centre,
+        half=boxes.half,
+        mass=total.log() + scale,
+        error=_kronrod_error(residual, total.unsqueeze(1)).sum(1).log() + scale,
+        optimistic=torch.maximum(hopeful.amax(1), reached.amax(1)) + log_volume,
+        peak=peak,
+        guess=guess,
+        negligible=~worth.any(1) & ~surprised,
+        trimmed_centre=boxes.centre + boxes.half * (trimmed_low + trimmed_high) / 2,
+        trimmed_half=boxes.half * (trimmed_high - trimmed_low) / 2,
+        outside=(weighted * ~kept).sum(1).log() + scale,
+        rough=rough | surprised.unsqueeze(1),
+        cut=residual >= 0.25 * residual.amax(1, keepdim=True),
+        mean=boxes.centre + boxes.half * mean,
+        information=information,
+    )
+
+
+def _kronrod_error(residual: Tensor, total: Tensor) -> Tensor:
+    """From the size δ of the null rules: δ itself at a kink, and (200 δ)^1.5 relative where that is less (QUADPACK)."""
+    relative = residual / total.clamp_min(1e-300)
+    return residual * (200**1.5 * relative.sqrt()).clamp_max(1.0)
+
+
+def _bend(grid: Tensor, axis: int) -> Tensor:
+    """|second difference| along an axis, at the ends that of the neighbour; 0 beside −inf, where the density ends."""
+    bend = grid.diff(n=2, dim=axis).abs().nan_to_num(nan=0.0, posinf=0.0)
+    first, last = bend.narrow(axis, 0, 1), bend.narrow(axis, bend.shape[axis] - 1, 1)
+    return torch.cat([first, bend, last], axis)
+
+
+def _slope(grid: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Derivative along an axis, exact for parabolas inside and one-sided at the ends; 0 beside −inf."""
+    steps = places.diff()
+    slope = grid.diff(dim=axis).movedim(axis, -1) / steps
+    inner = (slope[..., :-1] * steps[1:] + slope[..., 1:] * steps[:-1]) / (steps[1:] + steps[:-1])
+    every = torch.cat([slope[..., :1], inner, slope[..., -1:]], -1)
+    return every.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).movedim(-1, axis)
+
+
+def _bounding(rule: GaussKronrod, worth: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest box of node coordinates ``[m, d]`` that holds the marked nodes and their neighbours."""
+    grid = rule.grid(worth)
+    size = rule.axis.numel()
+    edges = torch.cat([-torch.ones_like(rule.axis[:1]), rule.axis, torch.ones_like(rule.axis[:1])])
+    low, high = [], []
+    for j in range(1, grid.ndim):
+        marked = grid.movedim(j, 1).reshape(grid.shape[0], size, -1).any(2).to(torch.uint8)
+        low.append(edges[marked.argmax(1)])
+        high.append(edges[size + 1 - marked.flip(1).argmax(1)])
+    return torch.stack(low, 1), torch.stack(high, 1)

@@ -1,0 +1,131 @@
+"""The Gaussian components of a mixture given the observed entries of a row (Ghahramani & Jordan 1994)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lvm.missing.patterns import Block
+
+if TYPE_CHECKING:
+    from lvm.mixture.model import GaussianMixture
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureAt:
+    """A mixture's parameters in float64: log π ``[K]``, means ``[K, D]`` and covariances in their structure's shape."""
+
+    log_weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    dense: bool
+
+    @staticmethod
+    def of(model: GaussianMixture) -> MixtureAt:
+        structure = model.covariance
+        covariances = structure.unpack(model.decoder.factor.double())
+        features = model.features
+        if structure.dense:
+            covariances = covariances.reshape(-1, features, features)  # one for all components where they are tied
+        else:
+            covariances = structure.variances(covariances).expand(model.components, features)
+        return MixtureAt(
+            model.prior.logits.double().log_softmax(-1), model.means.double(), covariances, structure.dense
+        )
+
+    def complete(self, block: Block, rows: Tensor) -> Completion:
+        """Every component given the observed entries of rows ``[B, R, D]`` of a block."""
+        return (DenseCompletion if self.dense else DiagonalCompletion)(self, block, rows)
+
+
+class Completion(ABC):
+    r"""N(μ_k, Σ_k) given x_o, for every component k and the rows of a block.
+
+    Attributes:
+        log_joint: log π_k + log N(x_o; μ_k, Σ_k), ``[K, B, R]``, nats.
+        deviation: E[x|x_o, k] − μ_k, ``[K, B, R, D]``: that of x itself where it is observed.
+    """
+
+    log_joint: Tensor
+    deviation: Tensor
+
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """The diagonal of Cov(x|x_o, k), 0 where x is observed; broadcasts to ``[K, B, D]``."""
+
+    @abstractmethod
+    def scatter(self, count: Tensor) -> Tensor:
+        """Σ_b count_kb Cov(x|x_o, k), ``[K, D, D]`` or its diagonal ``[K, D]``, for counts ``[K, B]``."""
+
+    @abstractmethod
+    def remainder(self, noise: Tensor) -> Tensor:
+        """Draws of x − E[x|x_o, k] for standard normal noise ``[K, B, R, D]``; 0 where x is observed."""
+
+
+class DenseCompletion(Completion):
+    r"""With full covariances, where the observed entries say something of the others.
+
+    .. math:: E[x_m|x_o] = \mu_m + \Sigma_{mo}\Sigma_{oo}^{-1}(x_o - \mu_o), \qquad
+              \operatorname{Cov}(x_m|x_o) = \Sigma_{mm} - \Sigma_{mo}\Sigma_{oo}^{-1}\Sigma_{om}
+
+    Σ_oo is factored inside a D × D matrix that is I elsewhere, so that all patterns of a block and all components are
+    one batch. O(KD³) a pattern and O(KD²) a row.
+    """
+
+    def __init__(self, at: MixtureAt, block: Block, rows: Tensor) -> None:
+        seen = block.mask.double()
+        hidden = 1 - seen
+        covariances = at.covariances.unsqueeze(1)
+        inside = covariances * (seen.unsqueeze(-1) * seen.unsqueeze(-2)) + torch.diag_embed(hidden)
+        factor = torch.linalg.cholesky(inside)
+        across = covariances * (seen.unsqueeze(-1) * hidden.unsqueeze(-2))
+        cross = torch.linalg.solve_triangular(factor, across, upper=False)
+        residual = torch.where(block.mask.unsqueeze(1), rows - at.means[:, None, None], 0.0)
+        white = torch.linalg.solve_triangular(factor, residual.mT, upper=False).mT
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.sum(-1) * 0.5 * math.log(2 * math.pi)
+        self.log_joint = at.log_weights[:, None, None] - 0.5 * white.square().sum(-1) - log_det.unsqueeze(-1)
+        self.deviation = residual + white @ cross
+        self._covariances, self._factor, self._cross, self._hidden = covariances, factor, cross, hidden
+
+    def variance(self) -> Tensor:
+        diagonal = self._covariances.diagonal(dim1=-2, dim2=-1)
+        return self._hidden * (diagonal - self._cross.square().sum(-2)).clamp_min(0)
+
+    def scatter(self, count: Tensor) -> Tensor:
+        hidden = self._hidden.unsqueeze(-1) * self._hidden.unsqueeze(-2)
+        left = self._covariances * hidden - self._cross.mT @ self._cross
+        return (count[:, None] @ left.flatten(2).expand(count.shape[0], -1, -1)).reshape(-1, *left.shape[2:])
+
+    def remainder(self, noise: Tensor) -> Tensor:
+        # A draw of x, less what its own observed entries say of the others (Matheron's rule).
+        drawn = noise @ torch.linalg.cholesky(self._covariances).mT
+        hidden = self._hidden.unsqueeze(1)
+        white = torch.linalg.solve_triangular(self._factor, (drawn * (1 - hidden)).mT, upper=False).mT
+        return hidden * drawn - white @ self._cross
+
+
+class DiagonalCompletion(Completion):
+    """With diagonal covariances: the entries that are missing are as they would be without the others. O(KD) a row."""
+
+    def __init__(self, at: MixtureAt, block: Block, rows: Tensor) -> None:
+        std = at.covariances.sqrt()
+        self.deviation = torch.where(block.mask.unsqueeze(1), rows - at.means[:, None, None], 0.0)
+        square = (self.deviation / std[:, None, None]).square().sum(-1)
+        log_det = (std.log() + 0.5 * math.log(2 * math.pi)) @ block.mask.double().mT
+        self.log_joint = at.log_weights[:, None, None] - 0.5 * square - log_det.unsqueeze(-1)
+        self._variances = at.covariances
+        self._hidden = (~block.mask).double()
+
+    def variance(self) -> Tensor:
+        return self._hidden * self._variances.unsqueeze(1)
+
+    def scatter(self, count: Tensor) -> Tensor:
+        return (count @ self._hidden) * self._variances
+
+    def remainder(self, noise: Tensor) -> Tensor:
+        return noise * self.variance().sqrt().unsqueeze(2)

@@ -1,0 +1,316 @@
+"""Covariance structures of a Gaussian mixture: full, tied, diagonal, spherical."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from density.history import History
+from density.linalg.cholesky import pack_triangular, unpack_triangular
+from lvm.mixture.features import DiagonalQuadratic, FullQuadratic, Quadratic, SphericalQuadratic, TiedQuadratic
+
+
+class CollapsedComponent(ValueError):
+    """A component's covariance became singular, so the likelihood has no maximum there.
+
+    Attributes:
+        history: what happened until then, where a fit was under way.
+    """
+
+    def __init__(self, message: str, history: History | None = None) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+class Covariance(ABC):
+    r"""What the K covariances Σ_k = S_k S_kᵀ of a mixture have in common.
+
+    A structure holds no tensors: it says what shape they have and how to compute with them, so one object serves any
+    number of models. Covariances, their scatter and the unconstrained ``factor`` that S_k follows from share one shape.
+    Residuals x − μ_k are ``[K, n, D]``.
+
+    Attributes:
+        dense: whether its covariances are matrices, rather than variances.
+        shared: whether all components share one.
+    """
+
+    dense: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+
+    @abstractmethod
+    def shape(self, components: int, features: int) -> tuple[int, ...]:
+        """Shape of the covariances, of their scatter and of the factor."""
+
+    @abstractmethod
+    def parameter_count(self, components: int, features: int) -> int:
+        """Free parameters of all covariances together."""
+
+    @abstractmethod
+    def scatter(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """Σᵢ w_ki r_ki r_kiᵀ as far as the structure needs it, for residuals ``[K, n, D]`` and weights ``[K, n]``."""
+
+    def average(self, scatter: Tensor, count: Tensor, pseudo_rows: float = 0.0) -> Tensor:
+        """Maximum-likelihood covariances scatter_k / N_k, shrunk towards the pooled one by so many rows of it."""
+        rows = count.reshape(-1, *[1] * (scatter.ndim - 1))
+        total = scatter + pseudo_rows * scatter.sum(0) / count.sum()
+        return total / (rows + pseudo_rows).clamp_min(torch.finfo(rows.dtype).tiny)
+
+    @abstractmethod
+    def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
+        """Σ_k + diag(ridge) for a ridge ``[D]``."""
+
+    @abstractmethod
+    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        """The new covariances, except the old ones of the components that are empty, ``[K]``."""
+
+    @abstractmethod
+    def variances(self, covariances: Tensor) -> Tensor:
+        """The diagonals of Σ_k, broadcastable to ``[K, D]``."""
+
+    def pack(self, covariances: Tensor) -> Tensor:
+        """The factor of covariances.
+
+        Raises:
+            CollapsedComponent: a covariance is not positive definite to working precision.
+        """
+        variances = self.variances(covariances)
+        require_regular(variances.isfinite().all(-1) & (variances > 0).all(-1))
+        return self._pack(covariances)
+
+    @abstractmethod
+    def _pack(self, covariances: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def unpack(self, factor: Tensor) -> Tensor:
+        """The covariances of a factor."""
+
+    @abstractmethod
+    def precision(self, factor: Tensor) -> Tensor:
+        """S_k⁻¹ in the structure's shape."""
+
+    @abstractmethod
+    def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
+        """‖S_k⁻¹ r‖², ``[K, n]``, for residuals ``[K, n, D]``."""
+
+    @abstractmethod
+    def log_det(self, factor: Tensor, features: int) -> Tensor:
+        """log det S_k, broadcastable to ``[K]``."""
+
+    @abstractmethod
+    def color(self, noise: Tensor, factor: Tensor) -> Tensor:
+        """S_k ε for noise ``[K, n, D]``."""
+
+    @abstractmethod
+    def quadratic_features(self, features: int) -> int:
+        """How many numbers a row has in :meth:`quadratic`."""
+
+    @abstractmethod
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        """The components as linear functions of quadratic features; see :mod:`lvm.mixture.features`."""
+
+
+@dataclass(frozen=True)
+class Full(Covariance):
+    """Every component has its own covariance; the factor is ``[K, D, D]``. E- and M-step O(nKD²)."""
+
+    dense = True
+
+    def shape(self, components: int, features: int) -> tuple[int, ...]:
+        return (components, features, features)
+
+    def parameter_count(self, components: int, features: int) -> int:
+        return components * features * (features + 1) // 2
+
+    def scatter(self, residual: Tensor, weight: Tensor) -> Tensor:
+        scaled = residual * weight.sqrt().unsqueeze(-1)
+        return scaled.mT @ scaled
+
+    def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
+        return covariances + torch.diag_embed(ridge)
+
+    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(empty[:, None, None], old, new)
+
+    def variances(self, covariances: Tensor) -> Tensor:
+        return covariances.diagonal(dim1=-2, dim2=-1)
+
+    def _pack(self, covariances: Tensor) -> Tensor:
+        factor, info = torch.linalg.cholesky_ex(covariances)
+        left = factor.diagonal(dim1=-2, dim2=-1).square() / self.variances(covariances)
+        floor = 10 * covariances.shape[-1] * torch.finfo(covariances.dtype).eps
+        require_regular((info == 0) & (left > floor).all(-1))
+        return pack_triangular(factor)
+
+    def unpack(self, factor: Tensor) -> Tensor:
+        root = unpack_triangular(factor)
+        return root @ root.mT
+
+    def precision(self, factor: Tensor) -> Tensor:
+        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        return torch.linalg.solve_triangular(unpack_triangular(factor), identity.expand_as(factor), upper=False)
+
+    def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
+        return (residual @ precision.mT).square().sum(-1)
+
+    def log_det(self, factor: Tensor, features: int) -> Tensor:
+        return factor.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def color(self, noise: Tensor, factor: Tensor) -> Tensor:
+        return noise @ unpack_triangular(factor).mT
+
+    def quadratic_features(self, features: int) -> int:
+        return (features + 1) * (features + 2) // 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return FullQuadratic(constant, weights, means, factor, precision)
+
+
+@dataclass(frozen=True)
+class Tied(Full):
+    """All components share one covariance; the factor is ``[D, D]``. E- and M-step O(nKD + nD²)."""
+
+    shared = True
+
+    def shape(self, components: int, features: int) -> tuple[int, ...]:
+        return (features, features)
+
+    def parameter_count(self, components: int, features: int) -> int:
+        return features * (features + 1) // 2
+
+    def scatter(self, residual: Tensor, weight: Tensor) -> Tensor:
+        scaled = (residual * weight.sqrt().unsqueeze(-1)).flatten(0, 1)
+        return scaled.mT @ scaled
+
+    def average(self, scatter: Tensor, count: Tensor, pseudo_rows: float = 0.0) -> Tensor:
+        return scatter / count.sum()
+
+    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        return new
+
+    def log_det(self, factor: Tensor, features: int) -> Tensor:
+        return factor.diagonal().sum().unsqueeze(0)
+
+    def quadratic_features(self, features: int) -> int:
+        return features + 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return TiedQuadratic(constant, weights, means, factor, precision)
+
+
+@dataclass(frozen=True)
+class Diagonal(Covariance):
+    """Σ_k = diag(σ_k²), features independent within a component; the factor is log σ ``[K, D]``. O(nKD)."""
+
+    def shape(self, components: int, features: int) -> tuple[int, ...]:
+        return (components, features)
+
+    def parameter_count(self, components: int, features: int) -> int:
+        return components * features
+
+    def scatter(self, residual: Tensor, weight: Tensor) -> Tensor:
+        return (weight.unsqueeze(-2) @ residual.square()).squeeze(-2)
+
+    def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
+        return covariances + ridge
+
+    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(empty[:, None], old, new)
+
+    def variances(self, covariances: Tensor) -> Tensor:
+        return covariances
+
+    def _pack(self, covariances: Tensor) -> Tensor:
+        return 0.5 * covariances.log()
+
+    def unpack(self, factor: Tensor) -> Tensor:
+        return (2 * factor).exp()
+
+    def precision(self, factor: Tensor) -> Tensor:
+        return (-factor).exp()
+
+    def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
+        return (residual * precision.unsqueeze(-2)).square().sum(-1)
+
+    def log_det(self, factor: Tensor, features: int) -> Tensor:
+        return factor.sum(-1)
+
+    def color(self, noise: Tensor, factor: Tensor) -> Tensor:
+        return noise * factor.exp().unsqueeze(-2)
+
+    def quadratic_features(self, features: int) -> int:
+        return 2 * features + 1
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return DiagonalQuadratic(constant, weights, means, factor, precision)
+
+
+@dataclass(frozen=True)
+class Spherical(Covariance):
+    """Σ_k = σ_k² I; the factor is log σ ``[K]``. Its scatter, and a ridge, are averaged over features. O(nKD)."""
+
+    def shape(self, components: int, features: int) -> tuple[int, ...]:
+        return (components,)
+
+    def parameter_count(self, components: int, features: int) -> int:
+        return components
+
+    def scatter(self, residual: Tensor, weight: Tensor) -> Tensor:
+        return (weight * residual.square().mean(-1)).sum(-1)
+
+    def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
+        return covariances + ridge.mean()
+
+    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(empty, old, new)
+
+    def variances(self, covariances: Tensor) -> Tensor:
+        return covariances.unsqueeze(-1)
+
+    def _pack(self, covariances: Tensor) -> Tensor:
+        return 0.5 * covariances.log()
+
+    def unpack(self, factor: Tensor) -> Tensor:
+        return (2 * factor).exp()
+
+    def precision(self, factor: Tensor) -> Tensor:
+        return (-factor).exp()
+
+    def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
+        return (residual * precision[:, None, None]).square().sum(-1)
+
+    def log_det(self, factor: Tensor, features: int) -> Tensor:
+        return features * factor
+
+    def color(self, noise: Tensor, factor: Tensor) -> Tensor:
+        return noise * factor.exp()[:, None, None]
+
+    def quadratic_features(self, features: int) -> int:
+        return features + 2
+
+    def quadratic(
+        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
+    ) -> Quadratic:
+        return SphericalQuadratic(constant, weights, means, factor, precision)
+
+
+def require_regular(regular: Tensor) -> None:
+    """Raise CollapsedComponent unless all covariances are regular, ``[K]`` (or a scalar for a shared one)."""
+    if not bool(regular.all()):
+        which = "the shared covariance" if regular.ndim == 0 else f"component {int((~regular).nonzero()[0])}"
+        raise CollapsedComponent(
+            f"GaussianMixture: {which} collapsed onto too few distinct points or a subspace, where the likelihood has "
+            "no maximum. Regularise (EM(regularisation=...)), use fewer components or a structure with fewer "
+            "parameters (Tied, Diagonal, Spherical), drop constant or linearly dependent columns, or dequantise"
+        )

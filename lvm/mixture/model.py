@@ -1,0 +1,265 @@
+"""Gaussian mixtures, fitted by expectation maximisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from density.checks import check_count, check_points
+from density.data.chunks import Source
+from density.data.rows import Rows
+from density.families.categorical import Categorical
+from density.families.kl import kl
+from density.history import History
+from lvm.latent import ElboTerms, ExactLatentVariableModel
+from lvm.mixture.components import Components, Responsibilities
+from lvm.mixture.covariance import Covariance, Full, require_regular
+from lvm.mixture.em import EM
+from lvm.mixture.expectation import EMPTY, expectation
+from lvm.mixture.fit import Algorithm, Fit
+from lvm.mixture.observed import ObservedMixture
+from lvm.mixture.parameters import Gaussians, MixtureParameters
+from lvm.mixture.starts import checked
+from lvm.mixture.statistics import Statistics
+
+
+class GaussianMixture(ExactLatentVariableModel):
+    r"""p(x) = Σ_k π_k N(x; μ_k, Σ_k), the latent-variable model whose latent is the one-hot component.
+
+    .. math:: \log p(x) = \log\sum_k \exp\big(\log\pi_k + \log N(x; \mu_k, \Sigma_k)\big)
+
+    The posterior is known, :math:`r_k(x) = \pi_k N(x;\mu_k,\Sigma_k) / p(x)`, and is the encoder: the log-weight is
+    log p(x) for every z, the gap is 0, and EM (Dempster, Laird & Rubin 1977; Bishop 2006, section 9.2) climbs log p(x).
+    Parameters are unconstrained (logits, means, log-standard-deviations or Cholesky factors): gradient ascent on
+    ``log_prob`` works as well. Draws are pathwise in means and covariances, not in the weights.
+
+    Args:
+        features: D.
+        components: K.
+        covariance: :class:`~lvm.mixture.covariance.Full`, ``Tied``, ``Diagonal`` or ``Spherical``.
+
+    ``log_prob`` costs O(KD²) a point (full, tied) or O(KD).
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(400, 2, generator=generator) + 4 * (torch.arange(400) % 2).unsqueeze(1)
+    >>> model = GaussianMixture(2, components=2)
+    >>> history = model.fit(x, generator=generator)
+    >>> model.log_density(x)
+    log p(x) = -3.5216 ± 0.055 (data) nats, exact (sum over components), Lebesgue measure, 400 points
+    >>> model.predict(torch.tensor([[0.0, 0.0], [4.0, 4.0]])).unique().numel()
+    2
+    """
+
+    method = "sum over components"
+    prior: Categorical
+    decoder: Components
+
+    def __init__(self, features: int, components: int, covariance: Covariance = Full()) -> None:
+        super().__init__()
+        check_count(features, "features")
+        check_count(components, "components")
+        if not isinstance(covariance, Covariance):
+            raise TypeError(f"covariance must be Full(), Tied(), Diagonal() or Spherical(); got {covariance!r}")
+        self.features = features
+        self.components = components
+        self.prior = Categorical(components)
+        self.decoder = Components(features, components, covariance)
+        self.measure = self.decoder.measure
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        covariance: Covariance = Full(),
+    ) -> GaussianMixture:
+        """The mixture with given weights ``[K]``, means ``[K, D]`` and covariances in the structure's shape.
+
+        Raises:
+            ValueError: weights are no probabilities, covariances not positive definite, or shapes do not fit.
+        """
+        check_points(means, None, cls.__name__)
+        if means.ndim != 2:
+            raise ValueError(f"means must have the shape [K, D]; got {list(means.shape)}")
+        model = cls(means.shape[1], means.shape[0], covariance).to(means)
+        given = MixtureParameters(weights, means, covariances)
+        model._set(checked(given, covariance, model.components, model.features, means.device))
+        return model
+
+    @property
+    def encoder(self) -> Responsibilities:  # type: ignore[override]  # a view: no tensor is registered twice
+        """The exact posterior over components, as a density over one-hot z with x as context."""
+        return Responsibilities(self.prior, self.decoder)
+
+    @property
+    def observed(self) -> ObservedMixture:
+        """The mixture of data with missing entries: density, posterior, imputation and fit where nan means missing."""
+        return ObservedMixture(self)
+
+    @property
+    def covariance(self) -> Covariance:
+        """The structure of the covariances."""
+        return self.decoder.covariance
+
+    @property
+    def weights(self) -> Tensor:
+        """π, ``[K]``."""
+        return self.prior.logits.softmax(-1)
+
+    @property
+    def means(self) -> Tensor:
+        """μ, ``[K, D]``."""
+        return self.decoder.means
+
+    @property
+    def covariances(self) -> Tensor:
+        """Σ: ``[K, D, D]`` (full), ``[D, D]`` (tied), variances ``[K, D]`` (diagonal) or ``[K]`` (spherical)."""
+        return self.covariance.unpack(self.decoder.factor)
+
+    @property
+    def parameter_count(self) -> int:
+        """Free parameters: K − 1 weights, K D means, and the covariances."""
+        of_covariances = self.covariance.parameter_count(self.components, self.features)
+        return self.components - 1 + self.means.numel() + of_covariances
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._log_joint_with_each(x).logsumexp(-1)
+
+    def _log_joint_with_each(self, x: Tensor) -> Tensor:
+        return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """Responsibilities p(z|x), ``[*batch, K]`` for x ``[*batch, D]``, differentiable.
+
+        Where x is so far away that every squared distance overflows, so that log p(x) is −inf, they are still those of
+        Bayes' rule, to the precision with which the distances differ.
+        """
+        check_points(x, self.features, "GaussianMixture", reference=self.reference)
+        return self.encoder.logits_at(x).softmax(-1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable component of each point, ``[*batch]``, integers."""
+        return self.posterior(x).argmax(-1)
+
+    def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> ElboTerms:
+        """Reconstruction and KL of the exact posterior, both by summing over components; nothing is drawn."""
+        check_count(draws, "draws")
+        responsibilities = self.posterior(x)
+        divergence = kl(self.encoder, self.prior, context=x)
+        assert divergence is not None, "two categoricals have a closed form"
+        return ElboTerms((responsibilities * self.decoder.log_prob_of_each(x)).sum(-1), divergence)
+
+    def bic(self, x: Tensor) -> float:
+        """Bayesian information criterion p log n − 2 Σ log p(x), nats; lower is better."""
+        return -2 * self._total_log_likelihood(x) + self.parameter_count * math.log(x.shape[0])
+
+    def aic(self, x: Tensor) -> float:
+        """Akaike information criterion 2p − 2 Σ log p(x), nats; lower is better."""
+        return 2 * self.parameter_count - 2 * self._total_log_likelihood(x)
+
+    def _total_log_likelihood(self, x: Tensor) -> float:
+        return self.log_density(x).value.double().sum().item()
+
+    def fit(
+        self,
+        x: Source,
+        *,
+        em: Algorithm = EM(),
+        weights: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> History:
+        r"""Expectation maximisation, in float64 whatever the dtype of x. O(nKD²) an iteration (full) or O(nKD).
+
+        Without regularisation log p(x) never decreases. With R > 0 the M-step maximises
+        :math:`\sum_{ik} r_{ik}\,(\log\pi_k + \log N(x_i;\mu_k,\Sigma_k) - \tfrac12\operatorname{tr}\Sigma_k^{-1}R)`,
+        the expected value after adding noise of covariance R to the data, and log p(x) may fall a little on the way.
+        A component whose total responsibility underflows keeps its mean and covariance, with a weight near 0.
+
+        Args:
+            x: points ``[n, D]``, n ≥ K: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks`
+                reads. Of data in chunks no more than a chunk is held, and starts are made from 2¹⁶ rows drawn at
+                random.
+            em: :class:`~lvm.mixture.em.EM` or :class:`~lvm.mixture.stochastic_em.StochasticEM`, with its settings.
+            weights: positive weights ``[n]`` of the rows, in their order; a weight of 3 is the row three times. Data in
+                chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            generator: of the starts, on the device of x.
+
+        On several processes each works on its share of the rows; all end with the same parameters.
+
+        Returns:
+            History with the mean log p(x) before every M-step and after the last, weighted if the rows are.
+
+        Raises:
+            ValueError: unusable data or weights, n < K, or given parameters that do not fit.
+            CollapsedComponent: (a ValueError) a component collapsed in every start, as happens without regularisation,
+                where the likelihood is unbounded; the model holds the last parameters before that.
+        """
+        return Fit(self, Rows(x, self.features, "GaussianMixture", weights), em, generator).run()
+
+    def em_step(
+        self, x: Source, *, weights: Tensor | None = None, ridge: Tensor | float = 0.0, rows_at_once: int | None = None
+    ) -> float:
+        """One E-step and one M-step; returns the mean log p(x) before it, nats per point."""
+        statistics = self.summarise(x, weights, rows_at_once=rows_at_once)
+        self.update(statistics, ridge=ridge)
+        return statistics.mean_log_likelihood
+
+    @torch.no_grad()
+    def summarise(self, x: Source, weights: Tensor | None = None, *, rows_at_once: int | None = None) -> Statistics:
+        """E-step: the statistics of x under the present parameters, in float64, in chunks of rows.
+
+        They add: ``model.update(model.summarise(x) + model.summarise(y))`` is the EM step on both. On several processes
+        each reads its share, and all get the sum.
+        """
+        rows = Rows(x, self.features, "GaussianMixture", weights)
+        return self._expected(rows, None, rows_at_once)
+
+    def _expected(self, rows: Rows, ridge: Tensor | None, rows_at_once: int | None) -> Statistics:
+        at = self._gaussians()
+        n = None if rows.whole is None else rows.whole.shape[0]
+        own = expectation(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once)
+        return self._checked(own.over_processes(at.means))
+
+    @staticmethod
+    def _checked(statistics: Statistics) -> Statistics:
+        if not bool(statistics.log_likelihood.isfinite()):
+            raise ValueError(
+                f"the log-likelihood of the data is {statistics.log_likelihood.item()}: some rows are so far from "
+                "every component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
+            )
+        return statistics
+
+    @torch.no_grad()
+    def _gaussians(self) -> Gaussians:
+        log_weights = self.prior.logits.double().log_softmax(-1)
+        return Gaussians(self.covariance, log_weights, self.means.double(), self.decoder.factor.double())
+
+    @torch.no_grad()
+    def update(self, statistics: Statistics, *, ridge: Tensor | float = 0.0) -> None:
+        """M-step: the parameters that maximise the expected log-joint of these statistics, regularised as in ``fit``.
+
+        Args:
+            ridge: R, a variance or one for each feature, ``[D]``.
+
+        Raises:
+            CollapsedComponent: a covariance would be singular; the parameters stay what they were.
+        """
+        structure = self.covariance
+        empty = statistics.count < EMPTY
+        means = torch.where(empty.unsqueeze(-1), self.means.double(), statistics.mean)
+        ridge = torch.as_tensor(ridge, dtype=means.dtype, device=means.device).expand(self.features)
+        covariances = structure.add_ridge(structure.average(statistics.scatter, statistics.count), ridge)
+        covariances = structure.keep(empty, structure.unpack(self.decoder.factor.double()), covariances)
+        resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
+        require_regular((structure.variances(covariances) > resolution.square()).all(-1))
+        self._set(MixtureParameters(statistics.count.clamp_min(EMPTY) / statistics.total, means, covariances))
+
+    @torch.no_grad()
+    def _set(self, parameters: MixtureParameters) -> None:
+        factor = self.covariance.pack(parameters.covariances)
+        self.prior.logits.copy_(parameters.weights.log())
+        self.decoder.means.copy_(parameters.means)
+        self.decoder.factor.copy_(factor)

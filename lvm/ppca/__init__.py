@@ -1,0 +1,15 @@
+"""Probabilistic principal component analysis: closed form, EM, missing entries."""
+
+from lvm.ppca.model import PPCA, Posterior, PrincipalAxes
+from lvm.ppca.observed_em import MissingEM
+from lvm.ppca.solvers import ClosedForm, EMSolver, Solver
+
+__all__ = [
+    "PPCA",
+    "ClosedForm",
+    "EMSolver",
+    "MissingEM",
+    "Posterior",
+    "PrincipalAxes",
+    "Solver",
+]

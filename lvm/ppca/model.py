@@ -1,0 +1,211 @@
+"""Probabilistic principal component analysis (Tipping & Bishop 1999)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from density.checks import check_count, check_data, check_points
+from density.data.chunks import Source
+from density.data.rows import Rows
+from density.families.gaussian import StandardNormal
+from density.history import History
+from density.linalg.moments import Moments
+from lvm.latent import ExactLatentVariableModel
+from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
+from lvm.ppca.em import Parameters
+from lvm.ppca.observed import ObservedPPCA
+from lvm.ppca.observed_em import MissingEM
+from lvm.ppca.solvers import ClosedForm, Covariance, EMSolver, EStep, Solver
+from lvm.ppca.spectrum import Spectrum, fix_signs
+
+__all__ = ["PPCA", "ClosedForm", "EMSolver", "MissingEM", "Posterior", "PrincipalAxes", "Solver"]
+
+CLOSED_FORM = ClosedForm()
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalAxes:
+    """Orthonormal axes ``[D, q]`` and the model's variances along them ``[q]``, descending."""
+
+    axes: Tensor
+    variances: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """p(z|x): means ``[*batch, q]`` and the covariance ``[q, q]``, which is the same for every x."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class PPCA(ExactLatentVariableModel):
+    r"""x = Wz + μ + σε with z and ε standard normal: the latent-variable model whose ELBO is log p(x).
+
+    The encoder is the exact posterior, so every log-weight equals log p(x) and the gap is 0. ``log_prob`` is
+    log N(x; μ, WWᵀ + σ²I) by the Woodbury identity: O(nDq), no D × D matrix.
+
+    Args:
+        features: D, at least 2.
+        latent_features: q, 1 ≤ q < D.
+
+    Raises:
+        ValueError: q is out of range.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(500, 3, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 1.0, 1.0])
+    >>> model = PPCA(features=3, latent_features=1)
+    >>> history = model.fit(x)
+    >>> model.log_density(x)
+    log p(x) = -5.3019 ± 0.056 (data) nats, exact (Woodbury), Lebesgue measure, 500 points
+    >>> model.noise_variance.item()
+    0.961219
+    """
+
+    method = "Woodbury"
+
+    def __init__(self, features: int, latent_features: int) -> None:
+        super().__init__()
+        check_count(features, "features")
+        check_count(latent_features, "latent_features")
+        if latent_features >= features:
+            raise ValueError(
+                f"PPCA needs fewer latent features than features; got {latent_features} and {features}. "
+                "With as many it is a Gaussian with full covariance: use density.Gaussian"
+            )
+        self.features = features
+        self.latent_features = latent_features
+        self.prior = StandardNormal(latent_features)
+        self.decoder: LinearGaussian = LinearGaussian(features, latent_features)
+
+    @property
+    def encoder(self) -> LinearGaussianPosterior:  # type: ignore[override]  # computed, not stored: no second set of parameters
+        """The exact posterior p(z|x)."""
+        return LinearGaussianPosterior(self.decoder)
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """σ², a scalar."""
+        return self.decoder.noise_variance
+
+    @property
+    def parameter_count(self) -> int:
+        """Free parameters, Dq − q(q − 1)/2 + D + 1: W counts up to a rotation of the latent."""
+        d, q = self.features, self.latent_features
+        return d * q - q * (q - 1) // 2 + d + 1
+
+    @property
+    def principal_axes(self) -> PrincipalAxes:
+        """The axes of W with the rotation of the latent removed, by a singular value decomposition. O(Dq²)."""
+        axes, singular, _ = torch.linalg.svd(self.decoder.weight, full_matrices=False)
+        return PrincipalAxes(fix_signs(axes), singular.square() + self.noise_variance)
+
+    @property
+    def observed(self) -> ObservedPPCA:
+        """What the model says of rows with missing entries, and how it is fitted to them."""
+        return ObservedPPCA(self)
+
+    def fit(self, x: Source, *, solver: Solver = CLOSED_FORM, weights: Tensor | None = None) -> History:
+        """Maximum likelihood for x ``[n, D]``; statistics are float64 whatever the dtype of x.
+
+        On several processes each is given the same data, works on its share, and ends with the same parameters.
+
+        Args:
+            x: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
+            solver: :class:`ClosedForm` or :class:`EMSolver`.
+            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
+
+        Returns:
+            History whose objective is the mean log p(x), nats per point: one value, or one for each iteration.
+
+        Raises:
+            TypeError, ValueError: x is not finite floating-point data ``[n, D]``, or the weights do not fit it. Rows
+                with missing entries are for ``model.observed.fit``.
+            TypeError: the solver is none, such as the settings of the same name for mixtures, ``lvm.mixture.em.EM``.
+            ValueError: x varies along no more than q axes (as with n ≤ q + 1), so that the likelihood has no maximum.
+                The model is then left as it was.
+        """
+        if not isinstance(solver, Solver):
+            raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {solver!r}")
+        rows = Rows(x, self.features, "PPCA", weights)
+        parameters, history = solver.solve(rows, self.parameters_on(rows.like.device))
+        self.to(rows.like)
+        self.set_parameters(parameters)
+        return history
+
+    def fit_moments(self, moments: Moments) -> History:
+        """Maximum likelihood in closed form from moments, which add: data in chunks, or larger than memory. O(D³).
+
+        The model keeps its dtype and device.
+
+        Raises:
+            ValueError: the moments are of another number of features, of no rows or not finite, or as in :meth:`fit`.
+
+        >>> x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+        >>> model = PPCA(4, 2)
+        >>> history = model.fit_moments(Moments.of(x[:50]) + Moments.of(x[50:]))
+        """
+        if moments.mean.shape != (self.features,):
+            raise ValueError(f"PPCA expects moments of {self.features} features; got {list(moments.mean.shape)}")
+        if not bool(moments.count > 0) or not bool(moments.scatter.isfinite().all() & moments.mean.isfinite().all()):
+            raise ValueError("PPCA expects finite moments of at least one row; remove or impute what is not finite")
+        spectrum = Spectrum.of_moments(moments, self.decoder.mean.dtype, self.latent_features)
+        parameters, history = spectrum.maximum(self.latent_features, time.perf_counter())
+        self.set_parameters(parameters)
+        return history
+
+    def em_step(self, x: Tensor) -> None:
+        """One iteration of EM from the present parameters; μ becomes the mean of x. O(nD · min(n, D) + nDq).
+
+        Never decreases the mean log p(x), up to the rounding of the model's dtype.
+        """
+        check_data(x, self.features, "PPCA", reference=self.reference)
+        covariance = Covariance.of(Rows(x, self.features, "PPCA"))
+        self.set_parameters(EStep.at(covariance, self.parameters_on(x.device), expanded=False).maximise())
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) for x ``[*batch, D]``."""
+        check_points(x, self.features, "PPCA", reference=self.reference)
+        mean, scale = self.encoder.at(x)
+        return Posterior(mean, scale.dense() @ scale.dense().mT)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """E[z|x]: ``[*batch, q]``."""
+        return self.posterior(x).mean
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """E[Wz + μ | x] ``[*batch, D]``: drawn towards μ, unlike PCA's projection, by what the noise leaves unsure."""
+        return self.decoder.at(self.encode(x))[0]
+
+    def bic(self, x: Tensor) -> float:
+        """Bayesian information criterion −2 Σ log p(x) + k log n, k the :attr:`parameter_count`; lower is better."""
+        return self._deviance(x) + self.parameter_count * math.log(x.shape[0])
+
+    def aic(self, x: Tensor) -> float:
+        """Akaike information criterion −2 Σ log p(x) + 2k; lower is better."""
+        return self._deviance(x) + 2 * self.parameter_count
+
+    def _deviance(self, x: Tensor) -> float:
+        return -2 * self.log_density(x).value.double().sum().item()
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.decoder.marginal_log_prob(x)
+
+    def parameters_on(self, device: torch.device) -> Parameters:
+        """μ, W and σ² in float64 on a device, detached: where EM starts warm."""
+        decoder = self.decoder
+        tensors = (p.detach().to(device, torch.float64) for p in (decoder.mean, decoder.weight, decoder.log_std))
+        mean, weight, log_std = tensors
+        return Parameters(mean, weight, (2 * log_std).exp())
+
+    @torch.no_grad()
+    def set_parameters(self, parameters: Parameters) -> None:
+        """Take over μ, W and σ², rounded to the model's dtype."""
+        self.decoder.mean.copy_(parameters.mean)
+        self.decoder.weight.copy_(parameters.weight)
+        self.decoder.log_std.copy_(0.5 * parameters.noise_variance.log())

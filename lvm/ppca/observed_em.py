@@ -1,0 +1,225 @@
+"""EM for PPCA with missing entries: sufficient statistics of the observed ones, which add, and the M-step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from density.data.rows import Rows
+from density.history import History
+from density.linalg.moments import resolution
+from density.parallel import processes
+from lvm.missing.patterns import Patterns
+from lvm.ppca.em import Climb, Expectation, Parameters
+from lvm.ppca.observed_posterior import Coordinates
+from lvm.ppca.spectrum import require_noise
+
+ROWS_AT_ONCE = 2**13
+
+
+@dataclass(frozen=True)
+class MissingEM(Climb):
+    r"""EM for PPCA with missing entries: log p(x_o) of the observed ones never decreases.
+
+    Only z is completed, not the missing entries, so that the M-step is one regression for every feature, of x_j on
+    (z, 1), over the rows i that have it (Ilin & Raiko 2010, who take μ and W one after the other):
+
+    .. math:: (w_j, \mu_j) = \Big(\sum_{i \ni j} E[\tilde z_i \tilde z_i^\top]\Big)^{-1}
+              \sum_{i \ni j} x_{ij} E[\tilde z_i], \qquad \tilde z = (z, 1),
+
+    and σ² the mean expected square of what is left. It also fits mean and covariance of the latent, which μ and W then
+    absorb (parameter expansion: Liu, Rubin & Wu 1998), so that it does not crawl where noise is small. On complete data
+    its iterations are those of :class:`~lvm.ppca.solvers.EMSolver`.
+
+    Rows without any entry say nothing and are left out. Where entries are missing the likelihood can have several
+    maxima: try several seeds. With about as many entries in a row as latents, or fewer, a fit may also follow noise
+    with σ² → 0; fewer latents are the remedy.
+
+    O(nDq) an iteration, and O(Dq² + q³) for every different pattern of missing entries.
+
+    Args:
+        max_iterations, tolerance, seed, warm_start, checkpoint: see :class:`~lvm.ppca.em.Climb`.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+        """μ, W and σ² for data with missing entries, computed in float64, and how it went."""
+        features, latent_features = present.weight.shape
+        columns = Columns.of(rows)
+        variance = columns.variances.mean()
+        require_noise(variance, columns.floor, latent_features, columns.dtype)
+
+        def parts() -> Iterator[Part]:
+            for x, weights in rows:
+                yield Part(x, weights, Coordinates.patterns(~x.isnan(), latent_features))
+
+        grouped = None if rows.whole is None else list(parts())
+
+        def expect(parameters: Parameters) -> RegressionStatistics:
+            # About the columns' means, so that data far from the origin loses no digits.
+            mean, log_std = parameters.mean - columns.mean, 0.5 * parameters.noise_variance.log()
+            at = Coordinates.at(mean, parameters.weight, log_std)
+            total = RegressionStatistics.none(columns, latent_features)
+            for part in parts() if grouped is None else grouped:
+                total = total.plus(at, part)
+            return total.over_processes()
+
+        if self.warm_start:
+            first = present
+        else:
+            first = Parameters(columns.mean, self.random_weight(features, latent_features, variance), variance / 2)
+        return self.run(first, expect, rows, "EM fit of PPCA with missing entries")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows ``[n, D]``, their weights ``[n]`` or None, and their patterns."""
+
+    x: Tensor
+    weights: Tensor | None
+    patterns: Patterns
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Mean and variance of the entries that every column has, each ``[D]``, over all processes.
+
+    Attributes:
+        floor: the variance that is lost in rounding.
+        dtype: of the data.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    floor: Tensor
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(rows: Rows) -> Columns:
+        """Three passes over the data: a first entry, the mean, the variance about it.
+
+        Raises:
+            ValueError: a column has no entry.
+        """
+        first = rows.like.new_full(rows.like.shape[1:], torch.nan)
+        for chunk in rows.chunks():
+            place = (~chunk.isnan()).byte().argmax(0, keepdim=True)
+            first = torch.where(first.isnan(), chunk.gather(0, place).squeeze(0), first)
+        empty = first.isnan()
+        if bool(empty.any()):
+            raise ValueError(
+                f"PPCA: column {int(empty.nonzero()[0])} has no entry in any row, so it cannot be fitted. Drop it"
+            )
+        # By way of the first entry the mean of a constant column is exact, and its variance 0.
+        count, linear, _ = _sums(rows, first.double())
+        mean = first.double() + linear / count
+        _, linear, square = _sums(rows, mean)
+        variances = (square / count - (linear / count).square()).clamp_min(0)
+        rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
+        dtype = rows.like.dtype
+        return Columns(mean, variances, torch.maximum(rounding, resolution(mean, variances, dtype)), dtype)
+
+
+def _sums(rows: Rows, origin: Tensor) -> Tensor:
+    """Count, sum and sum of squares of the entries about an origin ``[D]``: ``[3, D]``."""
+    sums = origin.new_zeros(3, origin.shape[0])
+    for x, weights in rows:
+        for start in range(0, x.shape[0], ROWS_AT_ONCE):
+            part = x[start : start + ROWS_AT_ONCE].double()
+            w = part.new_ones(part.shape[0]) if weights is None else weights[start : start + ROWS_AT_ONCE].double()
+            observed = ~part.isnan()
+            centred = torch.where(observed, part - origin, 0.0)
+            sums += torch.stack([w @ observed.double(), w @ centred, w @ centred.square()])
+    return processes.total(sums)
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionStatistics(Expectation):
+    """Sums over rows i, with weights, of what the M-step needs; x is about the columns' means.
+
+    Attributes:
+        columns: of the data.
+        count: rows that have feature j, ``[D]``.
+        second: Σ E[z̃z̃ᵀ] over these rows, ``[D, (q + 1)²]``.
+        first: Σ x_j E[z̃], ``[D, q + 1]``.
+        whole: Σ E[z̃z̃ᵀ] over all rows, ``[q + 1, q + 1]``.
+        square: Σ x_j² over everything observed.
+        log_likelihood: Σ log p(x_o).
+    """
+
+    columns: Columns
+    count: Tensor
+    second: Tensor
+    first: Tensor
+    whole: Tensor
+    square: Tensor
+    log_likelihood: Tensor
+
+    @staticmethod
+    def none(columns: Columns, latent_features: int) -> RegressionStatistics:
+        """Of no rows."""
+        features, size, zeros = columns.mean.shape[0], latent_features + 1, columns.mean.new_zeros
+        return RegressionStatistics(
+            columns,
+            zeros(features),
+            zeros(features, size**2),
+            zeros(features, size),
+            zeros(size, size),
+            zeros(()),
+            zeros(()),
+        )
+
+    def plus(self, at: Coordinates, part: Part) -> RegressionStatistics:
+        """With more rows, whose latents have the posterior at these coordinates. Matrix products only."""
+        _, count, second, first, whole, square, log_likelihood = vars(self).values()
+        for block in part.patterns.blocks:
+            mask = block.mask.double()
+            x = torch.where(block.mask.unsqueeze(1), block.rows(part.x) - self.columns.mean, 0.0)
+            weights = block.weights(part.weights) * block.mask.any(-1, keepdim=True)
+            posterior = at.posterior(block, x)
+            spread = at.spread(posterior.root)
+            z = torch.nn.functional.pad(posterior.mean, (0, 1), value=1.0)
+            weighted = weights.unsqueeze(-1) * z
+            rows = weights.sum(-1)
+            products = weighted.mT @ z
+            products[:, :-1, :-1] += rows[:, None, None] * (spread.mT @ spread)
+            count = count + mask.mT @ rows
+            second = second + mask.mT @ products.flatten(1)
+            first = first + x.flatten(0, 1).mT @ weighted.flatten(0, 1)
+            whole = whole + products.sum(0)
+            square = square + (weights * x.square().sum(-1)).sum()
+            log_likelihood = log_likelihood + (weights * posterior.log_prob).sum()
+        return RegressionStatistics(self.columns, count, second, first, whole, square, log_likelihood)
+
+    def over_processes(self) -> RegressionStatistics:
+        """The sum over processes."""
+        columns, *sums = vars(self).values()
+        return RegressionStatistics(columns, *map(processes.total, sums))
+
+    @property
+    def objective(self) -> Tensor:  # type: ignore[override]  # computed, not stored
+        """Mean log p(x_o), nats per row that has an entry."""
+        return self.log_likelihood / self.whole[-1, -1]
+
+    def maximise(self) -> Parameters:
+        size = self.whole.shape[0]
+        root, info = torch.linalg.cholesky_ex(self.second.unflatten(1, (size, size)))
+        if bool(info.any()):
+            column = int(info.nonzero()[0])
+            raise ValueError(
+                f"PPCA: column {column}, with {self.count[column].item():g} entries, does not determine its row of W. "
+                "Use fewer latent features, or drop the column"
+            )
+        coefficients = torch.cholesky_solve(self.first.unsqueeze(-1), root).squeeze(-1)
+        variance = (self.square - (coefficients * self.first).sum()) / self.count.sum()
+        require_noise(variance, self.columns.floor, size - 1, self.columns.dtype)
+        weight, offset = coefficients[:, :-1], coefficients[:, -1]
+        latent = self.whole / self.whole[-1, -1]
+        mean = latent[:-1, -1]
+        scale = torch.linalg.cholesky(latent[:-1, :-1] - torch.outer(mean, mean))
+        return Parameters(self.columns.mean + offset + weight @ mean, weight @ scale, variance)

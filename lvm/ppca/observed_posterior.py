@@ -1,0 +1,92 @@
+"""The posterior of PPCA's latent given the observed entries of a row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvm.linear_gaussian import LatentFactor, LinearGaussian
+from lvm.missing.patterns import Block, Patterns
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    r"""PPCA's parameters in float64, in the latent coordinates u, z = Lu, where LLᵀ is the complete-data posterior.
+
+    With A = W/σ, P = AL has singular values below 1, and of the entries o of a row that are observed
+
+    .. math:: p(u|x_o) = N(N^{-1} P_o^\top r_o,\ N^{-1}), \qquad N = L^\top L + P_o^\top P_o,
+              \qquad r = (x - \mu) / \sigma .
+
+    N is I where all are observed, and well conditioned where those observed determine z. Where they do not, its
+    smallest eigenvalue falls towards that of LᵀL, σ²/λ, and log p loses the digits of λ/σ². The precision of z itself,
+    I + A_oᵀA_o, has that condition for every row.
+
+    Attributes:
+        mean: μ, ``[D]``.
+        log_std: log σ.
+        weight: W, ``[D, q]``.
+        projection: P, ``[D, q]``.
+        lower: L, ``[q, q]``.
+        products: the entries of p_j p_jᵀ for the rows p_j of P, ``[D, q²]``.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    weight: Tensor
+    projection: Tensor
+    lower: Tensor
+    products: Tensor
+
+    @staticmethod
+    def of(decoder: LinearGaussian) -> Coordinates:
+        return Coordinates.at(decoder.mean.double(), decoder.weight.double(), decoder.log_std.double())
+
+    @staticmethod
+    def at(mean: Tensor, weight: Tensor, log_std: Tensor) -> Coordinates:
+        factor = LatentFactor.of(weight / log_std.exp())
+        p = factor.projection
+        return Coordinates(mean, log_std, weight, p, factor.lower, (p.unsqueeze(2) * p.unsqueeze(1)).flatten(1))
+
+    @staticmethod
+    def patterns(observed: Tensor, latent_features: int) -> Patterns:
+        """The patterns of observed entries ``[n, D]``, in blocks that fit what a posterior holds."""
+        features = observed.shape[1]
+        return Patterns.of(observed, 3 * features + 4 * latent_features, features + 4 * latent_features**2)
+
+    def posterior(self, block: Block, rows: Tensor) -> BlockPosterior:
+        """p(z|x_o) and log p(x_o) for rows ``[B, R, D]`` of a block. O(B(Dq² + q³) + BRDq), by matrix products."""
+        mask = block.mask.unsqueeze(1)
+        residual = torch.where(mask, (rows - self.mean) / self.log_std.exp(), 0.0)
+        latents = self.lower.shape[0]
+        precision = (block.mask.double() @ self.products).unflatten(1, (latents, latents)) + self.lower.mT @ self.lower
+        root, info = torch.linalg.cholesky_ex(precision)
+        if bool(info.any()):
+            raise ValueError(
+                "PPCA: σ² is so small beside WWᵀ that the posterior of a row with few observed entries is singular in "
+                "float64. Use fewer latent features, or leave out columns with few entries"
+            )
+        u = torch.cholesky_solve((residual @ self.projection).mT, root).mT
+        z = u @ self.lower.mT
+        # The minimum over z of ‖r_o − A_o z‖² + ‖z‖²: a sum of squares that feels rounding in z to second order only.
+        left = residual - torch.where(mask, u @ self.projection.mT, 0.0)
+        square = left.square().sum(-1) + z.square().sum(-1)
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.lower.diagonal().log().sum()
+        log_det = log_det + block.mask.sum(-1) * (self.log_std + 0.5 * math.log(2 * math.pi))
+        return BlockPosterior(z, root, -0.5 * square - log_det.unsqueeze(1))
+
+    def spread(self, root: Tensor) -> Tensor:
+        """R with RᵀR = Cov(z|x_o), from the Cholesky factor of N: ``[B, q, q]``."""
+        return torch.linalg.solve_triangular(root, self.lower.mT.expand_as(root), upper=False)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPosterior:
+    """E[z|x_o] ``[B, R, q]``, the Cholesky factor of N ``[B, q, q]``, and log p(x_o) ``[B, R]``."""
+
+    mean: Tensor
+    root: Tensor
+    log_prob: Tensor

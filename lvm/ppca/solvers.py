@@ -1,0 +1,181 @@
+"""Maximum likelihood for PPCA: the closed form and EM (Tipping & Bishop 1999), in float64."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from density.data.rows import Rows
+from density.history import History
+from density.linalg.moments import resolution, shares
+from lvm.ppca.em import Climb, Expectation, Parameters
+from lvm.ppca.spectrum import Spectrum, centre, require_noise
+
+
+class Solver(ABC):
+    """A way to the maximum-likelihood μ, W and σ²."""
+
+    @abstractmethod
+    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+        """Solve for data ``[n, D]``, computing in float64.
+
+        Args:
+            rows: the data.
+            present: the model's parameters as they are.
+
+        Raises:
+            ValueError: the data varies along no more than q axes, so that σ² = 0 and the likelihood has no maximum.
+        """
+
+
+@dataclass(frozen=True)
+class ClosedForm(Solver):
+    r"""The global maximum, from the eigenvalues λ of the covariance (Tipping & Bishop 1999, equations 7 and 8).
+
+    .. math:: \sigma^2 = \frac1{D-q} \sum_{i>q} \lambda_i, \qquad W = U_q (\Lambda_q - \sigma^2 I)^{1/2}
+
+    For n ≥ D by the D × D covariance, O(nD²), for n < D by the n × n inner products of the centred rows, O(n²D); of
+    either only the q largest eigenvalues where these stand out, in O(D²q) (:func:`~density.linalg.leading.leading`),
+    else all in O(D³). Where the noise is too faint for these products, by a singular value decomposition of the rows.
+    All D − q discarded eigenvalues count, also the D − n that vanish. Each axis has its largest entry positive. Data in
+    chunks is read once, for the covariance, which resolves variances down to 10 D ε times the largest.
+    """
+
+    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+        started = time.perf_counter()
+        features, latent_features = present.weight.shape
+        x = rows.whole
+        if x is not None and x.shape[0] < features:
+            spectrum = Spectrum.of_gram(x, min(latent_features, x.shape[0]), rows.weights)
+        else:
+            spectrum = Spectrum.of_moments(rows.moments(), rows.like.dtype, latent_features)
+        if x is not None and not spectrum.resolves(latent_features):
+            spectrum = Spectrum.of_rows(x, rows.weights)
+        return spectrum.maximum(latent_features, started)
+
+
+@dataclass(frozen=True)
+class EMSolver(Climb, Solver):
+    """Expectation maximisation (Tipping & Bishop 1999, equations 27 and 28): log p(x) never decreases.
+
+    O(Dq · min(2n, D)) an iteration after one pass over the data. Its W is right up to a rotation of the latent.
+
+    Where noise is small plain EM crawls: its rate is 1 − O(σ²/λ). Expanded, the M-step also fits the covariance of the
+    latent and then absorbs it into W (PX-EM: Liu, Rubin & Wu 1998), which is monotone too and does not slow down.
+
+    Args:
+        max_iterations, tolerance, seed, warm_start, checkpoint: see :class:`~lvm.ppca.em.Climb`.
+        expanded: use the expanded M-step; False for the plain one of the paper.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    expanded: bool = True
+
+    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+        features, latent_features = present.weight.shape
+        covariance = Covariance.of(rows)
+        variance = covariance.trace / features
+        covariance.require(variance, latent_features)
+
+        def expect(parameters: Parameters) -> EStep:
+            return EStep.at(covariance, parameters, expanded=self.expanded)
+
+        if self.warm_start:
+            first = Parameters(covariance.mean, present.weight, present.noise_variance)
+        else:
+            weight = self.random_weight(features, latent_features, variance)
+            first = Parameters(covariance.mean, weight, variance / 2)
+        return self.run(first, expect, rows, "EM fit of PPCA")
+
+
+@dataclass(frozen=True, eq=False)
+class Covariance:
+    """The covariance S of data as what it does to a matrix: by S ``[D, D]`` or, for n < D, by the rows themselves."""
+
+    mean: Tensor
+    matrix: Tensor | None
+    rows: Tensor | None
+    trace: Tensor
+    floor: Tensor
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(data: Rows) -> Covariance:
+        x = data.whole
+        if x is not None and x.shape[0] < x.shape[1]:
+            mean, centred = centre(x, data.weights)
+            matrix, rows = None, centred * shares(x, data.weights).sqrt().unsqueeze(1)
+            variances = rows.square().sum(0)
+        else:
+            moments = data.moments()
+            matrix, mean, rows = moments.covariance, moments.mean, None
+            variances = matrix.diagonal()
+        rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
+        floor = torch.maximum(rounding, resolution(mean, variances, data.like.dtype))
+        return Covariance(mean, matrix, rows, variances.sum(), floor, data.like.dtype)
+
+    def require(self, noise_variance: Tensor, latent_features: int) -> None:
+        """Raise unless a σ² is more than rounding of S."""
+        require_noise(noise_variance, self.floor, latent_features, self.dtype)
+
+    def times(self, w: Tensor) -> Tensor:
+        """S w for w ``[D, q]``."""
+        if self.matrix is not None:
+            return self.matrix @ w
+        assert self.rows is not None
+        return self.rows.mT @ (self.rows @ w)
+
+
+@dataclass(frozen=True, eq=False)
+class EStep(Expectation):
+    """The averages over data and posterior that an M-step needs, at one W and σ².
+
+    With W = U diag(s) Vᵀ they are taken in the latent coordinates Vᵀz, where the posterior covariance is diagonal and
+    small σ² is no trouble.
+
+    Attributes:
+        cross: E[(x − μ) zᵀ]V, ``[D, q]``.
+        second: VᵀE[zzᵀ]V, ``[q, q]``.
+        rotation: Vᵀ, ``[q, q]``.
+        objective: the mean log p(x), which comes at no further cost.
+    """
+
+    covariance: Covariance
+    cross: Tensor
+    second: Tensor
+    rotation: Tensor
+    objective: Tensor
+    expanded: bool
+
+    @staticmethod
+    def at(covariance: Covariance, parameters: Parameters, *, expanded: bool) -> EStep:
+        weight, noise_variance = parameters.weight, parameters.noise_variance
+        features, latent_features = weight.shape
+        axes, singular, rotation = torch.linalg.svd(weight, full_matrices=False)
+        variances = singular.square() + noise_variance
+        gain = singular / variances
+        product = covariance.times(axes)
+        projected = axes.mT @ product
+        cross = product * gain
+        second = torch.diag(noise_variance / variances) + gain.unsqueeze(1) * projected * gain
+        inside = projected.diagonal()
+        square = (inside / variances).sum() + (covariance.trace - inside.sum()) / noise_variance
+        log_det = variances.log().sum() + (features - latent_features) * noise_variance.log()
+        objective = -0.5 * (square + log_det + features * math.log(2 * math.pi))
+        return EStep(covariance, cross, second, rotation, objective, expanded)
+
+    def maximise(self) -> Parameters:
+        """The M-step: W̃ = E[(x − μ)zᵀ] E[zzᵀ]⁻¹ and σ̃² = tr(S − E[(x − μ)zᵀ]W̃ᵀ) / D; expanded: W̃ E[zzᵀ]^½."""
+        root = torch.linalg.cholesky(0.5 * (self.second + self.second.mT))
+        weight = torch.cholesky_solve(self.cross.mT, root).mT
+        variance = (self.covariance.trace - (self.cross * weight).sum()) / weight.shape[0]
+        self.covariance.require(variance, weight.shape[1])
+        weight = (weight @ root if self.expanded else weight) @ self.rotation
+        return Parameters(self.covariance.mean, weight, variance)

@@ -1,0 +1,305 @@
+r"""Estimators of the gradient of a bound on log p(x): which random number does one differentiate?
+
+With log w(z) = log p(x, z) − log q(z|x), θ the parameters of prior and decoder and φ those of the encoder, two bounds
+
+.. math:: \mathcal L = E_q \log w, \qquad
+          \mathcal L_K = E_{q^K} \log \tfrac1K \textstyle\sum_k w_k, \qquad w_k = w(z_k)
+
+have gradients that can be estimated in many ways. In θ these agree: the mean of ∇θ log p(x, zₖ) over the draws, plain
+or weighted by w̃ₖ = wₖ / Σ w. In φ, on which the draws depend too, they differ. Either one uses the score-function
+identity ∇φ E_q f = E_q[f ∇φ log q] + E_q[∇φ f]; or, where z = T(ε, φ) is a differentiable function of noise whose law
+does not depend on φ, one takes the expectation over ε (LOTUS), through which ∇φ passes. Mohamed et al. (2020, JMLR
+21:132) review both; neither always has the smaller variance.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from density.checks import check_count, check_points
+from density.contract import Density
+from density.log_density import Measure
+from lvm.latent import LatentVariableModel
+
+
+class GradientEstimator(ABC):
+    """Maps a model and points to a bound on log p(x) whose gradient is the estimator's.
+
+    Attributes:
+        draws: latent draws for each point.
+    """
+
+    draws: int
+
+    def __post_init__(self) -> None:
+        check_count(self.draws, "draws")
+
+    def __call__(self, model: LatentVariableModel, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """An estimate of the bound at x ``[*batch, D]``, nats, whose *derivative* is the estimator's gradient.
+
+        Value and gradient are kept apart: the value is that of the bound, unbiased, also where the expression that is
+        differentiated (the surrogate) has another value.
+
+        Args:
+            generator: of the latent draws, on the device of x.
+
+        Returns:
+            Shape ``[*batch]``.
+
+        Raises:
+            TypeError: the model has no encoder and decoder densities; x is of another dtype; or the estimator
+                differentiates through the draws and the encoder's are not reparametrised.
+            ValueError: x has the wrong shape.
+        """
+        name = type(self).__name__
+        if not isinstance(model, LatentVariableModel):
+            raise TypeError(
+                f"{name} needs a LatentVariableModel, with a prior, an encoder and a decoder; got "
+                f"{type(model).__name__}"
+            )
+        check_points(x, model.features, name, reference=model.prior.reference)
+        bound, surrogate = self._estimate(model, x, generator)
+        return bound.detach() + (surrogate - surrogate.detach())
+
+    @abstractmethod
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """The bound and the expression to differentiate, each ``[*batch]``."""
+
+    def _pathwise(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Draws ``[draws, *batch, d]`` that can be differentiated in φ, and their log q."""
+        z, log_q = model.encoder.sample_with_log_prob(self.draws, context=x, generator=generator)
+        self._require_path(model.encoder, z)
+        return z, log_q
+
+    def _require_path(self, encoder: Density, z: Tensor) -> None:
+        pathwise = z.requires_grad and encoder.measure is not Measure.COUNTING
+        if torch.is_grad_enabled() and not pathwise and any(p.requires_grad for p in encoder.parameters()):
+            raise TypeError(
+                f"{type(self).__name__} differentiates through the latent draws, and those of "
+                f"{type(encoder).__name__} do not depend on its parameters by a differentiable path. "
+                "Use ScoreFunction or LeaveOneOut"
+            )
+
+
+@dataclass(frozen=True)
+class ScoreFunction(GradientEstimator):
+    r"""The score-function estimator of the ELBO's gradient, or REINFORCE (Williams 1992; Ranganath et al. 2014).
+
+    .. math:: \hat g_\varphi = \tfrac1K \sum_k \log w_k \, \nabla_\varphi \log q(z_k|x), \qquad z_k \sim q
+
+    Unbiased for the ELBO with any encoder that can be drawn from and has a log_prob, discrete ones too: nothing is
+    differentiated in z. (∇φ log w = −∇φ log q has mean zero and is left out.) Its variance grows with the level of
+    log w, a constant that does not matter: see :class:`LeaveOneOut`. Cost: two passes of the encoder on x, K of the
+    decoder.
+    """
+
+    draws: int = 1
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            z = model.encoder.sample(self.draws, context=x, generator=generator)
+        log_q = model.encoder.log_prob(z, x)
+        log_p = model.log_joint(x, z)
+        log_w = (log_p - log_q).detach()
+        return log_w.mean(0), (log_p + self._centred(log_w) * log_q).mean(0)
+
+    def _centred(self, log_w: Tensor) -> Tensor:
+        return log_w
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(ScoreFunction):
+    r"""The score-function estimator whose baseline for each draw is the mean log-weight of the others.
+
+    .. math:: \hat g_\varphi = \tfrac1K \sum_k \Big(\log w_k - \tfrac1{K-1}\sum_{j\ne k} \log w_j\Big)
+              \nabla_\varphi \log q(z_k|x)
+
+    Unbiased for the ELBO, since the baseline is independent of zₖ and E_q ∇φ log q = 0 (Kool et al. 2019; Mnih &
+    Rezende 2016, VIMCO, use the same idea for the importance-weighted bound). Free of the level of log w, so that its
+    φ part vanishes at q = posterior. Cost as :class:`ScoreFunction`.
+
+    Raises:
+        ValueError: fewer than 2 draws.
+    """
+
+    draws: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 2:
+            raise ValueError("LeaveOneOut needs at least 2 draws, to have another one as the baseline; got 1")
+
+    def _centred(self, log_w: Tensor) -> Tensor:
+        return (log_w - log_w.mean(0)) * (self.draws / (self.draws - 1))
+
+
+@dataclass(frozen=True)
+class Reparametrised(GradientEstimator):
+    r"""The ELBO differentiated along the path z = T(ε, φ), the LOTUS trick (Kingma & Welling; Rezende et al. 2014).
+
+    .. math:: \hat g = \tfrac1K \sum_k \nabla_{\theta,\varphi} \log w(T(\varepsilon_k, \varphi))
+
+    Unbiased for the ELBO. Its φ part is the path derivative plus the score −∇φ log q, whose mean is zero and whose
+    variance is not, even at q = posterior. Cost: one pass of the encoder on x, K of the decoder.
+    """
+
+    draws: int = 1
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, log_q = self._pathwise(model, x, generator)
+        bound = (model.log_joint(x, z) - log_q).mean(0)
+        return bound, bound
+
+
+@dataclass(frozen=True)
+class AnalyticKL(GradientEstimator):
+    r"""Reparametrised reconstruction term, KL term in closed form (Kingma & Welling 2014, equation 7).
+
+    .. math:: \hat g = \nabla_{\theta,\varphi} \Big[ \tfrac1K \sum_k \log p(x|T(\varepsilon_k, \varphi))
+              - \beta \, KL(q(z|x) \,\|\, p(z)) \Big]
+
+    Unbiased for the ELBO at β = 1. Where the KL has no closed form it is sampled, with the same draws. Not always of
+    smaller variance than :class:`Reparametrised`: near q = posterior the noise of the reconstruction term would have
+    been cancelled by that of a sampled KL (Roeder et al. 2017). Cost as :class:`Reparametrised`.
+
+    Args:
+        draws: K.
+        kl_weight: β; other than 1 it is the β-VAE (Higgins et al. 2017), whose value is reconstruction − β · KL: a
+            bound on log p(x) for β ≥ 1 only.
+
+    Raises:
+        ValueError: draws < 1, or a kl_weight that is negative or not finite.
+    """
+
+    draws: int = 1
+    kl_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.kl_weight) and self.kl_weight >= 0):
+            raise ValueError(f"kl_weight must be finite and at least 0; got {self.kl_weight}")
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        self._require_path(model.encoder, z)
+        bound = model.decoder.log_prob(x, z).mean(0) - self.kl_weight * divergence
+        return bound, bound
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(GradientEstimator):
+    r"""The path derivative alone: φ is held fixed in log q, and differentiated in the draws (Roeder et al. 2017).
+
+    .. math:: \hat g_\varphi = \tfrac1K \sum_k \nabla_z \log w(z_k) \, \nabla_\varphi T(\varepsilon_k, \varphi)
+
+    Unbiased for the ELBO at any K, since the score it leaves out has mean zero. At q = posterior log w is constant in
+    z, so every draw gives 0: the variance vanishes. Cost as :class:`Reparametrised`, plus a second pass of the encoder
+    on x.
+
+    Args:
+        draws: K.
+        importance_weighted: use w̃ₖ instead of 1/K, aiming at the importance-weighted bound. **Biased** in φ for K > 1:
+            there the score does not have mean zero (Tucker et al. 2019, section 4). :class:`DoublyReparametrised`
+            mends it. Kept to show the bias.
+    """
+
+    draws: int = 1
+    importance_weighted: bool = False
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, _ = self._pathwise(model, x, generator)
+        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        bound = _log_mean_exp(log_w) if self.importance_weighted else log_w.mean(0)
+        return bound, bound
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted(GradientEstimator):
+    r"""The importance-weighted bound of K draws, differentiated along the path (Burda et al. 2016, section 3).
+
+    .. math:: \hat g = \nabla_{\theta,\varphi} \log \tfrac1K \sum_k w_k
+              = \sum_k \tilde w_k \nabla_{\theta,\varphi} \log w(T(\varepsilon_k, \varphi))
+
+    Unbiased for the importance-weighted bound, which is the ELBO at K = 1 and tightens to log p(x). As K grows, the
+    signal-to-noise ratio of the φ part falls as K^(−1/2) while that of θ grows as K^(1/2) (Rainforth et al. 2018).
+    Cost: one pass of the encoder on x, K of the decoder.
+    """
+
+    draws: int = 1
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, log_q = self._pathwise(model, x, generator)
+        bound = _log_mean_exp(model.log_joint(x, z) - log_q)
+        return bound, bound
+
+
+@dataclass(frozen=True)
+class DoublyReparametrised(GradientEstimator):
+    r"""The importance-weighted bound, its score term reparametrised once more: DReG (Tucker et al. 2019).
+
+    .. math:: \hat g_\varphi = \sum_k \tilde w_k^2 \, \nabla_z \log w(z_k) \, \nabla_\varphi T(\varepsilon_k, \varphi),
+              \qquad \hat g_\theta = \sum_k \tilde w_k \nabla_\theta \log p(x, z_k)
+
+    Unbiased for the importance-weighted bound, and the signal-to-noise ratio of the φ part grows as K^(1/2). It is
+    :class:`StickingTheLanding` at K = 1. Cost as :class:`ImportanceWeighted`, plus a second pass of the encoder on x.
+    """
+
+    draws: int = 1
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, _ = self._pathwise(model, x, generator)
+        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        normalised = log_w.detach().softmax(0)
+        if z.requires_grad:  # what flows back into the draws gets the second w̃; what flows into θ has the first alone
+            z.register_hook(lambda gradient: gradient * normalised.unsqueeze(-1))
+        return _log_mean_exp(log_w), (normalised * log_w).sum(0)
+
+
+@dataclass(frozen=True)
+class WrongGradient(GradientEstimator):
+    r"""A counter-example, **biased**: ∇φ moved inside E_q as if q did not depend on φ. Do not train with it.
+
+    .. math:: \nabla_\varphi E_q \log p(x|z) \ne E_q \nabla_\varphi \log p(x|z) = 0
+
+    For a given draw, log p(x|z) does not contain φ, so the reconstruction term never moves the encoder and only the KL
+    term does, towards the prior: q collapses onto it. This is what code computes that draws z without reparametrising
+    it and then differentiates the ELBO. θ's gradient and the value are right. Cost as :class:`AnalyticKL`.
+    """
+
+    draws: int = 1
+
+    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        self._require_path(model.encoder, z)
+        bound = model.decoder.log_prob(x, z.detach()).mean(0) - divergence
+        return bound, bound
+
+
+def _log_mean_exp(log_w: Tensor) -> Tensor:
+    return log_w.logsumexp(0) - math.log(log_w.shape[0])
+
+
+class _LogProb(nn.Module):
+    def __init__(self, density: Density) -> None:
+        super().__init__()
+        self.density = density
+
+    def forward(self, z: Tensor, context: Tensor) -> Tensor:
+        return self.density.log_prob(z, context)
+
+
+def _log_prob_with_fixed_parameters(density: Density, z: Tensor, context: Tensor) -> Tensor:
+    """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities."""
+    module = _LogProb(density)
+    fixed = {
+        name: tensor.detach()
+        for tensors in (module.named_parameters(), module.named_buffers())
+        for name, tensor in tensors
+    }
+    return torch.as_tensor(functional_call(module, fixed, (z, context)))

@@ -1,0 +1,198 @@
+"""Variational autoencoder: amortised inference with an encoder network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Generator, Tensor, nn
+
+from density.checks import check_data, check_points
+from density.contract import Density
+from density.families.bernoulli import BernoulliFamily, ConditionalBernoulli
+from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, PerFeatureScale, ScaleModel
+from density.families.gaussian import GaussianFamily, StandardNormal
+from density.families.nets import mlp
+from density.families.rescaled import Rescaled, Standardisation
+from density.fitting.ascent import maximise
+from density.fitting.training import Training
+from density.history import History
+from lvm.latent import LatentVariableModel, check_three
+from lvm.vae.gradients import AnalyticKL, GradientEstimator
+
+ANALYTIC_KL = AnalyticKL()
+
+
+class VAE(LatentVariableModel):
+    r"""Prior p(z), decoder p(x|z) and encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
+
+    .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
+
+    Any three densities of matching sizes make a VAE: a flow or a mixture may be the prior or the encoder, and networks
+    of any architecture fit into :class:`~density.families.conditional_gaussian.ConditionalGaussian` and
+    :class:`~density.families.bernoulli.ConditionalBernoulli`. :meth:`gaussian` and :meth:`bernoulli` build the usual
+    ones.
+
+    The ELBO is a lower bound; :meth:`log_density` gives the tighter importance-weighted one with its errors, and
+    ``lvm.evidence.gap`` what lies between. Generation needs no encoder.
+
+    Args:
+        prior: unconditional density over z ``[*batch, d]``.
+        encoder: density over z with x as context; if it is not reparametrised (or z is discrete), ``fit`` needs a
+            score-function estimator.
+        decoder: density over x with z as context. Its measure is the model's.
+
+    Raises:
+        ValueError: the sizes do not fit together; the message names the two that disagree.
+
+    >>> import torch
+    >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    >>> _ = torch.manual_seed(0)
+    >>> model = VAE.gaussian(features=3, latent_features=1, hidden=(16,))
+    >>> history = model.fit(x, Training(epochs=5), generator=torch.Generator().manual_seed(0))
+    >>> claim = model.log_density(x, draws=100, generator=torch.Generator().manual_seed(0))
+    >>> claim.kind, claim.method
+    (<Kind.LOWER: 'lower bound'>, 'importance-weighted bound, 100 draws')
+    """
+
+    def __init__(self, prior: Density, encoder: Density, decoder: Density) -> None:
+        super().__init__()
+        check_three(prior, encoder, decoder)
+        self.features = decoder.features
+        self.latent_features = encoder.features
+        self.measure = decoder.measure
+        self.prior = prior
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @classmethod
+    def gaussian(
+        cls,
+        features: int,
+        latent_features: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        scale: ScaleModel | None = None,
+        prior: Density | None = None,
+        standardise: bool = True,
+    ) -> VAE:
+        """The VAE of continuous data: diagonal Gaussian encoder and decoder on two perceptrons.
+
+        Args:
+            features: D.
+            latent_features: d.
+            hidden: widths of the encoder's hidden layers; the decoder's are the same, reversed.
+            scale: the decoder's standard deviation; :class:`~density.families.conditional_gaussian.PerFeatureScale` if
+                None.
+            prior: standard normal if None.
+            standardise: let the first ``fit`` take each feature's mean and standard deviation from its data, and model
+                the standardised features from then on; log p(x) stays that of x. A fixed or initial scale is then in
+                units of the features' standard deviations. False models x as it is.
+        """
+        scale = PerFeatureScale(features) if scale is None else scale
+        network = mlp(latent_features, scale.outputs * features, hidden[::-1])
+        decoder: Density = ConditionalGaussian(network, features, latent_features, scale)
+        if standardise:
+            decoder = Rescaled(decoder)
+        return cls(
+            prior if prior is not None else StandardNormal(latent_features),
+            _gaussian_encoder(features, latent_features, hidden, standardise),
+            decoder,
+        )
+
+    @classmethod
+    def bernoulli(
+        cls, features: int, latent_features: int, *, hidden: Sequence[int] = (128, 128), prior: Density | None = None
+    ) -> VAE:
+        """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
+
+        Args: as in :meth:`gaussian`.
+        """
+        return cls(
+            prior if prior is not None else StandardNormal(latent_features),
+            _gaussian_encoder(features, latent_features, hidden, standardise=False),
+            ConditionalBernoulli(mlp(latent_features, features, hidden[::-1]), features, latent_features),
+        )
+
+    def fit(
+        self,
+        x: Tensor,
+        training: Training = Training(),
+        *,
+        estimator: GradientEstimator = ANALYTIC_KL,
+        generator: Generator | None = None,
+    ) -> History:
+        """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
+
+        Args:
+            training: see :class:`~density.fitting.training.Training`.
+            estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
+                default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
+                β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
+
+        Returns:
+            History whose objective is the estimator's bound, nats per point.
+
+        Raises:
+            ValueError: unusable data.
+            TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
+            NonFiniteObjective: the objective overflowed; the last good weights are kept.
+        """
+        check_data(x, self.features, type(self).__name__)
+        self.decoder.check_support(x)
+        self.to(x)
+        # The encoder reads x and is about z, the decoder the other way round; their widths may be equal.
+        for module in _standardisations(self.encoder, owned=False) + _standardisations(self.decoder, owned=True):
+            if module.features == self.features:
+                module.match(x)
+
+        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+            return estimator(self, batch[0], generator)
+
+        return maximise(self, objective, (x,), training, generator=generator)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Mean of q(z|x) for a Gaussian encoder: ``[*batch, d]``.
+
+        Raises:
+            TypeError: another encoder, whose mean has no closed form; draw from it with ``encoder.sample``.
+        """
+        check_points(x, self.features, "VAE", reference=self.prior.reference)
+        if not isinstance(self.encoder, GaussianFamily):
+            raise TypeError(f"{type(self.encoder).__name__} has no closed-form mean; use encoder.sample(n, context=x)")
+        return self.encoder.at(x)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean of p(x|z) for a Gaussian or Bernoulli decoder: ``[*batch, D]``.
+
+        Raises:
+            TypeError: another decoder, whose mean has no closed form; draw from it with ``decoder.sample``.
+        """
+        check_points(z, self.latent_features, "VAE.decode", reference=self.prior.reference)
+        return _mean(self.decoder, z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """decode(encode(x)): ``[*batch, D]``."""
+        return self.decode(self.encode(x))
+
+
+def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
+    """Those of what a density is about (owned by a :class:`Rescaled`), or those of what its networks read."""
+    own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
+    return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
+
+
+def _gaussian_encoder(features: int, latent_features: int, hidden: Sequence[int], standardise: bool) -> Density:
+    network: nn.Module = mlp(features, 2 * latent_features, hidden)
+    if standardise:
+        network = nn.Sequential(Standardisation(features), network)
+    return ConditionalGaussian(network, latent_features, features, NetworkScale())
+
+
+def _mean(decoder: Density, z: Tensor) -> Tensor:
+    if isinstance(decoder, Rescaled):
+        return decoder.standardise.shift + decoder.standardise.scale * _mean(decoder.density, z)
+    if isinstance(decoder, GaussianFamily):
+        return decoder.at(z)[0]
+    if isinstance(decoder, BernoulliFamily):
+        return decoder.logits_at(z).sigmoid()
+    raise TypeError(f"{type(decoder).__name__} has no closed-form mean; use decoder.sample(n, context=z)")

@@ -1,0 +1,197 @@
+"""The table of models with log-weights that the laws are tried on: a new model is one new line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from scipy import stats
+from torch import Generator, Tensor, nn
+
+from bridge import FlowVAE
+from density import (
+    Categorical,
+    ConditionalBernoulli,
+    ConditionalCategorical,
+    ConditionalGaussian,
+    Density,
+    FixedScale,
+    GlobalScale,
+    NetworkScale,
+    PerFeatureScale,
+    Rescaled,
+    ScaleModel,
+    StandardNormal,
+    mlp,
+)
+from flows import Flow, Inverse, LULinear, glow, maf, real_nvp
+from lvm import PPCA, VAE, GaussianMixture, LatentVariableModel, LayeredModel, LinearVAE
+from tests.laws.bounds import BoundCase
+from tests.laws.densities import grid
+from tests.laws.transforms import randomise
+
+FEATURES = 3
+
+
+def broad_encoder(latent: int, std: float = 1.5) -> Density:
+    """Close to N(0, std²) whatever x is, and so broader than the posterior: weights of small variance."""
+    network = nn.Linear(FEATURES, 2 * latent)
+    with torch.no_grad():
+        network.weight.mul_(0.2)
+        network.bias.copy_(torch.cat([torch.zeros(latent), torch.full((latent,), math.log(std))]))
+    return ConditionalGaussian(network, latent, FEATURES, NetworkScale())
+
+
+def gaussian_decoder(latent: int, scale: ScaleModel, hidden: tuple[int, ...] = (8,)) -> Density:
+    network = mlp(latent, scale.outputs * FEATURES, hidden, nn.Tanh)
+    return ConditionalGaussian(network, FEATURES, latent, scale)
+
+
+def vae(make: Callable[[], VAE]) -> Callable[[Generator], VAE]:
+    """In float64 with random decoder and prior, and a slightly random encoder."""
+
+    def build(generator: Generator) -> VAE:
+        model = make()
+        randomise(model.encoder, generator, 0.03)
+        randomise(model.decoder, generator, 0.2)
+        randomise(model.prior, generator, 0.3)
+        return model
+
+    return build
+
+
+def random(make: Callable[[], LayeredModel]) -> Callable[[Generator], LayeredModel]:
+    return lambda generator: randomise(make(), generator, 0.4)
+
+
+def rescaled_vae() -> VAE:
+    model = VAE(StandardNormal(1), broad_encoder(1), Rescaled(gaussian_decoder(1, PerFeatureScale(FEATURES, 0.8))))
+    decoder = model.decoder
+    assert isinstance(decoder, Rescaled)
+    decoder.standardise.shift.copy_(torch.tensor([0.5, -0.3, 0.1]))
+    decoder.standardise.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    return model
+
+
+def flow_encoder() -> Density:
+    """A conditional base, stretched by a flow: it still covers the posterior."""
+    return Flow(broad_encoder(2), Inverse(LULinear(2)))
+
+
+def by_quadrature(model: LayeredModel, x: Tensor) -> Tensor:
+    """log ∫ p(z) p(x|z) dz by the trapezoid rule, which converges faster than any power for these integrands."""
+    assert isinstance(model, LatentVariableModel)
+    latent = model.prior.features
+    edge = torch.full((latent,), 9.0, dtype=x.dtype)
+    z, cell = grid(-edge, edge, 2001 if latent == 1 else 181)
+    with torch.no_grad():
+        return model.log_joint(x, z.to(x.device).unsqueeze(1)).logsumexp(0) + math.log(cell)
+
+
+def by_enumeration(model: LayeredModel, x: Tensor) -> Tensor:
+    assert isinstance(model, VAE)
+    assert isinstance(model.prior, Categorical)
+    with torch.no_grad():
+        return model.log_joint(x, model.prior.enumerate().unsqueeze(1)).logsumexp(0)
+
+
+def by_scipy(model: LayeredModel, x: Tensor) -> Tensor:
+    """A linear decoder: N(b, W Wᵀ + σ²I)."""
+    assert isinstance(model, VAE)
+    decoder = model.decoder
+    assert isinstance(decoder, ConditionalGaussian)
+    assert isinstance(decoder.scale, GlobalScale)
+    (layer,) = decoder.network.children()
+    assert isinstance(layer, nn.Linear)
+    weight = layer.weight.detach()
+    covariance = weight @ weight.mT + (2 * decoder.scale.log_std.detach()).exp() * torch.eye(FEATURES).to(weight)
+    density = stats.multivariate_normal(layer.bias.detach().cpu().numpy(), covariance.cpu().numpy())
+    return torch.as_tensor(density.logpdf(x.cpu().numpy())).to(x)
+
+
+def by_its_marginal(model: LayeredModel, x: Tensor) -> Tensor:
+    assert isinstance(model, PPCA | LinearVAE)
+    decoder = model.decoder
+    weight = decoder.weight.detach()
+    covariance = weight @ weight.mT + (2 * decoder.log_std.detach()).exp() * torch.eye(FEATURES).to(weight)
+    density = stats.multivariate_normal(decoder.mean.detach().cpu().numpy(), covariance.cpu().numpy())
+    return torch.as_tensor(density.logpdf(x.cpu().numpy())).to(x)
+
+
+def by_components(model: LayeredModel, x: Tensor) -> Tensor:
+    assert isinstance(model, GaussianMixture)
+    total = torch.zeros(len(x), dtype=x.dtype)
+    for k in range(model.components):
+        component = stats.multivariate_normal(model.means[k].detach().numpy(), model.covariances[k].detach().numpy())
+        total += model.weights[k].detach() * torch.as_tensor(component.pdf(x.numpy()))
+    return total.log()
+
+
+def by_autograd(model: LayeredModel, x: Tensor) -> Tensor:
+    """The base at f(x) and the Jacobian's determinant, row by row."""
+    assert isinstance(model, FlowVAE)
+    flow = model.link
+    values = []
+    for row in x:
+        jacobian = torch.autograd.functional.jacobian(lambda r: flow.infer(r)[0][0], row)
+        z = flow.infer(row)[0][0].detach()
+        values.append(stats.norm.logpdf(z.cpu().numpy()).sum() + float(torch.linalg.slogdet(jacobian).logabsdet))
+    return torch.tensor(values, dtype=x.dtype, device=x.device)
+
+
+BOUNDS: dict[str, BoundCase] = {
+    "VAE, linear decoder": BoundCase(
+        vae(lambda: VAE(StandardNormal(2), broad_encoder(2), gaussian_decoder(2, GlobalScale(0.9), ()))), by_scipy
+    ),
+    "VAE, fixed σ": BoundCase(
+        vae(lambda: VAE(StandardNormal(1), broad_encoder(1), gaussian_decoder(1, FixedScale(0.8)))), by_quadrature
+    ),
+    "VAE, network σ, 2 latents": BoundCase(
+        vae(lambda: VAE(StandardNormal(2), broad_encoder(2), gaussian_decoder(2, NetworkScale(0.5)))), by_quadrature
+    ),
+    "VAE, rescaled": BoundCase(vae(rescaled_vae), by_quadrature),
+    "VAE, Bernoulli": BoundCase(
+        vae(
+            lambda: VAE(
+                StandardNormal(1), broad_encoder(1), ConditionalBernoulli(mlp(1, FEATURES, (8,), nn.Tanh), FEATURES, 1)
+            )
+        ),
+        by_quadrature,
+        binary=True,
+    ),
+    "VAE, mixture prior": BoundCase(
+        vae(lambda: VAE(GaussianMixture(2, 3), broad_encoder(2), gaussian_decoder(2, PerFeatureScale(FEATURES)))),
+        by_quadrature,
+    ),
+    "VAE, flow prior": BoundCase(
+        vae(lambda: VAE(real_nvp(2, 2, (6,)), broad_encoder(2, 2.5), gaussian_decoder(2, GlobalScale()))), by_quadrature
+    ),
+    "VAE, flow encoder": BoundCase(
+        vae(lambda: VAE(StandardNormal(2), flow_encoder(), gaussian_decoder(2, GlobalScale()))), by_quadrature
+    ),
+    "VAE, coupling encoder": BoundCase(
+        vae(
+            lambda: VAE(
+                StandardNormal(2),
+                glow(2, 2, (4,), FEATURES, generator=Generator().manual_seed(0)),
+                gaussian_decoder(2, GlobalScale(2.0)),
+            )
+        ),
+        by_quadrature,
+    ),
+    "VAE, categorical latent": BoundCase(
+        vae(
+            lambda: VAE(
+                Categorical(4),
+                ConditionalCategorical(nn.Linear(FEATURES, 4), 4, FEATURES),
+                gaussian_decoder(4, GlobalScale()),
+            )
+        ),
+        by_enumeration,
+    ),
+    "LinearVAE": BoundCase(random(lambda: LinearVAE(FEATURES, 2)), by_its_marginal),
+    "PPCA": BoundCase(random(lambda: PPCA(FEATURES, 2)), by_its_marginal, exact=True),
+    "GaussianMixture": BoundCase(random(lambda: GaussianMixture(FEATURES, 3)), by_components, exact=True),
+    "FlowVAE": BoundCase(random(lambda: FlowVAE(maf(FEATURES, 2, (6,)))), by_autograd, exact=True),
+}

@@ -1,0 +1,181 @@
+"""The table of densities that the laws are tried on: a new density is one new line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Generator, Tensor, nn
+
+from bridge import FlowVAE
+from density import (
+    Bernoulli,
+    Categorical,
+    ConditionalBernoulli,
+    ConditionalCategorical,
+    ConditionalGaussian,
+    Density,
+    DiagonalGaussian,
+    FixedScale,
+    Gaussian,
+    GlobalScale,
+    NetworkScale,
+    PerFeatureScale,
+    Rescaled,
+    ScaleModel,
+    StandardNormal,
+    mlp,
+)
+from flows import Flow, LULinear, glow, linear_flow, maf, real_nvp
+from lvm import PPCA, Diagonal, Full, GaussianMixture, LinearVAE, Spherical, Tied
+from tests.laws.densities import DensityCase
+from tests.laws.transforms import randomise
+
+CONTEXT = 3
+
+
+def bits(features: int) -> Tensor:
+    """All 2^D vectors of bits."""
+    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * features).reshape(-1, features)
+
+
+def one_hot(features: int) -> Tensor:
+    return torch.eye(features, dtype=torch.float64)
+
+
+def random(make: Callable[[], Density]) -> Callable[[Generator], Density]:
+    """The density in float64 with every parameter moved at random."""
+    return lambda generator: randomise(make(), generator, 0.4)
+
+
+def conditional(scale: Callable[[], ScaleModel], features: int = 2) -> Callable[[Generator], Density]:
+    def make() -> Density:
+        model = scale()
+        network = mlp(CONTEXT, features * model.outputs, (6,), nn.Tanh)
+        return ConditionalGaussian(network, features, CONTEXT, model)
+
+    return random(make)
+
+
+def rescaled(density: Callable[[Generator], Density]) -> Callable[[Generator], Density]:
+    def make(generator: Generator) -> Density:
+        model = Rescaled(density(generator)).to(device=generator.device, dtype=torch.float64)
+        data = torch.randn(50, model.features, generator=generator, device=generator.device, dtype=torch.float64)
+        model.standardise.match(0.3 + data * torch.arange(1, model.features + 1, device=data.device))
+        return model
+
+    return make
+
+
+def _normal(mean: Tensor, covariance: Tensor, x: Tensor) -> float:
+    return float(stats.multivariate_normal(mean.cpu().numpy(), covariance.cpu().numpy()).logpdf(x.cpu().numpy()))
+
+
+def standard(density: Density, x: Tensor, context: Tensor | None) -> float:
+    return float(stats.norm.logpdf(x.cpu().numpy()).sum())
+
+
+def diagonal(density: Density, x: Tensor, context: Tensor | None) -> float:
+    assert isinstance(density, DiagonalGaussian)
+    std = np.exp(density.log_std.detach().cpu().numpy())
+    return float(stats.norm.logpdf(x.cpu().numpy(), density.mean.detach().cpu().numpy(), std).sum())
+
+
+def full(density: Density, x: Tensor, context: Tensor | None) -> float:
+    """L from its definition: strict lower part, and log-diagonal."""
+    assert isinstance(density, Gaussian)
+    factor = np.tril(density.factor.detach().cpu().numpy(), -1) + np.diag(
+        np.exp(np.diag(density.factor.detach().cpu().numpy()))
+    )
+    return _normal(density.mean, torch.as_tensor(factor @ factor.T), x)
+
+
+def given_context(density: Density, x: Tensor, context: Tensor | None) -> float:
+    """Mean and σ as the docstrings define them."""
+    assert isinstance(density, ConditionalGaussian)
+    output = density.network(context)
+    mean, raw = output[: density.features], output[density.features :]
+    scale = density.scale
+    if isinstance(scale, NetworkScale):
+        std = torch.exp(scale.bound * torch.tanh(raw / scale.bound))
+    else:
+        learned = isinstance(scale, GlobalScale | PerFeatureScale)
+        std = (scale.log_std.exp() if learned else scale.std) * torch.ones_like(mean)  # type: ignore[operator]
+    return float(stats.norm.logpdf(x.cpu().numpy(), mean.cpu().numpy(), std.cpu().numpy()).sum())
+
+
+def shifted_and_scaled(density: Density, x: Tensor, context: Tensor | None) -> float:
+    """y = (x − shift) / scale is a diagonal Gaussian; so is x."""
+    assert isinstance(density, Rescaled)
+    inner = density.density
+    assert isinstance(inner, DiagonalGaussian)
+    shift, scale = density.standardise.shift, density.standardise.scale
+    mean, std = shift + scale * inner.mean, scale * inner.log_std.exp()
+    return _normal(mean, std.square().diag(), x)
+
+
+def coins(density: Density, x: Tensor, context: Tensor | None) -> float:
+    assert isinstance(density, Bernoulli | ConditionalBernoulli)
+    p = 1 / (1 + np.exp(-density.logits_at(context).detach().cpu().numpy()))
+    return float(stats.bernoulli.logpmf(x.cpu().numpy(), p).sum())
+
+
+def die(density: Density, x: Tensor, context: Tensor | None) -> float:
+    assert isinstance(density, Categorical | ConditionalCategorical)
+    odds = np.exp(density.logits_at(context).detach().cpu().numpy())
+    return float(stats.multinomial(1, odds / odds.sum()).logpmf(x.cpu().numpy()))
+
+
+def linear_marginal(density: Density, x: Tensor, context: Tensor | None) -> float:
+    assert isinstance(density, PPCA | LinearVAE)
+    decoder = density.decoder
+    covariance = decoder.weight @ decoder.weight.mT + (2 * decoder.log_std).exp() * torch.eye(density.features).to(x)
+    return _normal(decoder.mean, covariance, x)
+
+
+DENSITIES: dict[str, DensityCase] = {
+    "StandardNormal, 1-D": DensityCase(lambda g: StandardNormal(1).to(g.device, torch.float64), oracle=standard),
+    "StandardNormal": DensityCase(lambda g: StandardNormal(2).to(g.device, torch.float64), oracle=standard),
+    "DiagonalGaussian": DensityCase(random(lambda: DiagonalGaussian(2)), oracle=diagonal),
+    # The strict upper triangle of the packed factor is padding: its gradient is zero, the parameter's is not.
+    "Gaussian": DensityCase(random(lambda: Gaussian(2)), oracle=full),
+    "ConditionalGaussian, fixed σ": DensityCase(conditional(lambda: FixedScale(0.3)), oracle=given_context),
+    "ConditionalGaussian, global σ": DensityCase(conditional(GlobalScale), oracle=given_context),
+    "ConditionalGaussian, σ per feature": DensityCase(conditional(lambda: PerFeatureScale(2)), oracle=given_context),
+    "ConditionalGaussian, network σ": DensityCase(conditional(NetworkScale), oracle=given_context),
+    "ConditionalGaussian, tight bound": DensityCase(conditional(lambda: NetworkScale(0.5), 1), oracle=given_context),
+    "Rescaled": DensityCase(rescaled(random(lambda: DiagonalGaussian(2))), oracle=shifted_and_scaled),
+    "Rescaled, conditional": DensityCase(rescaled(conditional(NetworkScale))),
+    "Bernoulli": DensityCase(random(lambda: Bernoulli(3)), values=bits(3), oracle=coins, pathwise=False),
+    "ConditionalBernoulli": DensityCase(
+        random(lambda: ConditionalBernoulli(mlp(CONTEXT, 3, (6,), nn.Tanh), 3, CONTEXT)),
+        values=bits(3),
+        oracle=coins,
+        pathwise=False,
+    ),
+    "Categorical": DensityCase(random(lambda: Categorical(4)), values=one_hot(4), oracle=die, pathwise=False),
+    "ConditionalCategorical": DensityCase(
+        random(lambda: ConditionalCategorical(mlp(CONTEXT, 4, (6,), nn.Tanh), 4, CONTEXT)),
+        values=one_hot(4),
+        oracle=die,
+        pathwise=False,
+    ),
+    "PPCA": DensityCase(random(lambda: PPCA(2, 1)), oracle=linear_marginal),
+    "LinearVAE": DensityCase(random(lambda: LinearVAE(2, 1)), oracle=linear_marginal, dead=("encoder.",)),
+    "GaussianMixture, full": DensityCase(random(lambda: GaussianMixture(2, 3, Full()))),
+    "GaussianMixture, tied": DensityCase(random(lambda: GaussianMixture(2, 3, Tied()))),
+    "GaussianMixture, diagonal": DensityCase(random(lambda: GaussianMixture(2, 3, Diagonal()))),
+    "GaussianMixture, spherical": DensityCase(random(lambda: GaussianMixture(1, 3, Spherical()))),
+    "Flow, linear": DensityCase(random(lambda: linear_flow(2))),
+    "Flow, coupling": DensityCase(random(lambda: real_nvp(2, layers=2, hidden=(6,)))),
+    "Flow, LU and coupling, conditional": DensityCase(
+        random(lambda: glow(2, layers=2, hidden=(6,), context_features=CONTEXT))
+    ),
+    "Flow, conditional base": DensityCase(
+        lambda g: Flow(conditional(NetworkScale)(g), randomise(LULinear(2), g)),
+    ),
+    "Flow, a flow on a mixture": DensityCase(random(lambda: Flow(GaussianMixture(2, 2), LULinear(2)))),
+    "FlowVAE": DensityCase(random(lambda: FlowVAE(maf(2, layers=2, hidden=(6,))))),
+}

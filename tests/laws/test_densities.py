@@ -1,0 +1,17 @@
+"""Every density obeys every law."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from torch import Generator
+
+from tests.cases.densities import DENSITIES
+from tests.laws.densities import DensityCase, density_laws
+
+
+@pytest.mark.parametrize("law", density_laws, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", DENSITIES)
+def test_density_law(name: str, law: Callable[[DensityCase, Generator], None], generator: Generator) -> None:
+    law(DENSITIES[name], generator)

@@ -1,0 +1,126 @@
+"""Stochastic EM against the EM whose optimum it climbs to, and the rules that its steps follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from lvm import EM, GaussianMixture, Given, Present, RandomPoints, StochasticEM
+from lvm.mixture.covariance import Covariance, Full
+from tests.lvm.mixture.mixtures import STRUCTURES, dense, random_mixture, seed, separated
+
+QUICK = StochasticEM(epochs=4, batch_size=100, progress=False)
+
+
+def apart(generator: Generator, n: int) -> Tensor:
+    """Three clusters that hardly overlap, so that EM forgets its start within a few iterations."""
+    centres = torch.tensor([[0.0, 0.0, 0.0], [7.0, 0.0, 1.0], [0.0, 6.0, -1.0]], dtype=torch.float64)
+    return centres[torch.arange(n) % 3] + torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("covariance", STRUCTURES, ids=repr)
+def test_it_ends_at_the_optimum_of_em(covariance: Covariance, generator: Generator) -> None:
+    x = apart(generator, 20_000)
+    em, stochastic = GaussianMixture(3, 3, covariance), GaussianMixture(3, 3, covariance)
+    start = Given(x[:3])
+    em.fit(x, em=EM(start=start, progress=False))
+    history = stochastic.fit(x, em=replace(QUICK, epochs=6, start=start), generator=seed(0))
+    # The optimum's own error is worth about parameters/(2n) = 7e-4 nats; what is left of the iterates' noise, a share.
+    lost = em.log_density(x).mean - stochastic.log_density(x).mean
+    assert -1e-9 < lost < 1e-4
+    # and the averaged means are nearer to it than a standard error of a mean
+    std = dense(em).diagonal(dim1=1, dim2=2).sqrt()
+    error = (stochastic.means - em.means).detach().abs() / std * (20_000 * em.weights.detach().unsqueeze(1)).sqrt()
+    assert error.max() < 0.7
+    assert len(history.objective) == 7
+    assert history.objective[-1] == pytest.approx(stochastic.log_density(x).mean, rel=1e-9)
+    assert history.objective[-1] > history.objective[0]
+
+
+def test_averaging_takes_noise_out(generator: Generator) -> None:
+    x = apart(generator, 10_000)
+    best = GaussianMixture(3, 3)
+    best.fit(x, em=EM(start=Given(x[:3]), progress=False))
+    lost = {}
+    for averaging in (True, False):
+        values = []
+        for trial in range(2):
+            model = GaussianMixture(3, 3)
+            model.fit(
+                x, em=replace(QUICK, averaging=averaging, start=Given(best.means.detach())), generator=seed(trial)
+            )
+            values.append(best.log_density(x).mean - model.log_density(x).mean)
+        lost[averaging] = np.mean(values)
+    assert 0 < 5 * lost[True] < lost[False]
+
+
+@pytest.mark.parametrize("covariance", STRUCTURES, ids=repr)
+def test_one_step_is_the_update_of_cappe_and_moulines(covariance: Covariance, generator: Generator) -> None:
+    """One batch of all rows: ŝ₁ = (1 − γ) ŝ₀ + γ s̄, formed here from raw moments."""
+    x = separated(generator)
+    weights = torch.rand(300, generator=generator, dtype=x.dtype) + 0.5
+    model = random_mixture(covariance, generator, components=3)
+    r, pi, mu, sigma = model.posterior(x).detach(), model.weights.detach(), model.means.detach(), dense(model)
+    w = (r * weights.unsqueeze(1)) / weights.sum()
+    rate = 5**-0.75
+    count = (1 - rate) * pi + rate * w.sum(0)
+    first = (1 - rate) * pi.unsqueeze(1) * mu + rate * w.mT @ x
+    outer = mu.unsqueeze(2) * mu.unsqueeze(1)
+    second = (1 - rate) * pi[:, None, None] * (sigma + outer) + rate * torch.einsum("nk,ni,nj->kij", w, x, x)
+    mean = first / count.unsqueeze(1)
+    expected = second / count[:, None, None] - mean.unsqueeze(2) * mean.unsqueeze(1)
+    em = StochasticEM(1, 300, 0.75, 4.0, averaging=False, regularisation=0.0, start=Present(), progress=False)
+    model.fit(x, em=em, weights=weights, generator=seed(0))
+    torch.testing.assert_close(model.weights.detach(), count / count.sum(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(model.means.detach(), mean, rtol=1e-9, atol=1e-9)
+    if covariance == Full():
+        torch.testing.assert_close(dense(model), expected, rtol=1e-8, atol=1e-8)
+    kept = torch.einsum("k,kii->", count, expected)
+    torch.testing.assert_close(torch.einsum("k,kii->", count, dense(model)), kept, rtol=1e-9, atol=0)
+
+
+def test_streams_weights_and_one_pass(generator: Generator) -> None:
+    x = apart(generator, 6000)
+    times = torch.randint(1, 4, (6000,), generator=generator)
+    em = EM(start=Given(x[:3]), progress=False)
+    weighted = GaussianMixture(3, 3)
+    weighted.fit(x, em=em, weights=times.double())
+    repeated = x.repeat_interleave(times, 0)
+    for data, weights in ((list(x.split(1000)), times.double()), (list(repeated.split(1000)), None)):
+        model = GaussianMixture(3, 3)
+        model.fit(data, em=replace(QUICK, epochs=5, start=em.start), weights=weights, generator=seed(1))
+        lost = weighted.log_density(repeated).mean - model.log_density(repeated).mean
+        assert -1e-9 < lost < 2e-3
+    once = GaussianMixture(3, 3)
+    once.fit(x, em=replace(QUICK, epochs=1, start=em.start), generator=seed(1))
+    unweighted = GaussianMixture(3, 3)
+    unweighted.fit(x, em=em)
+    assert unweighted.log_density(x).mean - once.log_density(x).mean < 0.01
+
+
+def test_the_same_generator_gives_the_same_fit(generator: Generator) -> None:
+    x = separated(generator, n=1000)
+    models = [GaussianMixture(3, 3) for _ in range(3)]
+    for model, value in zip(models, (5, 5, 6), strict=True):
+        model.fit(x, em=replace(QUICK, start=RandomPoints(), restarts=2), generator=seed(value))
+    assert torch.equal(models[0].means, models[1].means)
+    assert not torch.equal(models[0].means, models[2].means)
+
+
+def test_bad_settings_are_one_clear_error() -> None:
+    for changes, match in (
+        ({"epochs": 0}, "epochs must be a positive int"),
+        ({"batch_size": 0}, "batch_size must be a positive int"),
+        ({"exponent": 0.5}, r"exponent must be in \(0.5, 1\]"),
+        ({"exponent": 1.1}, r"exponent must be in \(0.5, 1\]"),
+        ({"delay": -1.0}, "delay must be finite and at least 0"),
+        ({"regularisation": -1.0}, "regularisation must be"),
+        ({"restarts": 0}, "restarts must be a positive int"),
+        ({"start": Present(), "restarts": 2}, "starts alike every time"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            StochasticEM(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""Models that were saved once, and must be readable for good: ``python -m tests.saving.saved_models`` writes new ones.
+
+A file that is there is never written again: it is what an earlier version left behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bridge import Abs, DeltaLink, FlowVAE, GaussianRelaxation, HalfNormal, InverseSoftplus, LinkChain, layered
+from bridge.hybrids import coupling_posterior, with_flow_prior, with_posterior
+from density import (
+    ConditionalGaussian,
+    DiagonalGaussian,
+    Gaussian,
+    GlobalScale,
+    NetworkScale,
+    Rescaled,
+    StandardNormal,
+    load,
+    save,
+)
+from flows import (
+    Affine,
+    AffineCoupling,
+    Chain,
+    Flow,
+    GaussianAutoregressive,
+    Inverse,
+    LULinear,
+    Permutation,
+    QRLinear,
+    glow,
+    iaf,
+    linear_flow,
+    maf,
+    real_nvp,
+)
+from lvm import PPCA, VAE, Diagonal, Full, GaussianMixture, LatentVariableModel, LinearVAE, Spherical, Tied
+from tests.laws.transforms import randomise
+from tests.places import FIXTURES
+
+FOLDER = FIXTURES / "saved"
+RECORD = FOLDER / "log_prob.json"
+D = 3
+
+
+def vae_of_networks() -> VAE:
+    """Networks by hand, one of them shared between encoder and decoder."""
+    shared = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    encoder = nn.Sequential(nn.Linear(D, 4), nn.LayerNorm(4), shared, nn.Linear(4, 2))
+    decoder = nn.Sequential(nn.Linear(1, 4), nn.LeakyReLU(0.1), shared, nn.Linear(4, D))
+    return VAE(
+        StandardNormal(1),
+        ConditionalGaussian(encoder, 1, D, NetworkScale(3.0)),
+        Rescaled(ConditionalGaussian(decoder, D, 1, GlobalScale(0.5))),
+    )
+
+
+def by_hand() -> Flow:
+    return Flow(
+        GaussianMixture(D, 2, Diagonal()),
+        Chain(
+            Affine(0.5, 2.0),
+            QRLinear(D, 2),
+            Permutation([2, 0, 1]),
+            AffineCoupling([True, False, True], (4,), activation=nn.SiLU),
+            Inverse(GaussianAutoregressive(D, (4,), [1, 0, 2])),
+        ),
+    )
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "gaussian": lambda: Gaussian(D),
+    "diagonal_gaussian": lambda: DiagonalGaussian(D),
+    "ppca": lambda: PPCA(D, 2),
+    "linear_vae": lambda: LinearVAE(D, 2),
+    "mixture_full": lambda: GaussianMixture(D, 2, Full()),
+    "mixture_tied": lambda: GaussianMixture(D, 2, Tied()),
+    "mixture_diagonal": lambda: GaussianMixture(D, 2, Diagonal()),
+    "mixture_spherical": lambda: GaussianMixture(D, 2, Spherical()),
+    "linear_flow_lu": lambda: linear_flow(D),
+    "linear_flow_qr": lambda: linear_flow(D, QRLinear),
+    "lu_from_matrix": lambda: Flow(StandardNormal(D), LULinear.from_matrix(torch.eye(D).flip(0) + 0.5)),
+    "real_nvp": lambda: real_nvp(D, 2, (4,)),
+    "glow": lambda: glow(D, 2, (4,)),
+    "maf": lambda: maf(D, 2, (4,)),
+    "iaf": lambda: iaf(D, 2, (4,)),
+    "flow_by_hand": by_hand,
+    "flow_vae": lambda: FlowVAE(maf(D, 2, (4,))),
+    "vae_gaussian": lambda: VAE.gaussian(D, 1, hidden=(4,)),
+    "vae_bernoulli": lambda: VAE.bernoulli(D, 1, hidden=(4,)),
+    "vae_of_networks": vae_of_networks,
+    "vae_flow_prior": lambda: with_flow_prior(VAE.gaussian(D, 2, hidden=(4,)), real_nvp(2, 2, (4,))),
+    "vae_coupling_posterior": lambda: with_posterior(
+        VAE.gaussian(D, 2, hidden=(4,)), coupling_posterior(D, 2, layers=2, hidden=(4,), width=4, encoder_hidden=(4,))
+    ),
+    "relaxation": lambda: GaussianRelaxation(linear_flow(D), 0.3),
+    "abs_on_a_flow": lambda: layered(real_nvp(2, 2, (4,)), LinkChain(Abs(2), DeltaLink(InverseSoftplus(), 2))),
+    "half_normal": lambda: HalfNormal(D),
+}
+
+
+def values(model: nn.Module) -> Tensor:
+    """Numbers that follow from every tensor of the model without a draw: log p(x), or log p(x, z) and log q(z|x)."""
+    with torch.no_grad():
+        if isinstance(model, LatentVariableModel) and not hasattr(model, "log_prob"):
+            x = points(model.features)
+            z = torch.linspace(-1.2, 0.8, 5 * model.prior.features, dtype=torch.float64).reshape(5, -1)
+            return torch.stack([model.log_joint(x, z), model.encoder.log_prob(z, x)])
+        density = model
+        log_prob: Tensor = density.log_prob(points(density.features).abs())  # type: ignore[operator, arg-type]
+        return log_prob
+
+
+def points(features: int) -> Tensor:
+    return torch.linspace(-1.5, 1.5, 5 * features, dtype=torch.float64).reshape(5, features).sin()
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    for name, make in MODELS.items():
+        if (FOLDER / f"{name}.pt").exists():
+            continue
+        torch.manual_seed(0)
+        model = randomise(make(), Generator().manual_seed(0), 0.3)
+        save(model, FOLDER / f"{name}.pt")
+        record[name] = values(load(FOLDER / f"{name}.pt")).tolist()
+    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
