@@ -1,11 +1,12 @@
 """Latent-variable models."""
 
+from lvm.em import Present
 from lvm.latent import ElboTerms, ExactLatentVariableModel, ExactLayeredModel, LatentVariableModel, LayeredModel
 from lvm.links import Link, StochasticLink
 from lvm.mixture.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
 from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
-from lvm.mixture.starts import Given, KMeansPlusPlus, Present, RandomPoints, RandomResponsibilities
+from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
 from lvm.vae.linear import LinearVAE

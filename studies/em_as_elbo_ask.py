@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import GaussianFamily, kl
-from lvm import EM, PPCA, GaussianMixture
+from lvm import EM, PPCA, GaussianMixture, Present
 from lvm.mixture.starts import Given
 from lvm.ppca.model import EMSolver
 from studies.ask import usable_device
@@ -153,8 +153,8 @@ def _expanded_em(settings: Settings, model: Model, x: Tensor) -> Curve:
 
 
 def _ppca_em(settings: Settings, model: PPCA, x: Tensor, expanded: bool) -> list[float]:
-    solver = EMSolver(max_iterations=settings.passes, tolerance=0.0, warm_start=True, expanded=expanded)
-    return model.fit(x, solver=solver).objective
+    solver = EMSolver(max_iterations=settings.passes, tolerance=0.0, start=Present(), expanded=expanded)
+    return model.fit(x, solver=solver).objective[1:]
 
 
 def _closed_form(settings: Settings, model: Model, x: Tensor) -> Curve:

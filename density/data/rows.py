@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -48,17 +49,19 @@ class Rows:
         self._check = check_incomplete if incomplete else _check_complete
         self._features = features
         self._owner = owner
+        self._values: Tensor | None = None
         self.weights = None if weights is None else _checked(weights, owner)
+        self.whole: Tensor | None = None
+        self._chunks = Chunks([])
         if isinstance(source, Tensor):
             self._check(source, features, owner)
-            self.whole: Tensor | None = source.detach()
-            self._chunks = Chunks([self.whole])
+            self.whole = source.detach()
             self._require_length(source.shape[0])
-        else:
-            self.whole = None
-            self._chunks = source if isinstance(source, Chunks) else Chunks(source)
-            if self._chunks.weighted and weights is not None:
-                raise TypeError(f"{owner} expects weights beside the rows or in their chunks; got both")
+            self.like = self.whole[:1]
+            return
+        self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+        if self._chunks.weighted and weights is not None:
+            raise TypeError(f"{owner} expects weights beside the rows or in their chunks; got both")
         self.like = self._first()[:1]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -70,24 +73,39 @@ class Rows:
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All rows and their weights, whichever process they are for."""
+        if self.whole is None:
+            yield from self._stream()
+        else:
+            yield self.whole, self.weights
+
+    def _stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         start = 0
         for chunk, weights in self._chunks.pairs():
             n = chunk.shape[0] if chunk.ndim else 0
-            if self.whole is None and n == 0 and chunk.ndim:
+            if n == 0 and chunk.ndim:
                 continue
-            if self.whole is None:
-                try:
-                    self._check(chunk, self._features, self._owner, reference=self.like)
-                    weights = None if weights is None else _checked(weights, self._owner, n)
-                except ValueError as error:
-                    raise ValueError(f"{error} (in a chunk that begins with row {start} of the data)") from error
+            try:
+                self._check(chunk, self._features, self._owner, reference=self.like)
+                weights = None if weights is None else _checked(weights, self._owner, n)
+            except ValueError as error:
+                raise ValueError(f"{error} (in a chunk that begins with row {start} of the data)") from error
             if self.weights is not None:
                 if self.weights.shape[0] < start + n:
                     break
                 weights = self.weights[start : start + n]
-            yield chunk.detach(), weights
+            chunk = chunk.detach()
+            yield chunk if self._values is None else torch.where(chunk.isnan(), self._values, chunk), weights
             start += n
         self._require_length(start)
+
+    def filled(self, values: Tensor) -> Rows:
+        """The same rows with the values ``[D]`` in the place of missing entries."""
+        filled = copy(self)
+        filled._values = values.to(self.like.dtype)
+        filled.like = torch.where(self.like.isnan(), filled._values, self.like)
+        if self.whole is not None:
+            filled.whole = torch.where(self.whole.isnan(), filled._values, self.whole)
+        return filled
 
     def chunks(self) -> Iterator[Tensor]:
         """All rows, whichever process they are for."""
@@ -118,8 +136,7 @@ class Rows:
                     f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers"
                 )
             if chunk.shape[:1] != (0,):
-                if self.whole is None:
-                    self._check(chunk, self._features, self._owner)
+                self._check(chunk, self._features, self._owner)
                 return chunk.detach()
         raise ValueError(f"{self._owner} expects at least one row of data; got none")
 

@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lvm.missing.patterns import Block
+from lvm.mixture.parameters import MixtureParameters
 
-if TYPE_CHECKING:
-    from lvm.mixture.model import GaussianMixture
+Complete = Callable[[Block, Tensor], "Completion"]
 
 
-@dataclass(frozen=True, eq=False)
-class MixtureAt:
-    """A mixture's parameters in float64: log π ``[K]``, means ``[K, D]`` and covariances in their structure's shape."""
-
-    log_weights: Tensor
-    means: Tensor
-    covariances: Tensor
-    dense: bool
-
-    @staticmethod
-    def of(model: GaussianMixture) -> MixtureAt:
-        structure = model.covariance
-        covariances = structure.unpack(model.decoder.factor.double())
-        features = model.features
-        if structure.dense:
-            covariances = covariances.reshape(-1, features, features)  # one for all components where they are tied
-        else:
-            covariances = structure.variances(covariances).expand(model.components, features)
-        return MixtureAt(
-            model.prior.logits.double().log_softmax(-1), model.means.double(), covariances, structure.dense
-        )
-
-    def complete(self, block: Block, rows: Tensor) -> Completion:
-        """Every component given the observed entries of rows ``[B, R, D]`` of a block."""
-        return (DenseCompletion if self.dense else DiagonalCompletion)(self, block, rows)
+def completing(at: MixtureParameters) -> Complete:
+    """What completes rows ``[B, R, D]`` of a block under a mixture: every component given the observed entries."""
+    structure, means, covariances = at.structure, at.means, at.covariances
+    if structure.dense:
+        matrices = covariances.reshape(-1, *[means.shape[1]] * 2)  # one for all components where they are tied
+        return partial(DenseCompletion, at.log_weights, means, matrices)
+    return partial(DiagonalCompletion, at.log_weights, means, structure.variances(covariances).expand_as(means))
 
 
 class Completion(ABC):
@@ -77,18 +59,18 @@ class DenseCompletion(Completion):
     one batch. O(KD³) a pattern and O(KD²) a row.
     """
 
-    def __init__(self, at: MixtureAt, block: Block, rows: Tensor) -> None:
+    def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, block: Block, rows: Tensor) -> None:
         seen = block.mask.double()
         hidden = 1 - seen
-        covariances = at.covariances.unsqueeze(1)
+        covariances = covariances.unsqueeze(1)
         inside = covariances * (seen.unsqueeze(-1) * seen.unsqueeze(-2)) + torch.diag_embed(hidden)
         factor = torch.linalg.cholesky(inside)
         across = covariances * (seen.unsqueeze(-1) * hidden.unsqueeze(-2))
         cross = torch.linalg.solve_triangular(factor, across, upper=False)
-        residual = torch.where(block.mask.unsqueeze(1), rows - at.means[:, None, None], 0.0)
+        residual = torch.where(block.mask.unsqueeze(1), rows - means[:, None, None], 0.0)
         white = torch.linalg.solve_triangular(factor, residual.mT, upper=False).mT
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.sum(-1) * 0.5 * math.log(2 * math.pi)
-        self.log_joint = at.log_weights[:, None, None] - 0.5 * white.square().sum(-1) - log_det.unsqueeze(-1)
+        self.log_joint = log_weights[:, None, None] - 0.5 * white.square().sum(-1) - log_det.unsqueeze(-1)
         self.deviation = residual + white @ cross
         self._covariances, self._factor, self._cross, self._hidden = covariances, factor, cross, hidden
 
@@ -112,13 +94,13 @@ class DenseCompletion(Completion):
 class DiagonalCompletion(Completion):
     """With diagonal covariances: the entries that are missing are as they would be without the others. O(KD) a row."""
 
-    def __init__(self, at: MixtureAt, block: Block, rows: Tensor) -> None:
-        std = at.covariances.sqrt()
-        self.deviation = torch.where(block.mask.unsqueeze(1), rows - at.means[:, None, None], 0.0)
+    def __init__(self, log_weights: Tensor, means: Tensor, variances: Tensor, block: Block, rows: Tensor) -> None:
+        std = variances.sqrt()
+        self.deviation = torch.where(block.mask.unsqueeze(1), rows - means[:, None, None], 0.0)
         square = (self.deviation / std[:, None, None]).square().sum(-1)
         log_det = (std.log() + 0.5 * math.log(2 * math.pi)) @ block.mask.double().mT
-        self.log_joint = at.log_weights[:, None, None] - 0.5 * square - log_det.unsqueeze(-1)
-        self._variances = at.covariances
+        self.log_joint = log_weights[:, None, None] - 0.5 * square - log_det.unsqueeze(-1)
+        self._variances = variances
         self._hidden = (~block.mask).double()
 
     def variance(self) -> Tensor:

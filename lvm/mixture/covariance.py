@@ -9,21 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from density.history import History
 from density.linalg.cholesky import pack_triangular, unpack_triangular
+from lvm.em import Degenerate
 from lvm.mixture.features import DiagonalQuadratic, FullQuadratic, Quadratic, SphericalQuadratic, TiedQuadratic
 
 
-class CollapsedComponent(ValueError):
+class CollapsedComponent(Degenerate):
     """A component's covariance became singular, so the likelihood has no maximum there.
 
     Attributes:
         history: what happened until then, where a fit was under way.
     """
 
-    def __init__(self, message: str, history: History | None = None) -> None:
-        super().__init__(message)
-        self.history = history
+    event = "a component collapsed"
 
 
 class Covariance(ABC):
@@ -78,11 +76,13 @@ class Covariance(ABC):
             CollapsedComponent: a covariance is not positive definite to working precision.
         """
         variances = self.variances(covariances)
-        require_regular(variances.isfinite().all(-1) & (variances > 0).all(-1))
-        return self._pack(covariances)
+        factor, regular = self._pack(covariances, variances)
+        require_regular(regular & variances.isfinite().all(-1) & (variances > 0).all(-1))
+        return factor
 
     @abstractmethod
-    def _pack(self, covariances: Tensor) -> Tensor: ...
+    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor, and which covariances have one, where their variances are positive and finite."""
 
     @abstractmethod
     def unpack(self, factor: Tensor) -> Tensor:
@@ -140,12 +140,11 @@ class Full(Covariance):
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.diagonal(dim1=-2, dim2=-1)
 
-    def _pack(self, covariances: Tensor) -> Tensor:
+    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
         factor, info = torch.linalg.cholesky_ex(covariances)
-        left = factor.diagonal(dim1=-2, dim2=-1).square() / self.variances(covariances)
+        left = factor.diagonal(dim1=-2, dim2=-1).square() / variances
         floor = 10 * covariances.shape[-1] * torch.finfo(covariances.dtype).eps
-        require_regular((info == 0) & (left > floor).all(-1))
-        return pack_triangular(factor)
+        return pack_triangular(factor), (info == 0) & (left > floor).all(-1)
 
     def unpack(self, factor: Tensor) -> Tensor:
         root = unpack_triangular(factor)
@@ -229,8 +228,8 @@ class Diagonal(Covariance):
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances
 
-    def _pack(self, covariances: Tensor) -> Tensor:
-        return 0.5 * covariances.log()
+    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.5 * covariances.log(), (variances > 0).all(-1)
 
     def unpack(self, factor: Tensor) -> Tensor:
         return (2 * factor).exp()
@@ -278,8 +277,8 @@ class Spherical(Covariance):
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.unsqueeze(-1)
 
-    def _pack(self, covariances: Tensor) -> Tensor:
-        return 0.5 * covariances.log()
+    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.5 * covariances.log(), (variances > 0).all(-1)
 
     def unpack(self, factor: Tensor) -> Tensor:
         return (2 * factor).exp()

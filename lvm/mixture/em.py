@@ -1,18 +1,20 @@
-"""Expectation maximisation for Gaussian mixtures: its settings, and its iteration."""
+"""Expectation maximisation for Gaussian mixtures, every iteration on all rows."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from functools import partial
 
 from density.checks import check_count
 from density.fitting.checkpoint import Checkpoint
-from lvm.mixture.covariance import Covariance
-from lvm.mixture.fit import Algorithm, Run, check_starts
-from lvm.mixture.regularisation import Relative, check_regularisation, ridge_of, spread
+from lvm.em import Climbed, Limits, Present, check_tolerance, climb
+from lvm.mixture.covariance import CollapsedComponent
+from lvm.mixture.expectation import of_all_rows
+from lvm.mixture.fit import Algorithm, Expect, Problem, check_start
+from lvm.mixture.parameters import MixtureParameters
+from lvm.mixture.regularisation import Relative, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
+from lvm.mixture.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class EM(Algorithm):
         restarts: starts to try; the one with the highest final log-likelihood is kept.
         start: :class:`~lvm.mixture.starts.KMeansPlusPlus`, :class:`~lvm.mixture.starts.RandomPoints`,
             :class:`~lvm.mixture.starts.RandomResponsibilities`, :class:`~lvm.mixture.starts.Given`, or
-            :class:`~lvm.mixture.starts.Present` to go on from the model's own parameters.
+            :class:`~lvm.em.Present` to go on from the model's own parameters.
         rows_at_once: rows in a chunk of the E-step; None for as many as fit the cache. Results do not depend on it.
         progress: show a progress bar, if there is a terminal to show it on.
         checkpoint: where, and after how many iterations or minutes, to write the state of the fit, to resume it.
@@ -41,46 +43,42 @@ class EM(Algorithm):
     tolerance: float = 1e-8
     regularisation: float | Relative = field(default_factory=Relative)
     restarts: int = 1
-    start: Start = field(default_factory=KMeansPlusPlus)
+    start: Start | Present = field(default_factory=KMeansPlusPlus)
     rows_at_once: int | None = None
     progress: bool = True
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        for name, count in (
-            ("max_iterations", self.max_iterations),
-            ("rows_at_once", 1 if self.rows_at_once is None else self.rows_at_once),
-        ):
-            check_count(count, name)
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise ValueError(f"tolerance must be finite and at least 0; got {self.tolerance}")
+        check_count(self.max_iterations, "max_iterations")
+        if self.rows_at_once is not None:
+            check_count(self.rows_at_once, "rows_at_once")
+        check_tolerance(self.tolerance)
         check_regularisation(self.regularisation)
-        check_starts(self.start, self.restarts)
+        check_start(self.start, self.restarts)
 
-    def ridge(self, structure: Covariance, x: Tensor, weights: Tensor | None) -> Tensor:
-        """R's diagonal for data x ``[n, D]``, float64 ``[D]``.
+    def climb(self, problem: Problem, expect: Expect | None = None) -> Climbed[MixtureParameters]:
+        """The best parameters of all starts, in float64, and how they were reached.
 
-        Raises:
-            ValueError: the rows are so alike, or so large, that even one component for all of them has no density.
+        Args:
+            problem: the mixture and the data.
+            expect: the E-step; that of complete rows if None.
         """
-        return ridge_of(self.regularisation, structure, spread([(x, weights)], x[:1]))
+        if expect is None:
+            expect = partial(of_all_rows, rows=problem.rows, ridge=problem.ridge, rows_at_once=self.rows_at_once)
 
-    def climb(self, run: Run) -> None:
-        history = run.history
-        if not run.resumed:
-            run.begin(self.start)
-        with run.bar("EM", self.max_iterations + 1) as bar:
-            while True:
-                statistics = run.expectation(self.rows_at_once)
-                history.objective.append(statistics.mean_log_likelihood)
-                bar.update()
-                done = len(history.objective)
-                if done > 1 and abs(history.objective[-1] - history.objective[-2]) <= self.tolerance:
-                    history.converged = True
-                    history.stopped = f"the mean log-likelihood changed by at most {self.tolerance:g}"
-                    return
-                if done > self.max_iterations:
-                    history.stopped = f"{self.max_iterations} iterations done"
-                    return
-                run.model.update(statistics, ridge=run.ridge)
-                run.step()
+        def expected(at: MixtureParameters) -> tuple[float, Statistics]:
+            statistics = expect(at)
+            return statistics.mean_log_likelihood, statistics
+
+        def maximised(at: MixtureParameters, statistics: Statistics) -> MixtureParameters:
+            return statistics.maximise(at, problem.ridge)
+
+        return climb(
+            partial(problem.first, self.start),
+            expected,
+            maximised,
+            Limits(steps=self.max_iterations, tolerance=self.tolerance, restarts=self.restarts, progress=self.progress),
+            problem.log(self),
+            problem.present,
+            CollapsedComponent,
+        )

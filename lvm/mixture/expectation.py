@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from density.data.rows import Rows
 from lvm.mixture.features import Quadratic
-from lvm.mixture.parameters import Gaussians
-from lvm.mixture.statistics import Assign, Part, Statistics, accumulate, nothing, pieces, rows_for
+from lvm.mixture.parameters import MixtureParameters
+from lvm.mixture.statistics import EMPTY, Assign, Part, Statistics, accumulate, nothing, pieces, rows_for
 
-EMPTY = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps  # below this N_k its digits are lost
 MOST_FEATURES = 2**12  # more of them are slower than a dense product for every component
 FEWEST_RESIDUALS = 2**14  # fewer of them are formed sooner than features are prepared
 
@@ -31,9 +31,21 @@ def nearest(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     return log_joint.zero_().scatter_(0, index, 1.0), log_joint.new_zeros(log_joint.shape[1])
 
 
+def of_all_rows(
+    at: MixtureParameters, rows: Rows, *, ridge: Tensor | None = None, rows_at_once: int | None = None
+) -> Statistics:
+    """E-step on a data set: this process's share of it, summed over all processes.
+
+    Raises:
+        ValueError: a row is so far from every component that its density is 0.
+    """
+    n = None if rows.whole is None else rows.whole.shape[0]
+    return expectation(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once).over_processes(at.means).possible()
+
+
 @torch.no_grad()
 def expectation(
-    at: Gaussians,
+    at: MixtureParameters,
     parts: Iterable[Part],
     assign: Assign = posterior,
     *,
@@ -44,7 +56,7 @@ def expectation(
     """Statistics of parts of the data under K Gaussians, in float64: O(nKD²) or O(nKD), memory free of n.
 
     Args:
-        at: the Gaussians.
+        at: the mixture, in float64.
         parts: rows ``[n, D]`` with their weights ``[n]`` or None; gone through once, or again where a component has
             shrunk so much in one step that its features lost digits.
         assign: maps the log-joint ``[K, n]`` to responsibilities and log p, and may overwrite it.
@@ -53,42 +65,42 @@ def expectation(
         rows_at_once: rows in a chunk; None for as many as fit the cache.
     """
     structure, (k, d) = at.structure, at.means.shape
-    precision = structure.precision(at.factor)
-    if structure.quadratic_features(d) > MOST_FEATURES or (n is not None and n * k * d < FEWEST_RESIDUALS):
-        constant = at.constant.unsqueeze(1)
+    precision, constant, size = structure.precision(at.factor), at.constant, structure.quadratic_features(d)
+    if size > MOST_FEATURES or (n is not None and n * k * d < FEWEST_RESIDUALS):
 
         def assigned(residual: Tensor) -> tuple[Tensor, Tensor]:
-            return assign(torch.add(constant, structure.distance(residual, precision), alpha=-0.5))
+            return assign(torch.add(constant.unsqueeze(1), structure.distance(residual, precision), alpha=-0.5))
 
         return accumulate(structure, parts, at.means, assigned, rows_at_once)
     ridge = at.means.new_zeros(d) if ridge is None else ridge
-    distrusted = torch.zeros(k, dtype=torch.bool, device=at.means.device)
+    rows_at_once = rows_at_once or rows_for(max(k, size), at.means.device)
+    distrusted: Tensor | None = None
     while True:
-        features = structure.quadratic(at.constant, at.log_weights.exp(), at.means, at.factor, precision)
-        features.distrust(distrusted)
-        statistics, lost = _by_features(at, precision, parts, assign, features, ridge, rows_at_once)
-        if not bool((lost & ~distrusted).any()):
+        features = structure.quadratic(constant, at.log_weights.exp(), at.means, at.factor, precision)
+        if distrusted is not None:
+            features.distrust(distrusted)
+        statistics, lost = _by_features(at, constant, precision, pieces(parts, rows_at_once), assign, features, ridge)
+        if not bool((lost if distrusted is None else lost & ~distrusted).any()):
             return statistics
-        distrusted |= lost
+        distrusted = lost if distrusted is None else distrusted | lost
 
 
 def _by_features(
-    at: Gaussians,
+    at: MixtureParameters,
+    constant: Tensor,
     precision: Tensor,
     parts: Iterable[Part],
     assign: Assign,
     features: Quadratic,
     ridge: Tensor,
-    rows_at_once: int | None,
 ) -> tuple[Statistics, Tensor]:
     """Statistics, by residuals where features are not safe; and which components' features lost digits, ``[K]``."""
-    structure, (k, d), order = at.structure, at.means.shape, features.order
-    means, constant = at.means[order], at.constant[order].unsqueeze(1)
+    structure, k, order = at.structure, at.means.shape[0], features.order
+    means, constant = at.means[order], constant[order].unsqueeze(1)
     precision = precision if structure.shared else precision[order]
     by_residuals: Statistics | None = None
     log_likelihood = means.new_zeros(())
-    scalars = max(k, structure.quadratic_features(d))
-    for rows, weights in pieces(parts, rows_at_once or rows_for(scalars, means.device)):
+    for rows, weights in parts:
         log_joint = means.new_empty(k, rows.shape[0])
         safe = features.take(rows)
         if safe:

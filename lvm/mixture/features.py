@@ -162,7 +162,8 @@ class FullQuadratic(Quadratic):
     def __init__(self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor) -> None:
         super().__init__(weights, means)
         d = means.shape[1]
-        self._place = list(range(0, d + 1, 1 if d < 32 else 4))  # few kernels, at the price of doubled entries
+        places = range(0, d + 1, 1 if d < 32 else 4)  # few kernels, at the price of doubled entries
+        self._blocks = [slice(i, j) for i, j in zip(places, [*places[1:], d + 1], strict=True)]
         self._colour = _root(torch.einsum("k,kij->ij", weights, _square(unpack_triangular(factor))), self, weights)
         self._bleach = inverse(self._colour)
         a = precision @ self._colour
@@ -172,17 +173,10 @@ class FullQuadratic(Quadratic):
         form[:, 0, 0] = constant - 0.5 * projected.square().sum(-1)
         form[:, 0, 1:] = form[:, 1:, 0] = 0.5 * (a.mT @ projected.unsqueeze(-1)).squeeze(-1)
         form[:, 1:, 1:] = -0.5 * (a.mT @ a)
-        coefficients = torch.cat([self._doubled(form[:, r, r.start :], r).flatten(1) for r in self._blocks(d + 1)], 1)
+        for rows in self._blocks:
+            form[:, rows, rows.stop :] *= 2  # entries right of a diagonal block stand for those below it as well
+        coefficients = torch.cat([form[:, rows, rows.start :].flatten(1) for rows in self._blocks], 1)
         self._arrange(coefficients, squared_norm(a), centres, coefficients.shape[1])
-
-    def _blocks(self, size: int) -> list[slice]:
-        return [slice(i, j) for i, j in zip(self._place, [*self._place[1:], size], strict=True)]
-
-    @staticmethod
-    def _doubled(block: Tensor, rows: slice) -> Tensor:
-        """Entries right of the diagonal block stand for those below it as well."""
-        height = rows.stop - rows.start
-        return torch.cat([block[..., :height], 2 * block[..., height:]], -1)
 
     def _whiten(self, columns: Tensor, out: Tensor) -> None:
         _product(self._bleach, columns - self.centre.unsqueeze(1), out)
@@ -192,7 +186,7 @@ class FullQuadratic(Quadratic):
         y, start = self._features.new_ones(lanes, d + 1, rows), 0
         self._y, self._squares, self._norms = y, y.new_empty(lanes, d, rows), y.new_empty(lanes, rows)
         self._products = []
-        for r in self._blocks(d + 1):
+        for r in self._blocks:
             left, right = y[:, r].unsqueeze(2), y[:, r.start :].unsqueeze(1)
             shape = (left.shape[1], right.shape[2])
             stop = start + shape[0] * shape[1]
@@ -203,13 +197,13 @@ class FullQuadratic(Quadratic):
         sums, count, mean = self._moments()
         k, size = mean.shape[0], mean.shape[1] + 1
         moments, start = mean.new_empty(k, size, size), 0
-        for r in self._blocks(size):
+        for r in self._blocks:
             shape = (r.stop - r.start, size - r.start)
             block = sums[:, start : start + shape[0] * shape[1]].reshape(k, *shape)
             moments[:, r, r.start :], moments[:, r.start :, r] = block, block.mT
             start += shape[0] * shape[1]
         second = moments[:, 1:, 1:]
-        scatter = second - _outer(mean) * count[:, None, None]
+        scatter = second - mean.unsqueeze(2) * mean.unsqueeze(1) * count[:, None, None]
         rows = count.clamp_min(TINY)
         whitened = scatter / rows[:, None, None] + (self._bleach * ridge) @ self._bleach.mT
         unsafe = self._unsafe(squared_norm_of_inverse(whitened), second.diagonal(dim1=1, dim2=2).sum(1) / rows)
@@ -319,10 +313,6 @@ def _product(matrix: Tensor, lanes: Tensor, out: Tensor) -> None:
 
 def _square(root: Tensor) -> Tensor:
     return root @ root.mT
-
-
-def _outer(mean: Tensor) -> Tensor:
-    return mean.unsqueeze(2) * mean.unsqueeze(1)
 
 
 def _root(within: Tensor, of: Quadratic, weights: Tensor) -> Tensor:

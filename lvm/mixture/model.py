@@ -13,15 +13,15 @@ from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.families.kl import kl
 from density.history import History
+from lvm.em import Climbed
 from lvm.latent import ElboTerms, ExactLatentVariableModel
 from lvm.mixture.components import Components, Responsibilities
-from lvm.mixture.covariance import Covariance, Full, require_regular
+from lvm.mixture.covariance import CollapsedComponent, Covariance, Full
 from lvm.mixture.em import EM
-from lvm.mixture.expectation import EMPTY, expectation
-from lvm.mixture.fit import Algorithm, Fit
+from lvm.mixture.expectation import of_all_rows
+from lvm.mixture.fit import Algorithm, Problem
 from lvm.mixture.observed import ObservedMixture
-from lvm.mixture.parameters import Gaussians, MixtureParameters
-from lvm.mixture.starts import checked
+from lvm.mixture.parameters import MixtureParameters, checked
 from lvm.mixture.statistics import Statistics
 
 
@@ -85,8 +85,7 @@ class GaussianMixture(ExactLatentVariableModel):
         if means.ndim != 2:
             raise ValueError(f"means must have the shape [K, D]; got {list(means.shape)}")
         model = cls(means.shape[1], means.shape[0], covariance).to(means)
-        given = MixtureParameters(weights, means, covariances)
-        model._set(checked(given, covariance, model.components, model.features, means.device))
+        model.set_parameters(checked(covariance, weights, means, covariances, *means.shape))
         return model
 
     @property
@@ -197,7 +196,9 @@ class GaussianMixture(ExactLatentVariableModel):
             CollapsedComponent: (a ValueError) a component collapsed in every start, as happens without regularisation,
                 where the likelihood is unbounded; the model holds the last parameters before that.
         """
-        return Fit(self, Rows(x, self.features, "GaussianMixture", weights), em, generator).run()
+        rows = Rows(x, self.features, "GaussianMixture", weights)
+        present = self.parameters_on(rows.like.device)
+        return self.take(em.climb(Problem.of(rows, rows, present, em, generator)), rows.like)
 
     def em_step(
         self, x: Source, *, weights: Tensor | None = None, ridge: Tensor | float = 0.0, rows_at_once: int | None = None
@@ -215,29 +216,8 @@ class GaussianMixture(ExactLatentVariableModel):
         each reads its share, and all get the sum.
         """
         rows = Rows(x, self.features, "GaussianMixture", weights)
-        return self._expected(rows, None, rows_at_once)
+        return of_all_rows(self.parameters_on(rows.like.device), rows, rows_at_once=rows_at_once)
 
-    def _expected(self, rows: Rows, ridge: Tensor | None, rows_at_once: int | None) -> Statistics:
-        at = self._gaussians()
-        n = None if rows.whole is None else rows.whole.shape[0]
-        own = expectation(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once)
-        return self._checked(own.over_processes(at.means))
-
-    @staticmethod
-    def _checked(statistics: Statistics) -> Statistics:
-        if not bool(statistics.log_likelihood.isfinite()):
-            raise ValueError(
-                f"the log-likelihood of the data is {statistics.log_likelihood.item()}: some rows are so far from "
-                "every component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
-            )
-        return statistics
-
-    @torch.no_grad()
-    def _gaussians(self) -> Gaussians:
-        log_weights = self.prior.logits.double().log_softmax(-1)
-        return Gaussians(self.covariance, log_weights, self.means.double(), self.decoder.factor.double())
-
-    @torch.no_grad()
     def update(self, statistics: Statistics, *, ridge: Tensor | float = 0.0) -> None:
         """M-step: the parameters that maximise the expected log-joint of these statistics, regularised as in ``fit``.
 
@@ -247,19 +227,39 @@ class GaussianMixture(ExactLatentVariableModel):
         Raises:
             CollapsedComponent: a covariance would be singular; the parameters stay what they were.
         """
-        structure = self.covariance
-        empty = statistics.count < EMPTY
-        means = torch.where(empty.unsqueeze(-1), self.means.double(), statistics.mean)
-        ridge = torch.as_tensor(ridge, dtype=means.dtype, device=means.device).expand(self.features)
-        covariances = structure.add_ridge(structure.average(statistics.scatter, statistics.count), ridge)
-        covariances = structure.keep(empty, structure.unpack(self.decoder.factor.double()), covariances)
-        resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
-        require_regular((structure.variances(covariances) > resolution.square()).all(-1))
-        self._set(MixtureParameters(statistics.count.clamp_min(EMPTY) / statistics.total, means, covariances))
+        before = self.parameters_on(statistics.mean.device)
+        ridge = torch.as_tensor(ridge, dtype=before.means.dtype, device=before.means.device).expand(self.features)
+        self.set_parameters(statistics.maximise(before, ridge))
+
+    def in_float64(self) -> MixtureParameters:
+        """The parameters as a record, in float64, differentiable."""
+        decoder = self.decoder
+        return MixtureParameters(
+            self.covariance, self.prior.logits.double(), decoder.means.double(), decoder.factor.double()
+        )
 
     @torch.no_grad()
-    def _set(self, parameters: MixtureParameters) -> None:
-        factor = self.covariance.pack(parameters.covariances)
-        self.prior.logits.copy_(parameters.weights.log())
+    def parameters_on(self, device: torch.device) -> MixtureParameters:
+        """The parameters as a record of its own, in float64 on a device: where EM goes on from."""
+        present = self.in_float64()
+        return present.having(*(tensor.to(device, copy=True) for tensor in present.tensors()))
+
+    @torch.no_grad()
+    def set_parameters(self, parameters: MixtureParameters) -> None:
+        """Take over logits, means and factor, rounded to the model's dtype."""
+        self.prior.logits.copy_(parameters.logits)
         self.decoder.means.copy_(parameters.means)
-        self.decoder.factor.copy_(factor)
+        self.decoder.factor.copy_(parameters.factor)
+
+    def take(self, climbed: Climbed[MixtureParameters], like: Tensor) -> History:
+        """Move to the dtype and device of the data, and to where a fit ended.
+
+        Raises:
+            CollapsedComponent: that is what ended every start; the parameters are the last before it.
+        """
+        self.to(like)
+        if climbed.parameters is not None:
+            self.set_parameters(climbed.parameters)
+        if climbed.error is not None:
+            raise CollapsedComponent(climbed.error, climbed.history)
+        return climbed.history

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_incomplete
+from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
-from density.parallel import processes
+from lvm.em import Climbed
+from lvm.missing.columns import means
 from lvm.missing.observed import Observed
 from lvm.missing.patterns import Patterns
-from lvm.mixture.completion import Completion, MixtureAt
-from lvm.mixture.covariance import CollapsedComponent, Spherical, Tied
+from lvm.mixture.completion import Completion, completing
+from lvm.mixture.covariance import Covariance, Spherical, Tied
 from lvm.mixture.em import EM
-from lvm.mixture.starts import Present
+from lvm.mixture.fit import Problem
+from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import Statistics, nothing
 
-if TYPE_CHECKING:
-    from lvm.mixture.model import GaussianMixture
+Part = tuple[Tensor, Tensor | None, Patterns]
 
 DEFAULT = EM()
+
+
+class Mixture(Protocol):
+    """What is needed of a Gaussian mixture here: its parameters, to read and to set."""
+
+    features: int
+    components: int
+
+    @property
+    def covariance(self) -> Covariance:
+        """The structure of the covariances."""
+
+    def in_float64(self) -> MixtureParameters:
+        """The parameters, differentiable."""
+
+    def parameters_on(self, device: torch.device) -> MixtureParameters:
+        """A copy of the parameters."""
+
+    def take(self, climbed: Climbed[MixtureParameters], like: Tensor) -> History:
+        """Go where a fit ended."""
+
+    @property
+    def reference(self) -> Tensor:
+        """A tensor of the model's dtype and device."""
 
 
 class ObservedMixture(Observed):
@@ -37,7 +60,7 @@ class ObservedMixture(Observed):
     O(KD²) a row and O(KD³) a pattern for full and tied covariances; O(KD) a row for diagonal and spherical ones.
 
     Args:
-        model: whose face this is.
+        model: the mixture; ``model.observed`` is the short way to it.
 
     >>> from lvm.mixture.model import GaussianMixture
     >>> means = torch.tensor([[0.0, 0.0], [4.0, 8.0]])
@@ -50,13 +73,13 @@ class ObservedMixture(Observed):
     ([[2.0, 4.0]], [[0.0, 17.0]])
     """
 
-    def __init__(self, model: GaussianMixture) -> None:
+    def __init__(self, model: Mixture) -> None:
         self.model = model
         self.features = model.features
 
     @property
     def reference(self) -> Tensor:
-        return self.model.means
+        return self.model.reference
 
     def posterior(self, x: Tensor) -> Tensor:
         """Responsibilities p(k|x_o), ``[*batch, K]``, differentiable; π where nothing is observed."""
@@ -64,18 +87,18 @@ class ObservedMixture(Observed):
         return each.softmax(-1).to(x.dtype).reshape(*x.shape[:-1], self.model.components)
 
     def fit(
-        self, x: Tensor, em: EM = DEFAULT, *, weights: Tensor | None = None, generator: Generator | None = None
+        self, x: Source, em: EM = DEFAULT, *, weights: Tensor | None = None, generator: Generator | None = None
     ) -> History:
         """Expectation maximisation of log p(x_o), in float64: without regularisation it never decreases.
 
         Components and missing entries are both completed; the M-step is that of complete data, with the covariance of
         what was missing added to the scatter. Starts and regularisation are those of the data with every missing entry
         at its column's mean. Rows without any entry say nothing and are left out. On complete data it is
-        ``GaussianMixture.fit``.
+        ``GaussianMixture.fit``. O(nKD²) an iteration, and O(KD³) for every pattern (full, tied).
 
         Args:
-            x: points ``[n, D]``, nan where an entry is missing.
-            em: settings; without a checkpoint; ``rows_at_once`` and ``progress`` have no effect here.
+            x: points ``[n, D]``, nan where an entry is missing: a tensor, or data in chunks.
+            em: settings; ``rows_at_once`` has no effect here, where blocks of patterns bound the memory.
             weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
             generator: of the starts, on the device of x.
 
@@ -85,62 +108,38 @@ class ObservedMixture(Observed):
             History with the mean log p(x_o) before every M-step and after the last, nats per row that has an entry.
 
         Raises:
-            TypeError: the settings are of another algorithm, or have a checkpoint.
+            TypeError: the settings are of another algorithm.
             TypeError, ValueError: x is no floating-point data ``[n, D]``, or is infinite somewhere, or a column has no
                 entry; or the weights do not fit it; or n < K.
-            CollapsedComponent: (a ValueError) a component collapsed in every start; the model is left as it was.
+            CollapsedComponent: (a ValueError) a component collapsed in every start; the model holds the last
+                parameters before that.
         """
-        started = time.perf_counter()
-        model = self.model
-        if not isinstance(em, EM) or em.checkpoint is not None:
-            raise TypeError(f"a fit to observed entries takes EM(), without a checkpoint; got {em!r}")
-        check_incomplete(x, self.features, "GaussianMixture")
-        Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
-        if x.shape[0] < model.components:
-            raise ValueError(f"GaussianMixture of {model.components} components needs as many rows; got {x.shape[0]}")
-        x = x.detach()
-        filled = filled_with_means(x, weights)
-        ridge, everyones = em.ridge(model.covariance, filled, weights), weights
-        own = processes.share(x.shape[0])  # starts are made of all rows, alike on every process
-        x, weights = x[own], None if weights is None else weights[own]
-        patterns = self._patterns(~x.isnan())
-        best: tuple[GaussianMixture, History] | None = None
-        collapsed: CollapsedComponent | None = None
-        failures = 0
-        for _ in range(em.restarts):
-            working = deepcopy(model).to(x.device).double()
-            history = History(stopped=f"{em.max_iterations} iterations done")
-            try:
-                if not isinstance(em.start, Present):
-                    given = em.start.parameters(filled, everyones, model.components, model.covariance, ridge, generator)
-                    working._set(given)
-                _climb(working, x, weights, patterns, em, ridge, history)
-            except CollapsedComponent as error:
-                collapsed, failures = error, failures + 1
-                continue
-            if best is None or history.objective[-1] > best[1].objective[-1]:
-                best = working, history
-        if best is None:
-            assert collapsed is not None, "every start collapsed"
-            raise collapsed
-        fitted, history = best
-        model.to(x)
-        with torch.no_grad():
-            for parameter, found in zip(model.parameters(), fitted.parameters(), strict=True):
-                parameter.copy_(found)
-        history.best = len(history.objective) - 1
-        if failures:
-            history.stopped += f"; a component collapsed in {failures} of {em.restarts} starts"
-        history.seconds = time.perf_counter() - started
-        return history
+        if not isinstance(em, EM):
+            raise TypeError(f"a fit to observed entries takes EM(); got {em!r}")
+        rows = Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
+        filled = rows.filled(means(rows, "GaussianMixture"))
+        present = self.model.parameters_on(rows.like.device)
+        problem = Problem.of(rows, filled, present, em, generator)
+        parts = self._parts(rows)
+        climbed = em.climb(problem, lambda at: of_incomplete_rows(at, parts()))
+        return self.model.take(climbed, rows.like)
 
-    def summarise(self, x: Tensor, weights: Tensor | None = None) -> Statistics:
+    def summarise(self, x: Source, weights: Tensor | None = None) -> Statistics:
         """E-step: statistics of x ``[n, D]``, completed under the present parameters, in float64; they add."""
-        check_incomplete(x, self.features, "GaussianMixture")
-        Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
-        own = processes.share(x.shape[0])
-        x, weights = x[own], None if weights is None else weights[own]
-        return summarise(self.model, x, weights, self._patterns(~x.isnan()))
+        rows = Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
+        return of_incomplete_rows(self.model.parameters_on(rows.like.device), self._parts(rows)())
+
+    def _parts(self, rows: Rows) -> Callable[[], Iterable[Part]]:
+        """Parts of the rows with their patterns, which are found once where the rows are a tensor."""
+
+        def found() -> Iterator[Part]:
+            for x, weights in rows:
+                yield x, weights, self._patterns(~x.isnan())
+
+        if rows.whole is None:
+            return found
+        kept = list(found())
+        return lambda: kept
 
     def _patterns(self, observed: Tensor, draws: int = 1) -> Patterns:
         k, d = self.model.components, self.features
@@ -148,15 +147,15 @@ class ObservedMixture(Observed):
 
     def _of_each(self, rows: Tensor, what: Callable[[Completion], Tensor], draws: int = 1) -> Tensor:
         """Something ``[B, R, ...]`` of every block's completion, for all rows: ``[n, ...]``."""
-        at = MixtureAt.of(self.model)
+        complete = completing(self.model.in_float64())
         patterns = self._patterns(~rows.isnan(), draws)
-        return patterns.collect([what(at.complete(block, block.rows(rows))) for block in patterns.blocks])
+        return patterns.collect([what(complete(block, block.rows(rows))) for block in patterns.blocks])
 
     def _log_prob(self, rows: Tensor) -> Tensor:
         return self._of_each(rows, lambda completion: completion.log_joint.logsumexp(0))
 
     def _impute(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        means = self.model.means.double()[:, None, None]
+        means = self.model.in_float64().means[:, None, None]
 
         def moments(completion: Completion) -> Tensor:
             r = completion.log_joint.softmax(0).unsqueeze(-1)
@@ -169,7 +168,7 @@ class ObservedMixture(Observed):
         return mean, torch.where(rows.isnan(), variance, 0.0)
 
     def _draw(self, rows: Tensor, n: int, generator: Generator | None) -> Tensor:
-        means = self.model.means.double()[:, None, None, None]
+        means = self.model.in_float64().means[:, None, None, None]
 
         def drawn(completion: Completion) -> Tensor:
             components, patterns, repeats = completion.log_joint.shape
@@ -185,73 +184,31 @@ class ObservedMixture(Observed):
 
 
 @torch.no_grad()
-def summarise(model: GaussianMixture, x: Tensor, weights: Tensor | None, patterns: Patterns) -> Statistics:
-    """E-step for this process's rows, of known patterns: the statistics of all processes."""
-    at = MixtureAt.of(model)
-    total = nothing(model.covariance, at.means)
-    for block in patterns.blocks:
-        completion = at.complete(block, block.rows(x))
-        w = block.weights(weights) * block.mask.any(-1, keepdim=True)
-        log_p = completion.log_joint.logsumexp(0)
-        responsibility = w * (completion.log_joint - log_p).exp()
-        part = Statistics.of(
-            model.covariance,
-            completion.deviation.flatten(1, 2),
-            responsibility.flatten(1, 2),
-            at.means,
-            (w * log_p).sum(),
-        )
-        missing = completion.scatter(responsibility.sum(-1))
-        if isinstance(model.covariance, Tied):
-            missing = missing.sum(0)
-        elif isinstance(model.covariance, Spherical):
-            missing = missing.mean(-1)
-        total = total + replace(part, scatter=part.scatter + missing)
-    total = total.over_processes(at.means)
-    if not bool(total.log_likelihood.isfinite()):
-        raise ValueError(
-            f"the log-likelihood of the data is {total.log_likelihood.item()}: some rows are so far from every "
-            "component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
-        )
-    return total
-
-
-def filled_with_means(x: Tensor, weights: Tensor | None) -> Tensor:
-    """x with every missing entry at the mean of its column's entries.
+def of_incomplete_rows(at: MixtureParameters, parts: Iterable[Part]) -> Statistics:
+    """E-step on this process's parts of incomplete data: the statistics of all processes.
 
     Raises:
-        ValueError: a column has no entry.
+        ValueError: a row is so far from every component that its density is 0.
     """
-    observed = ~x.isnan()
-    empty = ~observed.any(0)
-    if bool(empty.any()):
-        raise ValueError(
-            f"GaussianMixture: column {int(empty.nonzero()[0])} has no entry in any row, so it cannot be fitted. "
-            "Drop it"
-        )
-    first = x.gather(0, observed.byte().argmax(0, keepdim=True)).double()
-    w = observed.double() if weights is None else observed.double() * weights.double().unsqueeze(1)
-    centred = torch.where(observed, x.double() - first, 0.0)
-    mean = first + (w * centred).sum(0) / w.sum(0)
-    return torch.where(observed, x, mean.to(x.dtype))
-
-
-def _climb(
-    model: GaussianMixture,
-    x: Tensor,
-    weights: Tensor | None,
-    patterns: Patterns,
-    em: EM,
-    ridge: Tensor,
-    history: History,
-) -> None:
-    """EM from one start."""
-    for iteration in range(em.max_iterations + 1):
-        statistics = summarise(model, x, weights, patterns)
-        history.objective.append(statistics.mean_log_likelihood)
-        if iteration and abs(history.objective[-1] - history.objective[-2]) <= em.tolerance:
-            history.converged = True
-            history.stopped = f"the mean log-likelihood changed by at most {em.tolerance:g}"
-            return
-        if iteration < em.max_iterations:
-            model.update(statistics, ridge=ridge)
+    structure, complete = at.structure, completing(at)
+    total = nothing(structure, at.means)
+    for x, weights, patterns in parts:
+        for block in patterns.blocks:
+            completion = complete(block, block.rows(x))
+            w = block.weights(weights) * block.mask.any(-1, keepdim=True)
+            log_p = completion.log_joint.logsumexp(0)
+            responsibility = w * (completion.log_joint - log_p).exp()
+            part = Statistics.of(
+                structure,
+                completion.deviation.flatten(1, 2),
+                responsibility.flatten(1, 2),
+                at.means,
+                (w * log_p).sum(),
+            )
+            missing = completion.scatter(responsibility.sum(-1))
+            if isinstance(structure, Tied):
+                missing = missing.sum(0)
+            elif isinstance(structure, Spherical):
+                missing = missing.mean(-1)
+            total = total + replace(part, scatter=part.scatter + missing)
+    return total.over_processes(at.means).possible()

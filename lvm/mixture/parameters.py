@@ -7,29 +7,94 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lvm.mixture.covariance import Covariance
+from lvm.em import Parameters
+from lvm.mixture.covariance import CollapsedComponent, Covariance
 
 
 @dataclass(frozen=True, eq=False)
-class MixtureParameters:
-    """Weights ``[K]``, means ``[K, D]`` and covariances in their structure's shape."""
+class MixtureParameters(Parameters):
+    """Weights, means and covariances of K Gaussians, as a mixture stores them: without constraints.
 
-    weights: Tensor
-    means: Tensor
-    covariances: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Gaussians:
-    """Log-weights log π ``[K]``, means ``[K, D]`` and covariance factors of K Gaussians, in float64."""
+    Attributes:
+        structure: of the covariances.
+        logits: log π up to a constant, ``[K]``.
+        means: μ, ``[K, D]``.
+        factor: what the covariances follow from, in the structure's shape.
+    """
 
     structure: Covariance
-    log_weights: Tensor
+    logits: Tensor
     means: Tensor
     factor: Tensor
 
+    @staticmethod
+    def of(structure: Covariance, weights: Tensor, means: Tensor, covariances: Tensor) -> MixtureParameters:
+        """Those with weights π ``[K]``, means ``[K, D]`` and covariances in the structure's shape.
+
+        Raises:
+            CollapsedComponent: a covariance is not positive definite to working precision.
+        """
+        return MixtureParameters(structure, weights.log(), means, structure.pack(covariances))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.logits, self.means, self.factor
+
+    def having(self, *tensors: Tensor) -> MixtureParameters:
+        return MixtureParameters(self.structure, *tensors)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log π, ``[K]``."""
+        return self.logits.log_softmax(-1)
+
+    @property
+    def weights(self) -> Tensor:
+        """π, ``[K]``."""
+        return self.logits.softmax(-1)
+
+    @property
+    def covariances(self) -> Tensor:
+        """Σ_k in the structure's shape."""
+        return self.structure.unpack(self.factor)
+
     @property
     def constant(self) -> Tensor:
-        """log π_k − log det S_k − D/2 log 2π, ``[K]``."""
+        """log π_k − log det S_k − D/2 log 2π, ``[K]``: the log-joint of a component at its mean."""
         features = self.means.shape[1]
-        return self.log_weights - self.structure.log_det(self.factor, features) - 0.5 * features * math.log(2 * math.pi)
+        log_det = self.structure.log_det(self.factor, features)
+        return self.log_weights - log_det - 0.5 * features * math.log(2 * math.pi)
+
+
+def checked(
+    structure: Covariance, weights: Tensor, means: Tensor, covariances: Tensor, components: int, features: int
+) -> MixtureParameters:
+    """Parameters that somebody wrote down, in float64, detached.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite, the weights are no probabilities, or a covariance
+            is not symmetric and positive definite.
+    """
+    for name, value, shape in (
+        ("weights", weights, (components,)),
+        ("means", means, (components, features)),
+        ("covariances", covariances, structure.shape(components, features)),
+    ):
+        check_shape(name, value, shape)
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"the given {name} must be finite")
+    weights, means, covariances = (t.detach().double() for t in (weights, means, covariances))
+    if not bool((weights > 0).all()) or abs(weights.sum().item() - 1) > 1e-5:
+        raise ValueError(f"the given weights must be positive with sum 1; got {weights.tolist()}")
+    if structure.dense and (covariances - covariances.mT).abs().max() > 1e-5 * covariances.abs().max():
+        raise ValueError("the given covariances must be symmetric")
+    try:
+        return MixtureParameters.of(structure, weights / weights.sum(), means, covariances)
+    except CollapsedComponent as error:
+        raise ValueError("the given covariances must be positive definite, with positive variances") from error
+
+
+def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a given parameter is a tensor of that shape."""
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the given {name} must be a tensor of shape {list(shape)}; got {got}")

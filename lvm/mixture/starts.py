@@ -1,21 +1,24 @@
-"""Where the EM algorithm of a Gaussian mixture starts."""
+"""Starts of the EM algorithms of a Gaussian mixture, and the rows that they are made from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from density.data.digest import data_in_words
-from lvm.mixture.covariance import CollapsedComponent, Covariance, Spherical
+from density.data.rows import Rows
+from lvm.mixture.covariance import Covariance, Spherical
 from lvm.mixture.expectation import expectation, nearest
-from lvm.mixture.parameters import Gaussians, MixtureParameters
+from lvm.mixture.parameters import MixtureParameters, check_shape, checked
 from lvm.mixture.regularisation import spread
 from lvm.mixture.statistics import Statistics, accumulate
 
 ROWS_AT_ONCE = 2**14
+MOST_ROWS = 2**16  # to start from, where data comes in chunks
+MOST_ROWS_OF_A_COMPONENT = 2**6
 STILL = 1e-12  # of the spread of the data: less than this a centre has not moved
 
 
@@ -69,17 +72,15 @@ class CentreStart(Start, ABC):
     ) -> MixtureParameters:
         centres = self.centres(x, weights, components, generator)
         unit = _unit(x, weights)
+        at = _alike(Spherical(), centres, unit)
         for _ in range(self.iterations):
-            moved = _means(_nearest(Spherical(), x, weights, centres, unit), centres)
-            if bool(((moved - centres).abs() <= STILL * unit).all()):
+            moved = _means(_nearest(at, x, weights), at.means)
+            if bool(((moved - at.means).abs() <= STILL * unit).all()):
                 break
-            centres = moved
-        statistics = _nearest(covariance, x, weights, centres, unit)
-        return MixtureParameters(
-            (statistics.count + 1) / (statistics.total + components),
-            _means(statistics, centres),
-            _shrunk(statistics, ridge),
-        )
+            at = replace(at, means=moved)
+        statistics = _nearest(_alike(covariance, at.means, unit), x, weights)
+        shares = (statistics.count + 1) / (statistics.total + components)
+        return MixtureParameters.of(covariance, shares, _means(statistics, at.means), _shrunk(statistics, ridge))
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class RandomResponsibilities(Start):
 
         origin = x[0].double().expand(components, -1)
         statistics = accumulate(covariance, [(x, weights)], origin, drawn)
-        return MixtureParameters(statistics.count / statistics.total, statistics.mean, _shrunk(statistics, ridge))
+        shares = statistics.count / statistics.total
+        return MixtureParameters.of(covariance, shares, statistics.mean, _shrunk(statistics, ridge))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,81 +177,63 @@ class Given(Start):
         ridge: Tensor,
         generator: Generator | None,
     ) -> MixtureParameters:
+        shape = (components, x.shape[1])
         shares = self.means.new_full((components,), 1 / components) if self.weights is None else self.weights
         covariances = self.covariances
         if covariances is None:
-            shape = (components, x.shape[1])
-            _check_shape("means", self.means, shape)
+            check_shape("means", self.means, shape)
             means = self.means.detach().to(x.device, torch.float64)
-            covariances = _shrunk(_nearest(covariance, x, weights, means, _unit(x, weights)), ridge)
-        return checked(MixtureParameters(shares, self.means, covariances), covariance, components, x.shape[1], x.device)
+            covariances = _shrunk(_nearest(_alike(covariance, means, _unit(x, weights)), x, weights), ridge)
+        found = checked(covariance, shares, self.means, covariances, *shape)
+        return found.having(*(tensor.to(x.device) for tensor in found.tensors()))
 
     def in_words(self) -> str:
         given = [t for t in (self.means, self.weights, self.covariances) if t is not None]
         return f"Given({data_in_words(given)})"
 
 
-@dataclass(frozen=True)
-class Present(Start):
-    """The model's own parameters: go on where a fit ended, with more iterations, other settings or other data."""
+def sample(rows: Rows, n: int, components: int, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
+    """Rows to start from, with their weights: a tensor as it is, and of longer data in chunks 2¹⁶ rows.
 
-    deterministic = True
-
-    def parameters(
-        self,
-        x: Tensor,
-        weights: Tensor | None,
-        components: int,
-        covariance: Covariance,
-        ridge: Tensor,
-        generator: Generator | None,
-    ) -> MixtureParameters:
-        raise TypeError("Present() has no parameters of its own; fit(x, em=EM(start=Present())) takes the model's")
-
-
-def checked(
-    given: MixtureParameters, covariance: Covariance, components: int, features: int, device: torch.device
-) -> MixtureParameters:
-    """Parameters that somebody wrote down, in float64 on a device.
-
-    Raises:
-        ValueError: a shape does not fit, a value is not finite, the weights are no probabilities, or a covariance
-            is not symmetric and positive definite.
+    They are drawn without replacement in one pass, each row alike whatever its weight: every row is given a uniform
+    number, and the rows with the smallest numbers are kept. O(nD), and memory for the rows that are kept.
     """
-    for name, value, shape in (
-        ("weights", given.weights, (components,)),
-        ("means", given.means, (components, features)),
-        ("covariances", given.covariances, covariance.shape(components, features)),
-    ):
-        _check_shape(name, value, shape)
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"the given {name} must be finite")
-    weights, means, covariances = (
-        t.detach().to(device, torch.float64) for t in (given.weights, given.means, given.covariances)
+    if rows.whole is not None:
+        return rows.whole, rows.weights
+    most = max(MOST_ROWS, MOST_ROWS_OF_A_COMPONENT * components)
+    if n <= most:
+        parts = list(rows.pairs())
+        x = torch.cat([part for part, _ in parts])
+        return x, None if parts[0][1] is None else torch.cat([w for _, w in parts if w is not None])
+    kept = rows.like[:0]
+    weights: Tensor | None = None
+    keys = torch.empty(0, dtype=torch.float64, device=kept.device)
+    for part, own in rows.pairs():
+        drawn = torch.rand(part.shape[0], generator=generator, dtype=keys.dtype, device=keys.device)
+        if keys.shape[0] == most:
+            candidates = (drawn < keys.amax()).nonzero().squeeze(1)
+        else:
+            candidates = torch.arange(part.shape[0], device=keys.device)
+        keys = torch.cat([keys, drawn[candidates]])
+        keys, index = keys.topk(min(most, keys.shape[0]), largest=False, sorted=False)
+        kept = torch.cat([kept, part[candidates]])[index]
+        if own is not None:
+            own = own[candidates]
+            weights = (own if weights is None else torch.cat([weights, own]))[index]
+    return kept, weights
+
+
+def _alike(covariance: Covariance, centres: Tensor, unit: Tensor) -> MixtureParameters:
+    """Gaussians of the same weight and width, ``unit``, about centres ``[K, D]``."""
+    isotropic = covariance.add_ridge(
+        centres.new_zeros(covariance.shape(*centres.shape)), unit.square().expand(centres.shape[1])
     )
-    if not bool((weights > 0).all()) or abs(weights.sum().item() - 1) > 1e-5:
-        raise ValueError(f"the given weights must be positive with sum 1; got {weights.tolist()}")
-    if covariance.dense and (covariances - covariances.mT).abs().max() > 1e-5 * covariances.abs().max():
-        raise ValueError("the given covariances must be symmetric")
-    try:
-        covariance.pack(covariances)
-    except CollapsedComponent as error:
-        raise ValueError("the given covariances must be positive definite, with positive variances") from error
-    return MixtureParameters(weights / weights.sum(), means, covariances)
+    return MixtureParameters.of(covariance, torch.full_like(centres[:, 0], 1 / len(centres)), centres, isotropic)
 
 
-def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-        got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"the given {name} must be a tensor of shape {list(shape)}; got {got}")
-
-
-def _nearest(covariance: Covariance, x: Tensor, weights: Tensor | None, centres: Tensor, unit: Tensor) -> Statistics:
-    """Statistics of the rows nearest to each centre: Gaussians of the same width, ``unit``, and hard posteriors."""
-    alike = torch.full_like(centres[:, 0], 1 / centres.shape[0]).log()
-    isotropic = centres.new_zeros(covariance.shape(*centres.shape))
-    isotropic = covariance.pack(covariance.add_ridge(isotropic, unit.square().expand(centres.shape[1])))
-    return expectation(Gaussians(covariance, alike, centres, isotropic), [(x, weights)], nearest, n=x.shape[0])
+def _nearest(at: MixtureParameters, x: Tensor, weights: Tensor | None) -> Statistics:
+    """Statistics of the rows that are nearest to each of the Gaussians: posteriors that are 0 or 1."""
+    return expectation(at, [(x, weights)], nearest, n=x.shape[0])
 
 
 def _unit(x: Tensor, weights: Tensor | None) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from density.parallel import processes
-from lvm.mixture.covariance import Covariance
+from lvm.mixture.covariance import Covariance, require_regular
+from lvm.mixture.parameters import MixtureParameters
 
 SCALARS_AT_ONCE = 2**18  # held together by a thread of a CPU: 2 MiB, so that they stay in cache
 SCALARS_AT_ONCE_ELSEWHERE = 2**26
+EMPTY = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps  # below this N_k its digits are lost
 FEWEST_ROWS, MOST_ROWS, ALIGNED = 64, 2**13, 32  # kernels of matrix products take rows in blocks
 
 Part = tuple[Tensor, Tensor | None]
@@ -91,6 +93,36 @@ class Statistics:
         return Statistics(
             self.structure, count, mean, processes.total(self.scatter + between), log_likelihood.squeeze(0)
         )
+
+    def maximise(self, before: MixtureParameters, ridge: Tensor) -> MixtureParameters:
+        r"""M-step: the parameters that maximise the expected log-joint, with a ridge ``[D]`` on every covariance.
+
+        A component without rows keeps the mean and the covariance that it had before, with a weight near 0.
+
+        Raises:
+            CollapsedComponent: a covariance would be singular.
+        """
+        structure = self.structure
+        empty = self.count < EMPTY
+        means = torch.where(empty.unsqueeze(-1), before.means, self.mean)
+        covariances = structure.add_ridge(structure.average(self.scatter, self.count), ridge)
+        covariances = structure.keep(empty, before.covariances, covariances)
+        resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
+        require_regular((structure.variances(covariances) > resolution.square()).all(-1))
+        return MixtureParameters.of(structure, self.count.clamp_min(EMPTY) / self.total, means, covariances)
+
+    def possible(self) -> Statistics:
+        """These statistics, if every row had a density above 0; else ValueError."""
+        if not bool(self.log_likelihood.isfinite()):
+            raise ValueError(
+                f"the log-likelihood of the data is {self.log_likelihood.item()}: some rows are so far from every "
+                "component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
+            )
+        return self
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything but the structure."""
+        return self.count, self.mean, self.scatter, self.log_likelihood
 
     @property
     def total(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor
@@ -12,8 +12,11 @@ from torch import Generator, Tensor
 from density.checks import check_count
 from density.fitting.checkpoint import Checkpoint
 from density.parallel import processes
-from lvm.mixture.expectation import expectation
-from lvm.mixture.fit import Algorithm, Run, check_starts
+from lvm.em import Climbed, Limits, Parameters, Present, climb
+from lvm.mixture.covariance import CollapsedComponent
+from lvm.mixture.expectation import expectation, of_all_rows
+from lvm.mixture.fit import Algorithm, Problem, check_start
+from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.regularisation import Relative, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
 from lvm.mixture.statistics import Part, Statistics
@@ -71,7 +74,7 @@ class StochasticEM(Algorithm):
     averaging: bool = True
     regularisation: float | Relative = field(default_factory=Relative)
     restarts: int = 1
-    start: Start = field(default_factory=KMeansPlusPlus)
+    start: Start | Present = field(default_factory=KMeansPlusPlus)
     progress: bool = True
     checkpoint: Checkpoint | None = None
 
@@ -83,81 +86,110 @@ class StochasticEM(Algorithm):
         if not (math.isfinite(self.delay) and self.delay >= 0):
             raise ValueError(f"delay must be finite and at least 0; got {self.delay}")
         check_regularisation(self.regularisation)
-        check_starts(self.start, self.restarts)
+        check_start(self.start, self.restarts)
 
-    def climb(self, run: Run) -> None:
-        model, history = run.model, run.history
-        if run.resumed:
-            step, seen, averaged = run.own["step"], run.own["seen"], run.own["averaged"]
-            mean = _unpacked(run.own["mean"], run)
-            average = _unpacked(run.own["average"], run)
-        else:
-            run.begin(self.start)
-            step = seen = averaged = 0
-            mean = average = _implied(run)
-        with run.bar("stochastic EM", self.epochs) as bar:
-            while len(history.objective) < self.epochs:
-                total = weight = 0.0
-                for rows, weights in self._batches(run):
-                    step += 1
-                    size = rows.shape[0]
-                    found = self._of_batch(run, rows, weights)
-                    total, weight = total + found.log_likelihood.item(), weight + found.total.item()
-                    rate = (step + self.delay) ** -self.exponent
-                    mean = mean.times(1 - rate) + found.times(rate / (size * run.weight))
-                    model.update(mean, ridge=run.ridge)
-                    seen += size
-                    if self.averaging and 2 * seen > self.epochs * run.n:
-                        averaged += 1
-                        average = average.times(1 - 1 / averaged) + mean.times(1 / averaged)
-                history.objective.append(total / weight)
-                bar.update()
-                run.own = {
-                    "step": step,
-                    "seen": seen,
-                    "averaged": averaged,
-                    "mean": _packed(mean),
-                    "average": _packed(average),
-                }
-                run.step()
-        if averaged:
-            model.update(average, ridge=run.ridge)
-        history.objective.append(run.expectation().mean_log_likelihood)
-        history.stopped = f"{self.epochs} epochs done"
+    def climb(self, problem: Problem) -> Climbed[MixtureParameters]:
+        """The best parameters of all starts, in float64, and how they were reached: a step of the climb is an epoch."""
 
-    def _of_batch(self, run: Run, rows: Tensor, weights: Tensor | None) -> Statistics:
-        """The E-step on a minibatch, of which every process takes its share."""
-        own = processes.share(rows.shape[0])
-        part = rows[own], None if weights is None else weights[own]
-        at = run.model._gaussians()
-        found = expectation(at, [part] if own.stop > own.start else [], n=own.stop - own.start, ridge=run.ridge)
-        return run.model._checked(found.over_processes(at.means))
+        def expected(at: Running) -> tuple[float, Running]:
+            if at.epochs < self.epochs:
+                return self._epoch(problem, at)
+            return of_all_rows(at.parameters, problem.rows, ridge=problem.ridge).mean_log_likelihood, at
 
-    def _batches(self, run: Run) -> Iterator[Part]:
+        def finished(_: Running, at: Running) -> Running:
+            if at.epochs < self.epochs or not at.averaged:
+                return at
+            return replace(at, parameters=at.average.maximise(at.parameters, problem.ridge))
+
+        limits = Limits(
+            steps=self.epochs, restarts=self.restarts, progress=self.progress, name="stochastic EM", unit="epochs"
+        )
+        climbed = climb(
+            lambda: Running.begin(problem.first(self.start)),
+            expected,
+            finished,
+            limits,
+            problem.log(self),
+            Running.begin(problem.present),
+            CollapsedComponent,
+        )
+        reached = climbed.parameters
+        return Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error)
+
+    def _epoch(self, problem: Problem, at: Running) -> tuple[float, Running]:
+        """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led."""
+        parameters, mean, average = at.parameters, at.mean, at.average
+        steps, seen, averaged = at.steps, at.seen, at.averaged
+        total = weight = 0.0
+        for rows, weights in self._batches(problem):
+            found = _of_batch(problem, parameters, rows, weights)
+            total, weight = total + found.log_likelihood.item(), weight + found.total.item()
+            steps, seen = steps + 1, seen + rows.shape[0]
+            rate = (steps + self.delay) ** -self.exponent
+            mean = mean.times(1 - rate) + found.times(rate / (rows.shape[0] * problem.weight))
+            parameters = mean.maximise(parameters, problem.ridge)
+            if self.averaging and 2 * seen > self.epochs * problem.n:
+                averaged += 1
+                average = average.times(1 - 1 / averaged) + mean.times(1 / averaged)
+        return total / weight, Running(parameters, mean, average, at.epochs + 1, steps, seen, averaged)
+
+    def _batches(self, problem: Problem) -> Iterator[Part]:
         """Minibatches of an epoch, alike on all processes, and of about one size."""
-        device = run.ridge.device
-        seed = int(torch.randint(2**32, (), generator=run.generator, device=device))
+        device = problem.ridge.device
+        seed = int(torch.randint(2**32, (), generator=problem.generator, device=device))
         order = Generator(device).manual_seed(processes.from_main(lambda: seed))
-        for rows, weights in run.rows.pairs():
+        for rows, weights in problem.rows.pairs():
             n = rows.shape[0]
             shuffled = torch.randperm(n, generator=order, device=device)
             for index in shuffled.tensor_split(math.ceil(n / self.batch_size)):
                 yield rows[index], None if weights is None else weights[index]
 
 
-def _implied(run: Run) -> Statistics:
-    """Statistics, of total weight 1, whose M-step gives the parameters that the model has (without a ridge)."""
-    model = run.model
-    weights, covariances = model.weights.detach(), model.covariances.detach()
-    shares = weights.new_ones(()) if model.covariance.shared else weights.reshape(-1, *[1] * (covariances.ndim - 1))
-    means = model.means.detach().clone()  # the parameter itself will move
-    return Statistics(model.covariance, weights, means, shares * covariances, weights.new_zeros(()))
+@dataclass(frozen=True, eq=False)
+class Running(Parameters):
+    """Where stochastic EM stands between two epochs.
+
+    Attributes:
+        parameters: those of the last M-step.
+        mean: the running average of the statistics, of total weight 1.
+        average: the average of that over the steps of the second half.
+        epochs, steps, seen, averaged: epochs and minibatches done, rows read, and steps in the average.
+    """
+
+    parameters: MixtureParameters
+    mean: Statistics
+    average: Statistics
+    epochs: int = 0
+    steps: int = 0
+    seen: int = 0
+    averaged: int = 0
+
+    @staticmethod
+    def begin(parameters: MixtureParameters) -> Running:
+        """From these parameters, and statistics whose M-step gives them (without a ridge)."""
+        structure, weights, covariances = parameters.structure, parameters.weights, parameters.covariances
+        shares = weights.new_ones(()) if structure.shared else weights.reshape(-1, *[1] * (covariances.ndim - 1))
+        implied = Statistics(structure, weights, parameters.means, shares * covariances, weights.new_zeros(()))
+        return Running(parameters, implied, implied)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        counts = torch.tensor([self.epochs, self.steps, self.seen, self.averaged])
+        return *self.parameters.tensors(), *self.mean.tensors(), *self.average.tensors(), counts
+
+    def having(self, *tensors: Tensor) -> Running:
+        structure = self.parameters.structure
+        return Running(
+            self.parameters.having(*tensors[:3]),
+            Statistics(structure, *tensors[3:7]),
+            Statistics(structure, *tensors[7:11]),
+            *tensors[11].tolist(),
+        )
 
 
-def _packed(statistics: Statistics) -> list[Tensor]:
-    return [statistics.count, statistics.mean, statistics.scatter, statistics.log_likelihood]
-
-
-def _unpacked(tensors: list[Tensor], run: Run) -> Statistics:
-    count, mean, scatter, log_likelihood = (t.to(run.ridge.device) for t in tensors)
-    return Statistics(run.model.covariance, count, mean, scatter, log_likelihood)
+def _of_batch(problem: Problem, at: MixtureParameters, rows: Tensor, weights: Tensor | None) -> Statistics:
+    """The E-step on a minibatch, of which every process takes its share."""
+    own = processes.share(rows.shape[0])
+    part = rows[own], None if weights is None else weights[own]
+    parts = [part] if own.stop > own.start else []
+    found = expectation(at, parts, n=own.stop - own.start, ridge=problem.ridge)
+    return found.over_processes(at.means).possible()

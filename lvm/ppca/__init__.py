@@ -2,6 +2,7 @@
 
 from lvm.ppca.model import PPCA, Posterior, PrincipalAxes
 from lvm.ppca.observed_em import MissingEM
+from lvm.ppca.parameters import RandomWeight
 from lvm.ppca.solvers import ClosedForm, EMSolver, Solver
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "MissingEM",
     "Posterior",
     "PrincipalAxes",
+    "RandomWeight",
     "Solver",
 ]

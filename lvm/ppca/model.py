@@ -17,13 +17,13 @@ from density.history import History
 from density.linalg.moments import Moments
 from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
-from lvm.ppca.em import Parameters
 from lvm.ppca.observed import ObservedPPCA
 from lvm.ppca.observed_em import MissingEM
+from lvm.ppca.parameters import PPCAParameters, RandomWeight
 from lvm.ppca.solvers import ClosedForm, Covariance, EMSolver, EStep, Solver
 from lvm.ppca.spectrum import Spectrum, fix_signs
 
-__all__ = ["PPCA", "ClosedForm", "EMSolver", "MissingEM", "Posterior", "PrincipalAxes", "Solver"]
+__all__ = ["PPCA", "ClosedForm", "EMSolver", "MissingEM", "Posterior", "PrincipalAxes", "RandomWeight", "Solver"]
 
 CLOSED_FORM = ClosedForm()
 
@@ -121,7 +121,8 @@ class PPCA(ExactLatentVariableModel):
             weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
 
         Returns:
-            History whose objective is the mean log p(x), nats per point: one value, or one for each iteration.
+            History whose objective is the mean log p(x), nats per point: one value, or one before
+            every M-step and after the last.
 
         Raises:
             TypeError, ValueError: x is not finite floating-point data ``[n, D]``, or the weights do not fit it. Rows
@@ -134,8 +135,7 @@ class PPCA(ExactLatentVariableModel):
             raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {solver!r}")
         rows = Rows(x, self.features, "PPCA", weights)
         parameters, history = solver.solve(rows, self.parameters_on(rows.like.device))
-        self.to(rows.like)
-        self.set_parameters(parameters)
+        self.take(parameters, rows.like)
         return history
 
     def fit_moments(self, moments: Moments) -> History:
@@ -196,15 +196,20 @@ class PPCA(ExactLatentVariableModel):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
 
-    def parameters_on(self, device: torch.device) -> Parameters:
+    def parameters_on(self, device: torch.device) -> PPCAParameters:
         """μ, W and σ² in float64 on a device, detached: where EM starts warm."""
         decoder = self.decoder
         tensors = (p.detach().to(device, torch.float64) for p in (decoder.mean, decoder.weight, decoder.log_std))
         mean, weight, log_std = tensors
-        return Parameters(mean, weight, (2 * log_std).exp())
+        return PPCAParameters(mean, weight, (2 * log_std).exp())
+
+    def take(self, parameters: PPCAParameters, like: Tensor) -> None:
+        """Move to the dtype and device of the data, and take over the parameters."""
+        self.to(like)
+        self.set_parameters(parameters)
 
     @torch.no_grad()
-    def set_parameters(self, parameters: Parameters) -> None:
+    def set_parameters(self, parameters: PPCAParameters) -> None:
         """Take over μ, W and σ², rounded to the model's dtype."""
         self.decoder.mean.copy_(parameters.mean)
         self.decoder.weight.copy_(parameters.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -11,14 +11,27 @@ from torch import Generator, Tensor
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
+from lvm.linear_gaussian import LinearGaussian
 from lvm.missing.observed import Observed
 from lvm.ppca.observed_em import MissingEM
 from lvm.ppca.observed_posterior import Coordinates
-
-if TYPE_CHECKING:
-    from lvm.ppca.model import PPCA
+from lvm.ppca.parameters import PPCAParameters
 
 DEFAULT = MissingEM()
+
+
+class Model(Protocol):
+    """What is needed of a PPCA here: its decoder, to read, and its parameters, to set."""
+
+    features: int
+    latent_features: int
+    decoder: LinearGaussian
+
+    def parameters_on(self, device: torch.device) -> PPCAParameters:
+        """A copy of the parameters."""
+
+    def take(self, parameters: PPCAParameters, like: Tensor) -> None:
+        """Move to the dtype and device of the data, and take over the parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +52,7 @@ class ObservedPPCA(Observed):
     O(nDq) and O(Dq² + q³) a pattern.
 
     Args:
-        model: whose face this is; ``model.observed`` is the short way to it.
+        model: the PPCA; ``model.observed`` is the short way to it.
 
     >>> from lvm.ppca.model import PPCA
     >>> model = PPCA(3, 1)
@@ -52,7 +65,7 @@ class ObservedPPCA(Observed):
     [[5.0, 2.0, 0.0]]
     """
 
-    def __init__(self, model: PPCA) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self.features = model.features
 
@@ -71,7 +84,8 @@ class ObservedPPCA(Observed):
             weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
 
         Returns:
-            History of the mean log p(x_o) after every iteration, nats per row that has an entry; it never decreases.
+            History of the mean log p(x_o) before every M-step and after the last, nats per row that has an entry; it
+            never decreases.
 
         Raises:
             TypeError, ValueError: x is no floating-point data ``[n, D]``, or is infinite somewhere, or a column has no
@@ -81,8 +95,7 @@ class ObservedPPCA(Observed):
         """
         rows = Rows(x, self.features, "PPCA", weights, incomplete=True)
         parameters, history = em.solve(rows, self.model.parameters_on(rows.like.device))
-        self.model.to(rows.like)
-        self.model.set_parameters(parameters)
+        self.model.take(parameters, rows.like)
         return history
 
     def posterior(self, x: Tensor) -> ObservedPosterior:

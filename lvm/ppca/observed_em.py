@@ -12,16 +12,17 @@ from density.data.rows import Rows
 from density.history import History
 from density.linalg.moments import resolution
 from density.parallel import processes
+from density.renamed import renamed
+from lvm.missing.columns import means, sums
 from lvm.missing.patterns import Patterns
-from lvm.ppca.em import Climb, Expectation, Parameters
 from lvm.ppca.observed_posterior import Coordinates
+from lvm.ppca.parameters import Expectation, PPCAClimb, PPCAParameters
 from lvm.ppca.spectrum import require_noise
 
-ROWS_AT_ONCE = 2**13
 
-
+@renamed(seed="start=RandomWeight(seed)", warm_start="start=Present()")
 @dataclass(frozen=True)
-class MissingEM(Climb):
+class MissingEM(PPCAClimb):
     r"""EM for PPCA with missing entries: log p(x_o) of the observed ones never decreases.
 
     Only z is completed, not the missing entries, so that the M-step is one regression for every feature, of x_j on
@@ -35,21 +36,22 @@ class MissingEM(Climb):
     its iterations are those of :class:`~lvm.ppca.solvers.EMSolver`.
 
     Rows without any entry say nothing and are left out. Where entries are missing the likelihood can have several
-    maxima: try several seeds. With about as many entries in a row as latents, or fewer, a fit may also follow noise
+    maxima: try several starts. With about as many entries in a row as latents, or fewer, a fit may also follow noise
     with σ² → 0; fewer latents are the remedy.
 
     O(nDq) an iteration, and O(Dq² + q³) for every different pattern of missing entries.
 
     Args:
-        max_iterations, tolerance, seed, warm_start, checkpoint: see :class:`~lvm.ppca.em.Climb`.
+        max_iterations, tolerance, start, restarts, progress, checkpoint: see
+            :class:`~lvm.ppca.parameters.PPCAClimb`.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
-    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+    def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         """μ, W and σ² for data with missing entries, computed in float64, and how it went."""
-        features, latent_features = present.weight.shape
+        latent_features = present.weight.shape[1]
         columns = Columns.of(rows)
         variance = columns.variances.mean()
         require_noise(variance, columns.floor, latent_features, columns.dtype)
@@ -60,7 +62,7 @@ class MissingEM(Climb):
 
         grouped = None if rows.whole is None else list(parts())
 
-        def expect(parameters: Parameters) -> RegressionStatistics:
+        def expect(parameters: PPCAParameters) -> RegressionStatistics:
             # About the columns' means, so that data far from the origin loses no digits.
             mean, log_std = parameters.mean - columns.mean, 0.5 * parameters.noise_variance.log()
             at = Coordinates.at(mean, parameters.weight, log_std)
@@ -69,11 +71,7 @@ class MissingEM(Climb):
                 total = total.plus(at, part)
             return total.over_processes()
 
-        if self.warm_start:
-            first = present
-        else:
-            first = Parameters(columns.mean, self.random_weight(features, latent_features, variance), variance / 2)
-        return self.run(first, expect, rows, "EM fit of PPCA with missing entries")
+        return self.climb(rows, present, columns.mean, variance, expect)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,36 +104,12 @@ class Columns:
         Raises:
             ValueError: a column has no entry.
         """
-        first = rows.like.new_full(rows.like.shape[1:], torch.nan)
-        for chunk in rows.chunks():
-            place = (~chunk.isnan()).byte().argmax(0, keepdim=True)
-            first = torch.where(first.isnan(), chunk.gather(0, place).squeeze(0), first)
-        empty = first.isnan()
-        if bool(empty.any()):
-            raise ValueError(
-                f"PPCA: column {int(empty.nonzero()[0])} has no entry in any row, so it cannot be fitted. Drop it"
-            )
-        # By way of the first entry the mean of a constant column is exact, and its variance 0.
-        count, linear, _ = _sums(rows, first.double())
-        mean = first.double() + linear / count
-        _, linear, square = _sums(rows, mean)
+        mean = means(rows, "PPCA")
+        count, linear, square = sums(rows, mean)
         variances = (square / count - (linear / count).square()).clamp_min(0)
         rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
         dtype = rows.like.dtype
         return Columns(mean, variances, torch.maximum(rounding, resolution(mean, variances, dtype)), dtype)
-
-
-def _sums(rows: Rows, origin: Tensor) -> Tensor:
-    """Count, sum and sum of squares of the entries about an origin ``[D]``: ``[3, D]``."""
-    sums = origin.new_zeros(3, origin.shape[0])
-    for x, weights in rows:
-        for start in range(0, x.shape[0], ROWS_AT_ONCE):
-            part = x[start : start + ROWS_AT_ONCE].double()
-            w = part.new_ones(part.shape[0]) if weights is None else weights[start : start + ROWS_AT_ONCE].double()
-            observed = ~part.isnan()
-            centred = torch.where(observed, part - origin, 0.0)
-            sums += torch.stack([w @ observed.double(), w @ centred, w @ centred.square()])
-    return processes.total(sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +180,7 @@ class RegressionStatistics(Expectation):
         """Mean log p(x_o), nats per row that has an entry."""
         return self.log_likelihood / self.whole[-1, -1]
 
-    def maximise(self) -> Parameters:
+    def maximise(self) -> PPCAParameters:
         size = self.whole.shape[0]
         root, info = torch.linalg.cholesky_ex(self.second.unflatten(1, (size, size)))
         if bool(info.any()):
@@ -222,4 +196,4 @@ class RegressionStatistics(Expectation):
         latent = self.whole / self.whole[-1, -1]
         mean = latent[:-1, -1]
         scale = torch.linalg.cholesky(latent[:-1, :-1] - torch.outer(mean, mean))
-        return Parameters(self.columns.mean + offset + weight @ mean, weight @ scale, variance)
+        return PPCAParameters(self.columns.mean + offset + weight @ mean, weight @ scale, variance)

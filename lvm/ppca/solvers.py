@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from density.data.rows import Rows
 from density.history import History
 from density.linalg.moments import resolution, shares
-from lvm.ppca.em import Climb, Expectation, Parameters
+from density.renamed import renamed
+from lvm.ppca.parameters import Expectation, PPCAClimb, PPCAParameters
 from lvm.ppca.spectrum import Spectrum, centre, require_noise
 
 
@@ -21,7 +22,7 @@ class Solver(ABC):
     """A way to the maximum-likelihood μ, W and σ²."""
 
     @abstractmethod
-    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+    def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         """Solve for data ``[n, D]``, computing in float64.
 
         Args:
@@ -46,7 +47,7 @@ class ClosedForm(Solver):
     chunks is read once, for the covariance, which resolves variances down to 10 D ε times the largest.
     """
 
-    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
+    def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         started = time.perf_counter()
         features, latent_features = present.weight.shape
         x = rows.whole
@@ -59,8 +60,9 @@ class ClosedForm(Solver):
         return spectrum.maximum(latent_features, started)
 
 
+@renamed(seed="start=RandomWeight(seed)", warm_start="start=Present()")
 @dataclass(frozen=True)
-class EMSolver(Climb, Solver):
+class EMSolver(PPCAClimb, Solver):
     """Expectation maximisation (Tipping & Bishop 1999, equations 27 and 28): log p(x) never decreases.
 
     O(Dq · min(2n, D)) an iteration after one pass over the data. Its W is right up to a rotation of the latent.
@@ -69,7 +71,7 @@ class EMSolver(Climb, Solver):
     latent and then absorbs it into W (PX-EM: Liu, Rubin & Wu 1998), which is monotone too and does not slow down.
 
     Args:
-        max_iterations, tolerance, seed, warm_start, checkpoint: see :class:`~lvm.ppca.em.Climb`.
+        max_iterations, tolerance, start, restarts, progress, checkpoint: see :class:`~lvm.ppca.parameters.PPCAClimb`.
         expanded: use the expanded M-step; False for the plain one of the paper.
 
     Raises:
@@ -78,21 +80,17 @@ class EMSolver(Climb, Solver):
 
     expanded: bool = True
 
-    def solve(self, rows: Rows, present: Parameters) -> tuple[Parameters, History]:
-        features, latent_features = present.weight.shape
+    def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         covariance = Covariance.of(rows)
+        features, latent_features = present.weight.shape
         variance = covariance.trace / features
         covariance.require(variance, latent_features)
 
-        def expect(parameters: Parameters) -> EStep:
+        def expect(parameters: PPCAParameters) -> EStep:
             return EStep.at(covariance, parameters, expanded=self.expanded)
 
-        if self.warm_start:
-            first = Parameters(covariance.mean, present.weight, present.noise_variance)
-        else:
-            weight = self.random_weight(features, latent_features, variance)
-            first = Parameters(covariance.mean, weight, variance / 2)
-        return self.run(first, expect, rows, "EM fit of PPCA")
+        present = replace(present, mean=covariance.mean)
+        return self.climb(rows, present, covariance.mean, variance, expect)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +153,7 @@ class EStep(Expectation):
     expanded: bool
 
     @staticmethod
-    def at(covariance: Covariance, parameters: Parameters, *, expanded: bool) -> EStep:
+    def at(covariance: Covariance, parameters: PPCAParameters, *, expanded: bool) -> EStep:
         weight, noise_variance = parameters.weight, parameters.noise_variance
         features, latent_features = weight.shape
         axes, singular, rotation = torch.linalg.svd(weight, full_matrices=False)
@@ -171,11 +169,11 @@ class EStep(Expectation):
         objective = -0.5 * (square + log_det + features * math.log(2 * math.pi))
         return EStep(covariance, cross, second, rotation, objective, expanded)
 
-    def maximise(self) -> Parameters:
+    def maximise(self) -> PPCAParameters:
         """The M-step: W̃ = E[(x − μ)zᵀ] E[zzᵀ]⁻¹ and σ̃² = tr(S − E[(x − μ)zᵀ]W̃ᵀ) / D; expanded: W̃ E[zzᵀ]^½."""
         root = torch.linalg.cholesky(0.5 * (self.second + self.second.mT))
         weight = torch.cholesky_solve(self.cross.mT, root).mT
         variance = (self.covariance.trace - (self.cross * weight).sum()) / weight.shape[0]
         self.covariance.require(variance, weight.shape[1])
         weight = (weight @ root if self.expanded else weight) @ self.rotation
-        return Parameters(self.covariance.mean, weight, variance)
+        return PPCAParameters(self.covariance.mean, weight, variance)

@@ -13,7 +13,7 @@ from density.history import History
 from density.linalg.gram import gram
 from density.linalg.leading import leading
 from density.linalg.moments import Moments, resolution, shares
-from lvm.ppca.em import Parameters
+from lvm.ppca.parameters import PPCAParameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Spectrum:
     def resolves(self, latent_features: int) -> bool:
         return bool(self.noise_variance(latent_features) > self.floor)
 
-    def maximum(self, latent_features: int, started: float) -> tuple[Parameters, History]:
+    def maximum(self, latent_features: int, started: float) -> tuple[PPCAParameters, History]:
         features = self.mean.shape[0]
         noise_variance = self.noise_variance(latent_features)
         require_noise(noise_variance, self.floor, latent_features, self.dtype)
@@ -86,7 +86,7 @@ class Spectrum:
         objective = -0.5 * (log_det + features * (1 + math.log(2 * math.pi))).item()
         seconds = time.perf_counter() - started
         history = History(objective=[objective], converged=True, seconds=seconds, stopped="closed form")
-        return Parameters(self.mean, weight, noise_variance), history
+        return PPCAParameters(self.mean, weight, noise_variance), history
 
 
 def centre(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

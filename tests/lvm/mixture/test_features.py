@@ -61,7 +61,7 @@ def test_units_and_origin_do_not_matter(
 
 def by_residuals(model: GaussianMixture, x: Tensor, weights: Tensor | None = None) -> Statistics:
     """The E-step with no feature."""
-    at = model._gaussians()
+    at = model.parameters_on(x.device)
     precision = model.covariance.precision(at.factor)
 
     def assign(residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,13 +101,13 @@ def test_features_and_residuals_agree(
         x = model.sample(400, generator=generator) + 0.3
     weights = torch.rand(400, generator=generator, dtype=x.dtype) + 0.5 if weighted else None
     parts = [(x[:150], None if weights is None else weights[:150])] * 2
-    found = expectation(model._gaussians(), parts, rows_at_once=64)
+    found = expectation(model.parameters_on(x.device), parts, rows_at_once=64)
     assert_same(found, by_residuals(model, x[:150].repeat(2, 1), None if weights is None else weights[:150].repeat(2)))
 
 
 def longdouble_log_joint(model: GaussianMixture, x: Tensor) -> np.ndarray:
     """[K, n] with 64 bits of mantissa, from the factors as they are."""
-    at = model._gaussians()
+    at = model.parameters_on(x.device)
     columns = []
     for k, constant in enumerate(at.constant.numpy()):
         if model.covariance.dense:
@@ -141,7 +141,7 @@ def test_the_error_is_within_its_bound_where_features_are_safe(
         diagonal -= 1.2 * tightness
         noise = torch.randn(64, features, generator=generator, dtype=torch.float64)
         rows = model.means[torch.arange(64) % 4] + model.means.std() * noise
-        at = model._gaussians()
+        at = model.parameters_on(rows.device)
         form = covariance.quadratic(
             at.constant, at.log_weights.exp(), at.means, at.factor, covariance.precision(at.factor)
         )
@@ -165,8 +165,8 @@ def test_outliers_leave_the_features(covariance: Covariance, generator: Generato
     x = separated(generator)
     model = random_mixture(covariance, generator, components=3)
     x[17] = 1e12
-    assert_same(expectation(model._gaussians(), [(x, None)]), by_residuals(model, x))
-    assert_same(expectation(model._gaussians(), [(x, None)], rows_at_once=20), by_residuals(model, x))
+    assert_same(expectation(model.parameters_on(x.device), [(x, None)]), by_residuals(model, x))
+    assert_same(expectation(model.parameters_on(x.device), [(x, None)], rows_at_once=20), by_residuals(model, x))
 
 
 @pytest.mark.parametrize("covariance", [Full(), Diagonal(), Spherical()], ids=repr)
@@ -176,7 +176,7 @@ def test_only_tight_components_leave_the_features(covariance: Covariance, genera
     factor = model.decoder.factor[1]
     (factor.diagonal() if covariance.dense else factor).sub_(16.0)
     x = model.sample(300, generator=generator)
-    at = model._gaussians()
+    at = model.parameters_on(x.device)
     form = covariance.quadratic(at.constant, at.log_weights.exp(), at.means, at.factor, covariance.precision(at.factor))
     assert form.take(x) == 2
     assert form.order.tolist()[2] == 1
@@ -193,7 +193,7 @@ def test_a_component_that_shrinks_in_one_step_is_summed_again(covariance: Covari
     means = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     wide = covariance.add_ridge(torch.zeros(covariance.shape(2, 2)).double(), torch.full((2,), 0.01).double())
     model = GaussianMixture.from_parameters(torch.full((2,), 0.5).double(), means, wide, covariance)
-    model.update(expectation(model._gaussians(), [(x, None)]))
+    model.update(expectation(model.parameters_on(x.device), [(x, None)]))
     expected = x[:200].var(0, correction=0)
     found = dense(model)[0].diagonal()
     if covariance == Spherical():

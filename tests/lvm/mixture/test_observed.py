@@ -233,16 +233,17 @@ def test_errors_say_what_to_do(generator: Generator) -> None:
     for bad, message in (
         (empty, "column 1 has no entry in any row"),
         (torch.full((5, 3), torch.inf), "row 0, column 0 is inf"),
-        (x[:1], "needs as many rows; got 1"),
+        (x[:1], "needs at least as many rows; got 1"),
         (x[:, :2], r"\[\*batch, 3\]; got \[10, 2\]"),
     ):
         with pytest.raises(ValueError, match=message):
             ObservedMixture(model).fit(bad)
     with pytest.raises(ValueError, match="positive and finite weights"):
         ObservedMixture(model).fit(x, weights=torch.zeros(10))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
     with pytest.raises(CollapsedComponent, match="collapsed"):
         ObservedMixture(model).fit(
             x, EM(regularisation=0.0, start=Given(x[:2].double(), covariances=1e-9 * torch.eye(3).expand(2, 3, 3)))
         )
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    torch.testing.assert_close(model.means, x[:2])  # the last parameters before that

@@ -14,6 +14,7 @@ import torch
 
 from density import Checkpoint, CheckpointMismatch, History
 from lvm import EM, CollapsedComponent, Full, GaussianMixture, Given, Present, RandomPoints, StochasticEM, Tied
+from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import Statistics
 from tests.density.fitting.kill import killed_until_done
 from tests.lvm.mixture import mixture_fits
@@ -36,16 +37,16 @@ def assert_same(one: tuple[dict[str, torch.Tensor], History], other: tuple[dict[
 def test_cut_again_and_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every start, between two starts, and right after the last step."""
     expected = mixture_fits.fit(name, None)
-    update, left, lives = GaussianMixture.update, 0, 0
+    maximise, left, lives = Statistics.maximise, 0, 0
 
-    def until_cut(self: GaussianMixture, statistics: Statistics, *, ridge: torch.Tensor | float = 0.0) -> None:
+    def until_cut(self: Statistics, before: MixtureParameters, ridge: torch.Tensor) -> MixtureParameters:
         nonlocal left
         left -= 1
         if left < 0:
             raise Cut
-        update(self, statistics, ridge=ridge)
+        return maximise(self, before, ridge)
 
-    monkeypatch.setattr(GaussianMixture, "update", until_cut)
+    monkeypatch.setattr(Statistics, "maximise", until_cut)
     path = tmp_path / "fit.ckpt"
     while True:
         left = 7 if name == "em" else 40  # an epoch of stochastic EM has 15 updates
@@ -101,7 +102,7 @@ def test_a_checkpoint_belongs_to_one_fit(tmp_path: Path) -> None:
         (lambda: model.fit(x, em=replace(em, start=Present()), generator=seed(1)), "start is 'Given"),
         (lambda: model.fit(x + 1, em=em, generator=seed(1)), "data is '"),
         (lambda: model.fit(x, em=em, weights=weights, generator=seed(1)), "data is '"),
-        (lambda: GaussianMixture(3, 4, Tied()).fit(x, em=em, generator=seed(1)), "model is 'Full"),
+        (lambda: GaussianMixture(3, 4, Tied()).fit(x, em=em, generator=seed(1)), "model is 'GaussianMixture with Full"),
         (lambda: model.fit(x, em=StochasticEM(checkpoint=em.checkpoint), generator=seed(1)), "algorithm is 'EM' there"),
     ):
         with pytest.raises(CheckpointMismatch, match=match):

@@ -13,12 +13,12 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-import lvm.mixture.sample
+import lvm.mixture.starts
 from density.data.chunks import Chunks, Source
 from density.data.rows import Rows
 from lvm import EM, Full, GaussianMixture, Given, KMeansPlusPlus, Present, Tied
 from lvm.mixture.covariance import Covariance
-from lvm.mixture.sample import sample
+from lvm.mixture.starts import sample
 from tests.lvm.mixture import mixture_memory
 from tests.lvm.mixture.mixtures import STRUCTURES, UNREGULARISED, seed, separated
 
@@ -123,8 +123,8 @@ def test_what_is_wrong_with_a_chunk_is_said(generator: Generator) -> None:
 
 
 def test_starts_of_long_streams_are_made_from_a_sample(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lvm.mixture.sample, "MOST", 500)
-    monkeypatch.setattr(lvm.mixture.sample, "MOST_FOR_A_COMPONENT", 1)
+    monkeypatch.setattr(lvm.mixture.starts, "MOST_ROWS", 500)
+    monkeypatch.setattr(lvm.mixture.starts, "MOST_ROWS_OF_A_COMPONENT", 1)
     x = torch.arange(20_000.0, dtype=torch.float64).unsqueeze(1)
     rows = Rows(list(x.split(777)), 1, "", weights=x.squeeze(1) + 1)
     kept, weights = sample(rows, len(x), 3, generator)
@@ -157,8 +157,8 @@ def test_a_fit_goes_on_from_the_present_parameters(covariance: Covariance, gener
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
     with pytest.raises(ValueError, match="starts alike every time"):
         EM(start=Present(), restarts=2)
-    with pytest.raises(TypeError, match="has no parameters of its own"):
-        Present().parameters(x, None, 3, covariance, x[0], None)
+    with pytest.raises(TypeError, match="start must be"):
+        EM(start=Present)  # type: ignore[arg-type]
 
 
 def test_pages_of_a_map_are_given_back_and_unwritten_ones_kept(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_mixtures_settings_are_no_solver() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="max_iterations must be a positive int"):
         EMSolver(max_iterations=0)
-    with pytest.raises(ValueError, match="tolerance must be at least 0"):
+    with pytest.raises(ValueError, match="tolerance must be finite and at least 0"):
         EMSolver(tolerance=-1.0)
-    with pytest.raises(ValueError, match="tolerance must be at least 0"):
+    with pytest.raises(ValueError, match="tolerance must be finite and at least 0"):
         EMSolver(tolerance=math.nan)

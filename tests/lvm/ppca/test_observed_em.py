@@ -12,7 +12,8 @@ import torch
 from sklearn.datasets import load_wine
 from torch import Generator, Tensor
 
-from lvm.ppca.model import PPCA, EMSolver, MissingEM
+from lvm import Present
+from lvm.ppca import PPCA, EMSolver, MissingEM, RandomWeight
 from tests.lvm.missing.incomplete import awkward, holes
 from tests.lvm.vae.linear_examples import covariance_of, data, random_ppca
 from tests.places import SHARED_DATA
@@ -56,8 +57,8 @@ def test_complete_data_climb_as_they_do_without_holes(
 ) -> None:
     x = data(n, features, 2, generator)
     plain, ours = PPCA(features, 2), PPCA(features, 2)
-    expected = plain.fit(x, solver=EMSolver(seed=5))
-    found = ours.observed.fit(x, MissingEM(seed=5))
+    expected = plain.fit(x, solver=EMSolver(start=RandomWeight(5)))
+    found = ours.observed.fit(x, MissingEM(start=RandomWeight(5)))
     assert len(found.objective) == len(expected.objective)
     # Thirty iterations of the same algebra in another order.
     error = np.abs(np.divide(found.objective, expected.objective) - 1).max()
@@ -71,7 +72,7 @@ def test_one_step_is_the_regression_written_out_by_rows(generator: Generator) ->
     x = awkward(data(30, 5, 2, generator), generator)
     model = random_ppca(5, 2, generator)
     before = copy.deepcopy(model)
-    model.observed.fit(x, MissingEM(max_iterations=1, warm_start=True))
+    model.observed.fit(x, MissingEM(max_iterations=1, start=Present()))
     posterior = before.observed.posterior(x)
     kept = [i for i in range(30) if not x[i].isnan().all()]
     outer, means = {}, {}
@@ -113,7 +114,8 @@ def test_offsets_and_scales(shift: float, scale: float, generator: Generator) ->
     rounding = torch.finfo(torch.float64).eps * abs(shift) / scale
     assert moved.observed.log_prob(far).mean().item() == pytest.approx(expected, rel=1e-10, abs=100 * rounding)
     found = moved.observed.impute(far).mean.sub(shift).div(scale)
-    torch.testing.assert_close(found, plain.observed.impute(x).mean, rtol=1e-9, atol=1e-9 + 100 * rounding)
+    # Both stop where log p no longer changes: there parameters are known to √ε = 1.5e-8.
+    torch.testing.assert_close(found, plain.observed.impute(x).mean, rtol=5e-8, atol=5e-8 + 100 * rounding)
 
 
 def test_float32_fits_by_float64_statistics(generator: Generator) -> None:
@@ -149,8 +151,9 @@ def test_a_warm_start_goes_on(generator: Generator) -> None:
     once, twice = PPCA(6, 2), PPCA(6, 2)
     whole = once.observed.fit(x, MissingEM(max_iterations=20, tolerance=0.0))
     first = twice.observed.fit(x, MissingEM(max_iterations=12, tolerance=0.0))
-    second = twice.observed.fit(x, MissingEM(max_iterations=8, tolerance=0.0, warm_start=True))
-    assert first.objective + second.objective == pytest.approx(whole.objective, rel=1e-12)
+    second = twice.observed.fit(x, MissingEM(max_iterations=8, tolerance=0.0, start=Present()))
+    assert first.objective + second.objective[1:] == pytest.approx(whole.objective, rel=1e-12)
+    assert second.objective[0] == first.objective[-1]
 
 
 def test_columns_that_are_constant_or_empty(generator: Generator) -> None:

@@ -1,0 +1,250 @@
+"""Expectation maximisation: the one loop by which every EM algorithm here climbs.
+
+The loop knows of tolerance, restarts, checkpoints and processes, and nothing of the model: that is two functions, the
+E-step and the M-step, and a record of parameters (Dempster, Laird & Rubin 1977).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from torch import Tensor
+from tqdm import tqdm
+
+from density.fitting.checkpoint import Logbook
+from density.history import History
+from density.parallel import processes
+
+
+class Parameters(ABC):
+    """What EM climbs in: a record of tensors, in float64, that a checkpoint can hold and processes can share."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in an order that :meth:`having` takes."""
+
+    @abstractmethod
+    def having(self, *tensors: Tensor) -> Self:
+        """The same record of other tensors."""
+
+
+P = TypeVar("P", bound=Parameters)
+S = TypeVar("S")
+
+
+class Degenerate(ValueError):
+    """An M-step has no maximum: this start is given up, others may still do.
+
+    Attributes:
+        history: what happened until then, where a fit was under way.
+        event: what it is called where a fit says how many starts ended so.
+    """
+
+    event: ClassVar[str] = "the likelihood has no maximum"
+
+    def __init__(self, message: str, history: History | None = None) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+@dataclass(frozen=True)
+class Present:
+    """A start from the model's own parameters: go on with more iterations, other settings or other data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a climb ends, and what it shows.
+
+    Args:
+        steps: M-steps at most.
+        tolerance: stop when the mean log-likelihood changes by no more than this, nats per point; None never
+            to stop early.
+        restarts: starts to try.
+        progress: show a progress bar, if there is a terminal to show it on.
+        name: of the algorithm, on the progress bar.
+        unit: what a step is called.
+    """
+
+    steps: int
+    tolerance: float | None = None
+    restarts: int = 1
+    progress: bool = True
+    name: str = "EM"
+    unit: str = "iterations"
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise ValueError unless it is finite and at least 0."""
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be finite and at least 0; got {tolerance}")
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed(Generic[P]):
+    """Where a fit ended.
+
+    Attributes:
+        parameters: the best that were reached; None if no start had any.
+        history: of the start that led there: the mean log-likelihood before every M-step and after the last.
+        error: by what every start was ended; None if one was not.
+    """
+
+    parameters: P | None
+    history: History
+    error: str | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The larger, the better."""
+        return self.error is None, self.history.objective[-1] if self.history.objective else -math.inf
+
+
+@dataclass(eq=False)
+class _Stand(Generic[P]):
+    """Where a fit stands between two M-steps: at which start, what was best before it, and how far this one is."""
+
+    start: int = 0
+    failures: int = 0
+    best: Climbed[P] | None = None
+    parameters: P | None = None
+    history: History = field(default_factory=History)
+    seconds: float = 0.0
+
+
+def climb(
+    start: Callable[[], P],
+    expect: Callable[[P], tuple[float, S]],
+    maximise: Callable[[P, S], P],
+    limits: Limits,
+    log: Logbook,
+    like: P,
+    failure: type[Degenerate] = Degenerate,
+) -> Climbed[P]:
+    """Climb from each start until the objective no longer changes, and keep the best.
+
+    Args:
+        start: the first parameters, drawn anew at every call. On several processes those of the first count.
+        expect: the E-step: the mean log-likelihood at these parameters, and what the M-step needs.
+        maximise: the M-step, from the parameters before it and what the E-step found.
+        limits: when to stop, and how many starts to try.
+        log: the checkpoint of this fit.
+        like: parameters of any value; those in a checkpoint come back as such a record, on its device.
+        failure: the error of a start or an M-step that ends one start and not the fit.
+
+    Returns:
+        The best parameters, their history, and the error if every start was ended by one.
+
+    Raises:
+        CheckpointMismatch: the checkpoint is that of another fit.
+        UnusableFile: it is none, or not a whole one.
+        ProcessLost: another process has ended.
+    """
+    began = time.perf_counter()
+    stand: _Stand[P] = _Stand()
+    entry = log.read()
+    if entry is not None:
+        log.randomness.restore(entry.random)
+        stand = _read(entry.state, like)
+        if entry.finished:
+            assert stand.best is not None
+            return stand.best
+        began -= stand.seconds
+
+    def state() -> dict[str, Any]:
+        return _written(replace(stand, seconds=time.perf_counter() - began))
+
+    while stand.start < limits.restarts:
+        error = None
+        try:
+            if stand.parameters is None:
+                stand.parameters = _shared(start())
+            _ascend(stand, expect, maximise, limits, lambda: log.step(state))
+        except failure as found:
+            stand.history.stopped, error = failure.event, str(found)
+        reached = Climbed(stand.parameters, stand.history, error)
+        kept = reached if stand.best is None or reached.rank > stand.best.rank else stand.best
+        stand = _Stand(stand.start + 1, stand.failures + (error is not None), kept)
+    best = stand.best
+    assert best is not None, "there is at least one start"
+    best.history.seconds, best.history.best = time.perf_counter() - began, max(len(best.history.objective) - 1, 0)
+    if stand.failures:
+        best.history.stopped += f"; {failure.event} in {stand.failures} of {limits.restarts} starts"
+    log.finish(state)
+    return best
+
+
+def _ascend(
+    stand: _Stand[P],
+    expect: Callable[[P], tuple[float, S]],
+    maximise: Callable[[P, S], P],
+    limits: Limits,
+    step: Callable[[], None],
+) -> None:
+    """Climb from where one start stands."""
+    assert stand.parameters is not None
+    history, values = stand.history, stand.history.objective
+    hidden = None if limits.progress and processes.is_main() else True
+    with tqdm(desc=limits.name, total=limits.steps + 1, initial=len(values), leave=False, disable=hidden) as bar:
+        while True:
+            value, found = expect(stand.parameters)
+            values.append(value)
+            bar.update()
+            if len(values) > 1 and limits.tolerance is not None and abs(value - values[-2]) <= limits.tolerance:
+                history.converged = True
+                history.stopped = f"the mean log-likelihood changed by at most {limits.tolerance:g}"
+                return
+            if len(values) > limits.steps:
+                history.stopped = f"{limits.steps} {limits.unit} done"
+                return
+            stand.parameters = maximise(stand.parameters, found)
+            step()
+
+
+def _shared(parameters: P) -> P:
+    """The parameters of the first process, in every one."""
+    if processes.world() == 1:
+        return parameters
+    own = parameters.tensors()
+    given = processes.from_main(lambda: [tensor.cpu() for tensor in own])
+    return parameters.having(*(there.to(here.device) for there, here in zip(given, own, strict=True)))
+
+
+def _written(stand: _Stand[P]) -> dict[str, Any]:
+    """As a checkpoint can hold it."""
+
+    def tensors(parameters: P | None) -> list[Tensor] | None:
+        return None if parameters is None else list(parameters.tensors())
+
+    best = stand.best
+    return {
+        "start": stand.start,
+        "failures": stand.failures,
+        "best": best and {"at": tensors(best.parameters), "history": asdict(best.history), "error": best.error},
+        "at": tensors(stand.parameters),
+        "history": asdict(stand.history),
+        "seconds": stand.seconds,
+    }
+
+
+def _read(state: dict[str, Any], like: P) -> _Stand[P]:
+    """Inverse of :func:`_written`."""
+    device = like.tensors()[0].device
+
+    def parameters(tensors: list[Tensor] | None) -> P | None:
+        return None if tensors is None else like.having(*(tensor.to(device) for tensor in tensors))
+
+    best = state["best"]
+    return _Stand(
+        state["start"],
+        state["failures"],
+        best and Climbed(parameters(best["at"]), History(**best["history"]), best["error"]),
+        parameters(state["at"]),
+        History(**state["history"]),
+        state["seconds"],
+    )
