@@ -15,8 +15,10 @@ from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily
 from density.families.kl import kl
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled, Standardisation
-from density.fitting.ascent import NonFiniteObjective, adam, constant, cosine, lbfgs, maximise
+from density.fitting.ascent import maximise
+from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
+from density.fitting.optimisers import adam, constant, cosine, lbfgs
 from density.fitting.training import Training
 from density.history import History
 from density.linalg.moments import Moments

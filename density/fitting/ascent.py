@@ -8,34 +8,21 @@ from dataclasses import asdict
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from density.data.digest import data_in_words, parameters_in_words
 from density.fitting.autocast import lowered
-from density.fitting.batches import Objective, PartedBatches, WholeBatches
-from density.fitting.best_weights import Keeper, weights_of
-from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State, Task, differences
-from density.fitting.optimisers import adam, constant, cosine, lbfgs
+from density.fitting.batches import Batch, Objective, batches_of, join
+from density.fitting.best_weights import NonFiniteObjective, Watch, weights_of
+from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State, Task
+from density.fitting.rows import TrainingRows
 from density.fitting.training import Training
 from density.history import History
 from density.parallel import processes
-from density.parallel.random_streams import Randomness, Streams
-
-__all__ = ["NonFiniteObjective", "Training", "adam", "constant", "cosine", "lbfgs", "maximise"]
+from density.parallel.random_streams import Randomness
 
 ROWS_OF_PROBE = 16
-
-
-class NonFiniteObjective(ArithmeticError):
-    """The objective became nan or infinite; the model holds the last weights that were known to be good.
-
-    Attributes:
-        history: what happened until then.
-    """
-
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
 
 
 def maximise(
@@ -80,206 +67,111 @@ def maximise(
         raise ValueError(
             f"autocast lowers the precision of float32; the data is {data[0].dtype}. Convert with x.float()"
         )
-    return _Fit(module, objective, data, training, generator).run()
+    return _Ascent(module, objective, data, training, generator).run()
 
 
-class _Fit:
+class _Ascent:
     """One call of :func:`maximise`: what it was given, and where it stands between two steps."""
 
     def __init__(
         self,
         module: nn.Module,
         objective: Objective,
-        data: tuple[Tensor, ...],
+        data: Batch,
         training: Training,
         generator: Generator | None,
     ) -> None:
-        self.module, self.objective, self.data, self.training = module, objective, data, training
-        self.rows = data[0].shape[0] - int(data[0].shape[0] * training.validation)
-        self.batch_size = min(training.batch_size or self.rows, self.rows)
-        self.parts = training.parts or processes.world()
-        if self.parts < processes.world():
-            raise ValueError(f"{processes.world()} processes need a part of each batch; got parts={self.parts}")
+        self.module, self.objective, self.training = module, objective, training
+        self.started = time.perf_counter()
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
         self.optimiser = training.optimiser(self.parameters, training.learning_rate)
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
         self.randomness = Randomness(generator, data[0].device)
-        self.history = History(stopped=f"{training.epochs} epochs done")
-        self.seconds, self.started = 0.0, time.perf_counter()
-        self.epoch = self.row = self.step = 0
-        self.total = torch.zeros((), device=data[0].device)
-        self.arrived = self.shuffling = self.randomness.state()  # the latter: when this epoch's rows were shuffled
+        self.arrived = self.randomness.state()
+        parts = training.parts or processes.world()
+        task = _task(module, self.optimiser, data, training, parts, generator)
+        join(module, task, self.randomness)
+        self.log = Logbook(training.checkpoint, "gradient fit", task, self.randomness)
+        self.entry = self.log.read()
+        if self.entry is not None:
+            self.randomness.restore(self.log.begun)
+        self.rows = TrainingRows(data, training, self.randomness)
+        self.batches = batches_of(objective, self.parameters, parts, self.randomness)
+        self.watch = Watch(module, training.patience, History(stopped=f"{training.epochs} epochs done"))
+        self.steps = 0
 
     def run(self) -> History:
-        task = self._task()
-        self._join(task)
-        self.keeper = Keeper(self.module)
-        self.log = Logbook(self.training.checkpoint, "gradient fit", task, self.randomness)
-        entry = self.log.read()
-        if entry is not None:
-            self.randomness.restore(self.log.begun)
-        order = self._permutation(self.data[0].shape[0])
-        held_out = len(order) - self.rows
-        self.valid = tuple(t[order[:held_out]] for t in self.data)
-        self.train = tuple(t[order[held_out:]] for t in self.data)
-        if self.parts == 1:
-            self.batches: WholeBatches | PartedBatches = WholeBatches(self.objective, self.randomness.generator)
-        else:
-            before = self.randomness.state()
-            streams = Streams(self.randomness.generator, self.data[0].device)
-            self.randomness.restore(before)  # rows are shuffled as they are without parts
-            self.batches = PartedBatches(self.objective, self.parameters, self.parts, streams)
-        if entry is not None:
-            self._restore(entry)
-            if entry.finished:
-                return self.history
-        was_training = self.module.training
-        epochs = self.training.epochs
-        hidden = None if self.training.progress and processes.is_main() else True
-        bar = tqdm(desc="fit", total=epochs, initial=self.epoch, unit="epoch", leave=False, disable=hidden)
+        """The steps that are left, with a look at the held-out rows after every epoch."""
+        if self.entry is not None:
+            self._restore(self.entry)
+            if self.entry.finished:
+                return self.watch.history
+        training, rows, watch, was_training = self.training, self.rows, self.watch, self.module.training
+        hidden = None if training.progress and processes.is_main() else True
+        bar = tqdm(desc="fit", total=training.epochs, initial=watch.epoch, unit="epoch", leave=False, disable=hidden)
         try:
-            while self.epoch < epochs and not self.history.converged:
-                self._steps()
-                self._look()
-                last = {"train": self.history.objective} | ({"valid": self.history.validation} if held_out else {})
-                bar.set_postfix({name: f"{values[-1]:.3f}" for name, values in last.items()}, refresh=False)
+            while watch.epoch < training.epochs and not watch.history.converged:
+                self.module.train()
+                for batch in rows.epoch():
+                    watch.step(self._step(batch), len(batch[0]))
+                    self.log.step(self._state)
+                watch.trained(rows.count)
+                watch.judged(self._mean(rows.valid) if len(rows.valid[0]) else None)
+                bar.set_postfix(watch.last(), refresh=False)
                 bar.update()
-                self.epoch += 1
-            if not held_out:  # nothing has looked at what the last step made of the weights
-                self._require_finite(self._mean(self.train), "objective", len(self.history.objective) - 1)
+            if not len(rows.valid[0]):
+                watch.ended(self._mean(rows.train))
         except NonFiniteObjective:
-            self.keeper.restore()
+            watch.restore()
             raise
         finally:
             bar.close()
             self.module.train(was_training)
             self.optimiser.zero_grad(set_to_none=True)
-            self.history.seconds = self._elapsed()
-        if held_out:
-            self.keeper.restore()
-        self.log.finish(lambda: {"module": weights_of(self.module), "history": asdict(self.history)})
-        return self.history
+            watch.history.seconds = self._seconds()
+        if len(rows.valid[0]):
+            watch.restore()
+        self.log.finish(lambda: {"module": weights_of(self.module), "history": asdict(watch.history)})
+        return watch.history
 
-    def _steps(self) -> None:
-        """The steps of one epoch, or those that are left of it."""
-        self.module.train()
-        if self.row == 0:
-            self.total = torch.zeros((), device=self.data[0].device)
-            self.shuffling = self.randomness.state()
-            shuffled = self._permutation(self.rows)
-        else:
-            now = self.randomness.state()
-            self.randomness.restore(self.shuffling)
-            shuffled = self._permutation(self.rows)
-            self.randomness.restore(now)
-        training, total_steps = self.training, self.training.epochs * math.ceil(self.rows / self.batch_size)
-        while self.row < self.rows:
-            batch = tuple(t[shuffled[self.row : self.row + self.batch_size]] for t in self.train)
-            for group in self.optimiser.param_groups:
-                group["lr"] = training.learning_rate * training.schedule(self.step / total_steps)
-            loss = self._climb(batch)
-            self.total = self.total + loss * batch[0].shape[0]
-            self.step += 1
-            self.row += batch[0].shape[0]
-            # On an accelerator a look at the loss waits for the device, so there we look once an epoch.
-            if loss.device.type == "cpu":
-                self._require_finite(loss, "objective", self.epoch)
-            self.log.step(self._state)
-        self.row = 0
-
-    def _climb(self, batch: tuple[Tensor, ...]) -> Tensor:
+    def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; −(mean objective) of the batch before it."""
+        training = self.training
+        rate = training.learning_rate * training.schedule(self.steps / (training.epochs * self.rows.steps))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
 
         def closure() -> Tensor:
             self.optimiser.zero_grad(set_to_none=True)
-            loss = self.batches.backward(batch, self.step)
+            loss = self.batches.backward(batch, self.steps)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             return loss
 
-        with lowered(self.module, self.training.autocast):
+        with lowered(self.module, training.autocast):
             loss = self.optimiser.step(closure)  # type: ignore[arg-type]  # a closure that returns the loss as a tensor
+        self.steps += 1
         return torch.as_tensor(loss).detach()
 
-    def _look(self) -> None:
-        """What the epoch came to, and whether to stop."""
-        history, patience = self.history, self.training.patience
-        mean_loss = self.total / self.rows
-        self._require_finite(mean_loss, "objective", self.epoch)
-        self.keeper.confirm()
-        history.objective.append(-mean_loss.item())
-        if not len(self.valid[0]):
-            history.best = self.epoch
-            self.keeper.propose()
-            return
-        value = self._mean(self.valid)
-        self._require_finite(value, "held-out objective", self.epoch)
-        history.validation.append(value.item())
-        if value > self.keeper.best:
-            history.best = self.epoch
-            self.keeper.keep(value.item())
-        if patience is not None and self.epoch - history.best >= patience:
-            history.converged = True
-            history.stopped = f"no improvement on held-out rows for {patience} epochs"
-
-    def _mean(self, data: tuple[Tensor, ...]) -> Tensor:
+    def _mean(self, data: Batch) -> Tensor:
+        """Mean objective of rows, in evaluation mode, always by the same draws."""
         self.module.eval()
         with torch.no_grad():
             return self.batches.total(data) / data[0].shape[0]
 
-    def _require_finite(self, value: Tensor, name: str, epoch: int) -> None:
-        if not bool(value.isfinite()):
-            self.history.stopped = "non-finite objective"
-            raise NonFiniteObjective(
-                f"the {name} became {value.item()} in epoch {epoch + 1}; the last good weights were kept. Lower the "
-                "learning rate, clip gradients harder, or standardise the data",
-                self.history,
-            )
-
-    def _permutation(self, n: int) -> Tensor:
-        return torch.randperm(n, generator=self.randomness.generator, device=self.data[0].device)
-
-    def _elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self.started
-
-    def _task(self) -> Task:
-        if self.training.checkpoint is None and processes.world() == 1:
-            return {}
-        groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimiser.param_groups]
-        return {
-            "model": parameters_in_words(self.module),
-            "data": data_in_words(self.data),
-            **self.training.task(),
-            "optimiser": f"{type(self.optimiser).__name__} {groups}",
-            "parts": self.parts,
-            "generator": "torch's own" if self.randomness.generator is None else "given",
-        }
-
-    def _join(self, task: Task) -> None:
-        """Start from the weights and the random state of the first process."""
-        if processes.world() == 1:
-            return
-        first, *others = processes.collected(task)
-        for number, other in enumerate(others, start=1):
-            if found := differences(first, other, "in process 0", f"in process {number}"):
-                raise ValueError(f"every process must be given the same fit and the same data; {'; '.join(found)}")
-        weights, random = processes.from_main(
-            lambda: ({name: t.cpu() for name, t in weights_of(self.module).items()}, self.randomness.state())
-        )
-        self.module.load_state_dict(weights)
-        self.randomness.restore(random)
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.started
 
     def _state(self) -> State:
+        self.watch.history.seconds = self._seconds()
         return {
             "module": weights_of(self.module),
             "optimiser": self.optimiser.state_dict(),
-            "keeper": self.keeper.state(),
-            "history": {**asdict(self.history), "seconds": self._elapsed()},
-            "shuffling": self.shuffling,
-            "total": self.total,
-            **{name: getattr(self, name) for name in ("epoch", "row", "step")},
+            "watch": self.watch.state(),
+            "rows": self.rows.state(),
+            "steps": self.steps,
             "probe": self._probe(),
         }
 
@@ -287,25 +179,26 @@ class _Fit:
         state = entry.state
         self.module.load_state_dict(state["module"])
         self.randomness.restore(entry.random)
-        if not entry.finished:
+        if entry.finished:
+            self.watch.history = History(**state["history"])
+        else:
             there, here = state["probe"], self._probe()
             if not math.isclose(there, here, rel_tol=1e-3, abs_tol=1e-6) and math.isfinite(there):
-                self.keeper.restore()
+                self.watch.restore()
                 self.randomness.restore(self.arrived)
                 raise CheckpointMismatch(
                     f"the checkpoint is of another objective: with the same weights and rows its mean is {there} there "
                     f"and {here} here. Fit as before, give this fit another path, or delete the file to fit anew"
                 )
             self.optimiser.load_state_dict(state["optimiser"])
-            self.keeper.load(state["keeper"])
-            self.shuffling, self.total = state["shuffling"], state["total"].to(self.total.device)
-            self.epoch, self.row, self.step = state["epoch"], state["row"], state["step"]
-        self.history = History(**state["history"])
-        self.seconds = self.history.seconds
+            self.rows.load(state["rows"])
+            self.watch.load(state["watch"], self.parameters[0].device)
+            self.steps = state["steps"]
+        self.started -= self.watch.history.seconds
 
     def _probe(self) -> float:
         """The mean objective of a few rows, by draws that are always the same: what no name of a function can tell."""
-        rows = tuple(t[:ROWS_OF_PROBE] for t in self.train)
+        rows = tuple(t[:ROWS_OF_PROBE] for t in self.rows.train)
         was_training, random = self.module.training, self.randomness.state()
         self.module.eval()
         with torch.no_grad():
@@ -313,3 +206,25 @@ class _Fit:
         self.module.train(was_training)
         self.randomness.restore(random)
         return value
+
+
+def _task(
+    module: nn.Module,
+    optimiser: Optimizer,
+    data: Batch,
+    training: Training,
+    parts: int,
+    generator: Generator | None,
+) -> Task:
+    """What makes a fit this one: what its checkpoint and its processes must agree on."""
+    if training.checkpoint is None and processes.world() == 1:
+        return {}
+    groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in optimiser.param_groups]
+    return {
+        "model": parameters_in_words(module),
+        "data": data_in_words(data),
+        **training.task(),
+        "optimiser": f"{type(optimiser).__name__} {groups}",
+        "parts": parts,
+        "generator": "torch's own" if generator is None else "given",
+    }

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
+from density.fitting.best_weights import weights_of
+from density.fitting.checkpoint import Task, differences
 from density.parallel import processes
-from density.parallel.random_streams import Streams
+from density.parallel.random_streams import Randomness, Streams
 
 Objective = Callable[[tuple[Tensor, ...], Generator | None], Tensor]
 Batch = tuple[Tensor, ...]
@@ -110,3 +112,41 @@ def _total(objective: Objective, data: Batch, generator: Generator) -> Tensor:
     for batch in zip(*(t.split(ROWS_AT_ONCE) for t in data), strict=True):
         total = total + objective(batch, generator).double().sum()
     return total
+
+
+def batches_of(
+    objective: Objective, parameters: list[nn.Parameter], parts: int, randomness: Randomness
+) -> WholeBatches | PartedBatches:
+    """The objective of batches in so many parts, drawing from the randomness of a fit.
+
+    Raises:
+        ValueError: fewer parts than processes.
+    """
+    if parts < processes.world():
+        raise ValueError(f"{processes.world()} processes need a part of each batch; got parts={parts}")
+    if parts == 1:
+        return WholeBatches(objective, randomness.generator)
+    before = randomness.state()
+    streams = Streams(randomness.generator, randomness.device)
+    randomness.restore(before)  # rows are shuffled as they are without parts
+    return PartedBatches(objective, parameters, parts, streams)
+
+
+def join(module: nn.Module, task: Task, randomness: Randomness) -> None:
+    """Start from the weights and the random state of the first process.
+
+    Raises:
+        ValueError: processes were given different fits.
+        ProcessLost: another process has ended.
+    """
+    if processes.world() == 1:
+        return
+    first, *others = processes.collected(task)
+    for number, other in enumerate(others, start=1):
+        if found := differences(first, other, "in process 0", f"in process {number}"):
+            raise ValueError(f"every process must be given the same fit and the same data; {'; '.join(found)}")
+    weights, random = processes.from_main(
+        lambda: ({name: t.cpu() for name, t in weights_of(module).items()}, randomness.state())
+    )
+    module.load_state_dict(weights)
+    randomness.restore(random)

@@ -1,13 +1,29 @@
-"""Copies of a module's state that a fit may come back to."""
+"""Best weights and patience: what a fit watches, which weights it comes back to, and when it stops."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from density.history import History
+
 Weights = dict[str, Tensor]
+
+
+class NonFiniteObjective(ArithmeticError):
+    """The objective became nan or infinite; the model holds the last weights that were known to be good.
+
+    Attributes:
+        history: what happened until then.
+    """
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 def weights_of(module: nn.Module) -> Weights:
@@ -15,44 +31,100 @@ def weights_of(module: nn.Module) -> Weights:
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 
 
-class Keeper:
-    """Copies of a module's state: the good one, and one that is good if the next objective is finite.
+class Watch:
+    """The history of a fit, and copies of the weights that it may come back to.
+
+    With held-out rows the good weights are those that did best on them; without, those after which the objective was
+    still finite, so that weights are good only once the next objective is known.
 
     Attributes:
-        best: the value by which the good one was chosen, where it was chosen by a value.
+        history: what happened.
+        epoch: epochs that have ended.
+
+    Args:
+        module: whose weights are watched.
+        patience: epochs without improvement on held-out rows before stopping; None never to stop early.
+        history: to go on with.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.best = -math.inf
-        self.good = self._copy()
-        self.proposed: Weights | None = None
+    def __init__(self, module: nn.Module, patience: int | None, history: History) -> None:
+        self.module, self.patience, self.history = module, patience, history
+        self.epoch = 0
+        self._loss: Tensor | float = 0.0
+        self._best = -math.inf
+        self._good = self._copy()
+        self._proposed: Weights | None = None
 
-    def keep(self, value: float) -> None:
-        """These weights are the good ones, of this value."""
-        self.best = value
-        self.good = self._copy()
+    def step(self, loss: Tensor, rows: int) -> None:
+        """Count the mean loss of a batch. On an accelerator a look at it would wait, so there it is not looked at."""
+        self._loss = self._loss + loss * rows
+        if loss.device.type == "cpu":
+            self.require_finite(loss)
 
-    def propose(self) -> None:
-        """These weights are good if the next objective is finite."""
-        self.proposed = self._copy()
+    def trained(self, rows: int) -> None:
+        """An epoch's steps are done, of so many rows."""
+        loss = torch.as_tensor(self._loss) / rows
+        self.require_finite(loss)
+        self._loss = 0.0
+        if self._proposed is not None:
+            self._good, self._proposed = self._proposed, None
+        self.history.objective.append(-loss.item())
 
-    def confirm(self) -> None:
-        """It was finite."""
-        if self.proposed is not None:
-            self.good, self.proposed = self.proposed, None
+    def judged(self, value: Tensor | None) -> None:
+        """The mean objective of the held-out rows after this epoch; None if there are none."""
+        history = self.history
+        if value is None:
+            history.best, self._proposed = self.epoch, self._copy()
+        else:
+            self.require_finite(value, "held-out objective")
+            history.validation.append(value.item())
+            if history.validation[-1] > self._best:
+                history.best, self._best, self._good = self.epoch, history.validation[-1], self._copy()
+            if self.patience is not None and self.epoch - history.best >= self.patience:
+                history.converged = True
+                history.stopped = f"no improvement on held-out rows for {self.patience} epochs"
+        self.epoch += 1
+
+    def ended(self, value: Tensor) -> None:
+        """The mean objective after the last step, where no held-out rows have told whether it is finite."""
+        self.require_finite(value, epoch=self.epoch)
+
+    def require_finite(self, value: Tensor, name: str = "objective", epoch: int | None = None) -> None:
+        """Raise NonFiniteObjective unless a value is finite; the epoch, from 1, is the present one if None."""
+        if not bool(value.isfinite()):
+            self.history.stopped = "non-finite objective"
+            raise NonFiniteObjective(
+                f"the {name} became {value.item()} in epoch {epoch or self.epoch + 1}; the last good weights were "
+                "kept. Lower the learning rate, clip gradients harder, or standardise the data",
+                self.history,
+            )
+
+    def last(self) -> dict[str, str]:
+        """The last values, for a progress bar."""
+        values = {"train": self.history.objective, "valid": self.history.validation}
+        return {name: f"{found[-1]:.3f}" for name, found in values.items() if found}
 
     def restore(self) -> None:
         """Put the good weights back into the module."""
-        self.module.load_state_dict(self.good)
+        self.module.load_state_dict(self._good)
 
     def state(self) -> dict[str, Any]:
-        """Everything kept, for a checkpoint."""
-        return {"best": self.best, "good": self.good, "proposed": self.proposed}
+        """Everything watched, for a checkpoint."""
+        return {
+            "history": asdict(self.history),
+            "epoch": self.epoch,
+            "loss": self._loss,
+            "best": self._best,
+            "good": self._good,
+            "proposed": self._proposed,
+        }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
         """What :meth:`state` gave, as it was."""
-        self.best, self.good, self.proposed = state["best"], state["good"], state["proposed"]
+        loss = state["loss"]
+        self.history, self.epoch = History(**state["history"]), state["epoch"]
+        self._loss = loss.to(device) if isinstance(loss, Tensor) else loss
+        self._best, self._good, self._proposed = state["best"], state["good"], state["proposed"]
 
     def _copy(self) -> Weights:
         return {name: tensor.clone() for name, tensor in weights_of(self.module).items()}

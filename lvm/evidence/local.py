@@ -15,7 +15,7 @@ from tqdm import tqdm
 from density.checks import check_count
 from density.contract import Density
 from density.families.gaussian import DiagonalGaussian, GaussianFamily
-from density.fitting.ascent import cosine
+from density.fitting.optimisers import cosine
 from density.log_density import Measure
 from density.parallel import processes
 from lvm.latent import LatentVariableModel

@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 from density.checks import check_count, check_data, check_points
 from density.families.gaussian import GaussianFamily, StandardNormal
 from density.families.scale import DiagonalScale, Scale
-from density.fitting.ascent import constant, lbfgs, maximise
+from density.fitting.ascent import maximise
+from density.fitting.optimisers import constant, lbfgs
 from density.fitting.training import Training
 from density.history import History
 from density.linalg.moments import resolution

@@ -1,0 +1,75 @@
+"""The rows of a gradient fit: held out or trained on, shuffled, in batches, from where a cut fit stood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from density.fitting.batches import Batch
+from density.fitting.training import Training
+from density.parallel.random_streams import Randomness
+
+
+class TrainingRows:
+    """Rows that are held out, and rows that are trained on, those in a new order every epoch.
+
+    Attributes:
+        valid: the rows held out, of every data tensor.
+        train: the others.
+        count: how many these are.
+        batch_size: how many make a step; the last step of an epoch may have fewer.
+        done: how many of the present epoch have been given out.
+
+    Args:
+        data: tensors that share their first dimension n.
+        training: which share is held out, and the size of a batch.
+        randomness: draws the orders.
+    """
+
+    def __init__(self, data: Batch, training: Training, randomness: Randomness) -> None:
+        self._randomness, self._device = randomness, data[0].device
+        n = data[0].shape[0]
+        held_out = int(n * training.validation)
+        order = self._permutation(n)
+        self.valid = tuple(t[order[:held_out]] for t in data)
+        self.train = tuple(t[order[held_out:]] for t in data)
+        self.count = n - held_out
+        self.batch_size = min(training.batch_size or self.count, self.count)
+        self.done = 0
+        self._shuffling = randomness.state()  # when the rows of the present epoch were shuffled
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(self.count / self.batch_size)
+
+    def epoch(self) -> Iterator[Batch]:
+        """The batches of an epoch, or those that are left of it."""
+        if self.done == 0:
+            self._shuffling = self._randomness.state()
+            order = self._permutation(self.count)
+        else:
+            now = self._randomness.state()
+            self._randomness.restore(self._shuffling)
+            order = self._permutation(self.count)
+            self._randomness.restore(now)
+        while self.done < self.count:
+            own = order[self.done : self.done + self.batch_size]
+            self.done += len(own)
+            yield tuple(t[own] for t in self.train)
+        self.done = 0
+
+    def state(self) -> dict[str, Any]:
+        """The position, for a checkpoint."""
+        return {"done": self.done, "shuffling": self._shuffling}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The position that :meth:`state` gave."""
+        self.done, self._shuffling = state["done"], state["shuffling"]
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self._randomness.generator, device=self._device)
