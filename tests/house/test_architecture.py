@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.house.imports import circles, graph, is_package, sources
 from tests.places import ROOT
 
 BELOW = {
@@ -23,7 +27,12 @@ LIBRARY = ("density", "flows", "lvm", "bridge")
 THIRD_PARTY = {"torch", "numpy", "tqdm"}
 COMMAND_LINE = {"argparse", "optparse", "getopt"}  # in the standard library, and still not a library's business
 MAY_IMPORT = {"nflows": "bridge/conversions/nflows_transforms.py", "scipy": "density/linalg/leading.py"}
-LONGEST_FILE = 400
+LONGEST_FILE = 330  # lines of a module outside tests
+LONGEST_TEST = 400
+LARGEST_FOLDER = 16
+LONGEST_LOOP = 60
+PRIVATE_TORCH = re.compile(r"torch\._|\._(parameters|modules|buffers|(forward|backward)\w*hooks)\b|_global_\w+_hooks")
+MAY_ASK_TORCH = "flows/networks/columns.py"
 
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix() for room in (*BELOW, "tests") for path in (ROOT / room).rglob("*.py")
@@ -166,4 +175,53 @@ def test_importing_the_libraries_changes_nothing_and_loads_little() -> None:
 @pytest.mark.parametrize("path", SOURCES)
 def test_no_file_is_long(path: str) -> None:
     lines = len((ROOT / path).read_text().splitlines())
-    assert lines <= LONGEST_FILE, f"{path} has {lines} lines; a room is one mathematical object, so build two"
+    longest = LONGEST_TEST if path.startswith("tests/") else LONGEST_FILE
+    assert lines <= longest, f"{path} has {lines} lines; a room is one mathematical object, so build two"
+
+
+def test_no_folder_is_crowded() -> None:
+    folders = Counter(Path(path).parent.as_posix() for path in SOURCES if not path.startswith("tests/"))
+    crowded = {folder: count for folder, count in folders.items() if count > LARGEST_FOLDER}
+    assert crowded == {}
+
+
+def test_imports_make_no_circle() -> None:
+    """Over all imports: relative ones, those in functions and for typing, and through a package to the definition."""
+    modules = sources(ROOT, *BELOW)
+    edges = graph(modules, {name for name in modules if is_package(ROOT, name)})
+    assert sum(len(targets) for targets in edges.values()) > 500
+    assert circles(edges) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "circle"),
+    [
+        ({"a.one": "def f():\n    from a.two import g", "a.two": "from a.one import f"}, ["a.one", "a.two"]),
+        ({"a.one": "if TYPE_CHECKING:\n    from .two import g", "a.two": "from .one import f"}, ["a.one", "a.two"]),
+        ({"a.one": "from a import g", "a.two": "from a import f"}, ["a.one", "a.two"]),
+        ({"a.one": "import a.two", "a.two": "from a.one import f"}, ["a.one", "a.two"]),
+        ({"a.one": "from a.two import g", "a.two": "import torch"}, None),
+    ],
+)
+def test_a_circle_is_found(changed: dict[str, str], circle: list[str] | None) -> None:
+    modules = {"a": "from a.one import f\nfrom a.two import g", **changed}
+    assert circles(graph(modules, {"a"})) == ([] if circle is None else [circle])
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if not path.startswith("tests/")])
+def test_torch_is_asked_in_public(path: str) -> None:
+    found = [line for line in (ROOT / path).read_text().splitlines() if PRIVATE_TORCH.search(line)]
+    assert path == MAY_ASK_TORCH or found == []
+
+
+def test_the_training_loop_reads_as_a_loop() -> None:
+    """The function that steps, and what it is made of, without its docstring's help."""
+    tree = ast.parse((ROOT / "density/fitting/ascent.py").read_text())
+    steps = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and any(isinstance(inner, ast.While | ast.For) for inner in ast.walk(node))
+    ]
+    loops = {node.name: node.end_lineno - node.lineno + 1 for node in steps if node.end_lineno is not None}
+    assert "run" in loops
+    assert max(loops.values()) <= LONGEST_LOOP
