@@ -22,7 +22,7 @@ from density.parallel import processes
 
 
 class Parameters(ABC):
-    """What EM climbs in: a record of tensors, in float64, that a checkpoint can hold and processes can share."""
+    """Parameters that EM climbs in: a record of tensors, in float64, that checkpoints hold and processes share."""
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
@@ -87,7 +87,7 @@ def check_tolerance(tolerance: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Climbed(Generic[P]):
-    """Where a fit ended.
+    """The end of a fit.
 
     Attributes:
         parameters: the best that were reached; None if no start had any.
@@ -107,7 +107,7 @@ class Climbed(Generic[P]):
 
 @dataclass(eq=False)
 class _Stand(Generic[P]):
-    """Where a fit stands between two M-steps: at which start, what was best before it, and how far this one is."""
+    """The state of a fit between two M-steps: which start it is at, the best before it, and how far this one is."""
 
     start: int = 0
     failures: int = 0
@@ -216,7 +216,7 @@ def _shared(parameters: P) -> P:
 
 
 def _written(stand: _Stand[P]) -> dict[str, Any]:
-    """As a checkpoint can hold it."""
+    """The state in plain values, for a checkpoint."""
 
     def tensors(parameters: P | None) -> list[Tensor] | None:
         return None if parameters is None else list(parameters.tensors())

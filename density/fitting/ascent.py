@@ -216,7 +216,7 @@ def _task(
     parts: int,
     generator: Generator | None,
 ) -> Task:
-    """What makes a fit this one: what its checkpoint and its processes must agree on."""
+    """The identity of a fit: all that its checkpoint and its processes must agree on."""
     if training.checkpoint is None and processes.world() == 1:
         return {}
     groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in optimiser.param_groups]

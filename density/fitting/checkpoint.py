@@ -28,7 +28,7 @@ class CheckpointMismatch(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where, and how often, a fit writes down what it needs to go on.
+    """A checkpoint: where, and how often, a fit writes down what it needs to go on.
 
     Give it to a fit, and call the same fit again after whatever ended it: it goes on from the file. On a CPU it then
     ends with the bits that it would have had. A file of a finished fit gives its result without any work, so a script
@@ -69,7 +69,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an earlier run of this fit wrote.
+    """The entry that an earlier run of this fit wrote.
 
     Attributes:
         state: what the fit gave to be written.
@@ -171,7 +171,7 @@ class Logbook:
 
 
 def differences(there: Task, here: Task, where: str = "there", and_where: str = "here") -> list[str]:
-    """Where two tasks differ, in words.
+    """Differences between two tasks, in words.
 
     >>> differences({"epochs": 10, "clip": None}, {"epochs": 20, "clip": None})
     ['epochs is 10 there and 20 here']

@@ -43,7 +43,7 @@ def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _some(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-    """Exactly so many by LAPACK's syevr, or None where it fails."""
+    """The leading eigenpairs by LAPACK's syevr; None where it fails."""
     from scipy.linalg import LinAlgError, eigh  # only here: importing it takes longer than many a fit
 
     size = matrix.shape[0]
@@ -55,7 +55,7 @@ def _some(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
 
 
 def _filtered(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-    """Exactly so many, or None where it would take too long."""
+    """The leading eigenpairs by filtered subspace iteration; None where it would take too long."""
     start = torch.randn(matrix.shape[0], count + EXTRA, generator=Generator().manual_seed(0), dtype=matrix.dtype)
     basis = torch.linalg.qr(matrix @ (matrix @ start.to(matrix.device))).Q
     products = PRODUCTS[matrix.device.type == "cpu" and torch.get_num_threads() == 1]

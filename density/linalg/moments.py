@@ -114,7 +114,7 @@ def centre(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]
 
 
 def is_constant(mean: Tensor, variance: Tensor, dtype: torch.dtype) -> Tensor:
-    """Which features spread less than data of that dtype can resolve at their mean: booleans ``[D]``."""
+    """Constant features, booleans ``[D]``: they spread less than data of that dtype can resolve at their mean."""
     return variance.sqrt() <= torch.finfo(dtype).eps * mean.abs()
 
 

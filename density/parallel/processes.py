@@ -24,12 +24,12 @@ class ProcessLost(RuntimeError):
 
 
 def world() -> int:
-    """How many processes share this run."""
+    """The number of processes that share this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if world() > 1 else 0
 
 
@@ -78,7 +78,7 @@ def gathered(rows: Tensor) -> Tensor:
 
 
 def collected(result: Result) -> list[Result]:
-    """What every process found, in order of rank, the same list in every one: small objects, tensors on the CPU.
+    """The results of every process in order of rank, the same list in every one: small objects, tensors on the CPU.
 
     Raises:
         ProcessLost: another process has ended.
@@ -92,7 +92,7 @@ def collected(result: Result) -> list[Result]:
 
 
 def from_main(make: Callable[[], Result]) -> Result:
-    """What the first process makes, in every process: small objects, tensors on the CPU. So is an error of making it.
+    """The result of the first process, in every one: small objects, tensors on the CPU. Its error is raised in all.
 
     Raises:
         ProcessLost: another process has ended.

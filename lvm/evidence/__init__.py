@@ -1,4 +1,4 @@
-"""How large is log p(x) really, and where does the gap to the ELBO come from?"""
+"""Estimates of log p(x), and of the gap between it and the ELBO with its causes."""
 
 from density.importance.bound import importance
 from lvm.evidence.annealing.bounds import (

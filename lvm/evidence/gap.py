@@ -1,4 +1,4 @@
-"""How far below log p(x) is the ELBO, and why?"""
+"""The gap between log p(x) and the ELBO, and its causes."""
 
 from __future__ import annotations
 

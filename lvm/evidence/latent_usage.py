@@ -1,4 +1,4 @@
-"""What the latent is used for: active units, and the parts of the KL term."""
+"""Use of the latent: active units, and the parts of the KL term."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generato
 
 @dataclass(frozen=True, eq=False)
 class LatentUsage:
-    """How much each latent dimension moves with x, each ``[d]``.
+    """Use of each latent dimension, each ``[d]``: how much it moves with x.
 
     Attributes:
         activity: Var_x E_q[z_j].

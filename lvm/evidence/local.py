@@ -26,7 +26,7 @@ FRAME_DRAWS = 256
 
 @dataclass(frozen=True)
 class LocalFit:
-    """How local posteriors are optimised.
+    """Settings by which local posteriors are optimised.
 
     Args:
         family: the family of q, as a reparametrised density over the latent at its starting parameters:

@@ -99,7 +99,7 @@ class Patterns:
 
 
 def _alike(length: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Which pieces have lengths that round up to the same power of two, and the longest of those lengths."""
+    """The pieces whose lengths round up to the same power of two, and the longest of these lengths."""
     power = (length.double() - 0.5).log2().floor()
     for value in power.unique().tolist():
         chosen = (power == value).nonzero().squeeze(1)

@@ -17,7 +17,7 @@ Complete = Callable[[Block, Tensor], "Completion"]
 
 
 def completing(at: MixtureParameters) -> Complete:
-    """What completes rows ``[B, R, D]`` of a block under a mixture: every component given the observed entries."""
+    """The completion of rows ``[B, R, D]`` of a block under a mixture: every component given the observed entries."""
     structure, means, covariances = at.structure, at.means, at.covariances
     if structure.dense:
         matrices = covariances.reshape(-1, *[means.shape[1]] * 2)  # one for all components where they are tied

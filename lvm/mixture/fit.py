@@ -123,7 +123,7 @@ def check_start(start: Start | Present, restarts: int) -> None:
 
 
 def _survey(rows: Rows) -> tuple[int, Statistics]:
-    """How many rows there are, and the spread of every column, over all processes."""
+    """The number of rows and the spread of every column, over all processes."""
     count = 0
 
     def counted() -> Iterator[Part]:

@@ -29,7 +29,7 @@ DEFAULT = EM()
 
 
 class Mixture(Protocol):
-    """What is needed of a Gaussian mixture here: its parameters, to read and to set."""
+    """A Gaussian mixture as its view of incomplete rows needs it: parameters to read and to set."""
 
     features: int
     components: int

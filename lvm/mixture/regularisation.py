@@ -1,4 +1,4 @@
-"""What is added to the diagonal of every covariance, so that the likelihood of a Gaussian mixture has a maximum."""
+"""Regularisation of covariances: a ridge on their diagonals, so that a Gaussian mixture's likelihood has a maximum."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def nothing(structure: Covariance, origin: Tensor) -> Statistics:
 
 
 def rows_for(scalars_a_row: int, device: torch.device) -> int:
-    """How many rows fit the threads' caches where each needs so many numbers; on an accelerator, what keeps it busy."""
+    """The number of rows that fit the threads' caches, each of so many numbers; on an accelerator, keep it busy."""
     if device.type != "cpu":
         return max(1, SCALARS_AT_ONCE_ELSEWHERE // scalars_a_row)
     rows = SCALARS_AT_ONCE // scalars_a_row // ALIGNED * ALIGNED

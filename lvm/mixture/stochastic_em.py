@@ -147,7 +147,7 @@ class StochasticEM(Algorithm):
 
 @dataclass(frozen=True, eq=False)
 class Running(Parameters):
-    """Where stochastic EM stands between two epochs.
+    """The state of stochastic EM between two epochs.
 
     Attributes:
         parameters: those of the last M-step.

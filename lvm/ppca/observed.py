@@ -21,7 +21,7 @@ DEFAULT = MissingEM()
 
 
 class Model(Protocol):
-    """What is needed of a PPCA here: its decoder, to read, and its parameters, to set."""
+    """A PPCA as its view of incomplete rows needs it: a decoder to read, and parameters to set."""
 
     features: int
     latent_features: int

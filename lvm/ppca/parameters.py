@@ -34,7 +34,7 @@ class PPCAParameters(Parameters):
 
 
 class Expectation(ABC):
-    """What an E-step found at some parameters.
+    """The result of an E-step at some parameters.
 
     Attributes:
         objective: the mean log p(x) there, which comes at no further cost.

@@ -1,4 +1,4 @@
-"""How good is a gradient estimator on this model and these data: mean, bias, variance and signal-to-noise ratio."""
+"""The quality of a gradient estimator on a model and data: mean, bias, variance and signal-to-noise ratio."""
 
 from __future__ import annotations
 

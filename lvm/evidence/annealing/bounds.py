@@ -114,7 +114,7 @@ class ChainDiagnostics(WeightDiagnostics):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sandwich:
-    """What :func:`annealed` gives at one budget on data simulated from the model, and how far it is from log p(x).
+    """Bounds of :func:`annealed` from both sides at one budget, on data simulated from the model.
 
     Attributes:
         x: the simulated points ``[n, D]``.

@@ -24,7 +24,7 @@ SECONDS_BEFORE_BAR = 3.0
 
 
 class Start(ABC):
-    """Where chains begin: a density over z that can be drawn from and evaluated, possibly given x."""
+    """Start of the chains: a density over z that can be drawn from and evaluated, possibly given x."""
 
     @abstractmethod
     def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:

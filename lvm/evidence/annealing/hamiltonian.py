@@ -16,7 +16,7 @@ JITTER = 0.5  # a trajectory's step is uniform within ± this share, so that no 
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where the chains are, and what the two ends of the path say there.
+    """Positions of the chains, and what the two ends of the path say there.
 
     Attributes:
         z: ``[chains, n, d]``.

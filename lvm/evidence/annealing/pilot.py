@@ -94,7 +94,7 @@ class Pilot:
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What the pilot found, on a grid of G inverse temperatures for each of n points.
+    """Tuning that a pilot run found, on a grid of G inverse temperatures for each of n points.
 
     Attributes:
         beta: ``[G, n]``, from 0 to 1, where points that arrived early stay.

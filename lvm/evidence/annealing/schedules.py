@@ -13,7 +13,7 @@ from lvm.evidence.annealing.pilot import Tuning
 
 
 class Schedule(ABC):
-    """How a number of steps is spread over the path."""
+    """Schedule of an annealing path: how a number of steps is spread over it."""
 
     @abstractmethod
     def betas(self, steps: int, tuning: Tuning) -> Tensor:

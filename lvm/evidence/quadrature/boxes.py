@@ -66,7 +66,7 @@ class Boxes(Rows):
 
 @dataclass(frozen=True, eq=False)
 class Assessment(Rows):
-    """What a rule says about m boxes; masses and errors are logarithms of integrals over the box.
+    """Assessment of m boxes by a rule; masses and errors are logarithms of integrals over the box.
 
     Attributes:
         point, centre, half: the box.

@@ -1,4 +1,4 @@
-"""Where in latent space to look for mass: the region of the prior, and places that prior and encoder name."""
+"""The region of latent space to look for mass in: that of the prior, and places that prior and encoder name."""
 
 from __future__ import annotations
 
