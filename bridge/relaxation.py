@@ -21,13 +21,12 @@ import torch
 from torch import Generator, Tensor
 from torch.func import vjp, vmap
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_count, check_points
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
-from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
-from flows.flow import Flow, initialisation_rows
+from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel
 
@@ -242,11 +241,7 @@ class GaussianRelaxation(LatentVariableModel):
             ValueError: unusable data.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
-        check_data(x, self.features, type(self).__name__)
-        self.to(x)
-        self.decoder.transform.initialise(x[initialisation_rows(len(x))])
+        return self._maximise_elbo(x, training, 1, generator)
 
-        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
-            return self.elbo(batch[0], generator=generator)
-
-        return maximise(self, objective, (x,), training, generator=generator)
+    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
+        self.decoder.transform.initialise(x)

@@ -22,11 +22,7 @@ from lvm.links import Link
 
 
 class Layer(Link):
-    """A link that knows the measure of its latent, and the support of its data and its latent.
-
-    Attributes:
-        latent_measure: what the density of z, whose log-density the log-ratio is added to, must be with respect to.
-    """
+    """A link that checks what it is given, shapes and support: subclasses write ``_infer`` and ``_generate``."""
 
     latent_measure: Measure = Measure.LEBESGUE
 
@@ -39,13 +35,6 @@ class Layer(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         check_points(z, self.latent_features, f"{type(self).__name__}.generate")
         return self._generate(z, generator)
-
-    def check_support(self, x: Tensor) -> None:
-        """Raise ValueError where no z can lead to x ``[*batch, D]``. O(nD)."""
-
-    def unreachable(self) -> Tensor | None:
-        """Some points ``[k, d]`` that no x leads to, where the latent's density must be 0; None if there are none."""
-        return None
 
     @abstractmethod
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]: ...

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import network_output
 from flows.transform import Transform
 
 LOG_SCALE_BOUND = 7.0
@@ -54,11 +55,7 @@ class HalfNormal(Density):
         """log σ, ``[D]`` or ``[*context_batch, D]``."""
         if self.network is None:
             return self.log_scale
-        raw: Tensor = self.network(context)
-        if raw.shape[-1] != self.features:
-            raise ValueError(
-                f"HalfNormal expects its network to return [*batch, {self.features}]; got {list(raw.shape)}"
-            )
+        raw = network_output(self.network, context, self.features, "HalfNormal")
         return self.log_scale + LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
 
     def log_prob_each(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -86,6 +83,9 @@ class HalfNormal(Density):
         x = noise * log_scale.exp()
         log_prob = (-0.5 * noise.square() - log_scale + 0.5 * math.log(2 / math.pi)).sum(-1)
         return x, log_prob
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.log_scale_at(context).exp() * math.sqrt(2 / math.pi)
 
 
 class Log(Transform):

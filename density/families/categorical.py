@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import Conditional
 from density.log_density import Measure
 
 
@@ -54,6 +55,9 @@ class CategoricalFamily(Density, ABC):
         x = functional.one_hot(index, self.features).to(log_probs.dtype)
         return x, _pick(log_probs, x)
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.logits_at(context).softmax(-1)
+
 
 class Categorical(CategoricalFamily):
     """Cat(π) with learnable logits ``[K]``.
@@ -73,7 +77,7 @@ class Categorical(CategoricalFamily):
         return self.logits
 
 
-class ConditionalCategorical(CategoricalFamily):
+class ConditionalCategorical(Conditional, CategoricalFamily):
     """Cat(π(c)) whose logits a network computes from the context.
 
     Args:
@@ -82,23 +86,8 @@ class ConditionalCategorical(CategoricalFamily):
         context_features: C.
     """
 
-    def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
-        super().__init__()
-        check_count(features, "features")
-        check_count(context_features, "context_features")
-        self.features = features
-        self.context_features = context_features
-        self.network = network
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
     def logits_at(self, context: Tensor | None) -> Tensor:
-        logits = self.network(context)
-        if logits.shape[-1] != self.features:
-            raise ValueError(
-                f"ConditionalCategorical expects its network to return [*batch, {self.features}]; "
-                f"got {list(logits.shape)}"
-            )
-        return logits
+        return self._output(context)
 
 
 def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:

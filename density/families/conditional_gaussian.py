@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
+from density.families.conditional import Conditional
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale
 from density.rebuildable import Rebuildable
 
 
-class ConditionalGaussian(GaussianFamily):
+class ConditionalGaussian(Conditional, GaussianFamily):
     """N(μ(c), diag σ²(c)) with μ from a network: the usual encoder, and decoder of continuous data.
 
     Args:
@@ -33,23 +34,12 @@ class ConditionalGaussian(GaussianFamily):
     def __init__(
         self, network: nn.Module, features: int, context_features: int, scale: ScaleModel | None = None
     ) -> None:
-        super().__init__()
-        check_count(features, "features")
-        self.features = features
-        check_count(context_features, "context_features")
-        self.context_features = context_features
-        self.network = network
+        super().__init__(network, features, context_features)
         self.scale = NetworkScale() if scale is None else scale
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # networks may be free of parameters
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
-        output = self.network(context)
-        width = self.features * self.scale.outputs
-        if output.shape[-1] != width:
-            raise ValueError(
-                f"ConditionalGaussian of {self.features} features with {type(self.scale).__name__} expects its network "
-                f"to return [*batch, {width}]; got {list(output.shape)}"
-            )
+        detail = f" of {self.features} features with {type(self.scale).__name__}"
+        output = self._output(context, self.scale.outputs, detail)
         mean, raw = output[..., : self.features], output[..., self.features :]
         return mean, DiagonalScale(self.scale(raw, mean))
 

@@ -51,6 +51,9 @@ class GaussianFamily(Density, ABC):
         log_prob = -0.5 * noise.square().sum(-1) - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
         return mean + scale.color(noise), log_prob
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.at(context)[0]
+
 
 class GivenGaussian(GaussianFamily):
     """N(μ, S Sᵀ) with mean ``[*batch, D]`` and scale as given, one Gaussian for each place in the batch."""

@@ -89,6 +89,10 @@ class Components(Density):
         constant = self.log_det() + 0.5 * self.features * math.log(2 * math.pi)
         return self.means[index] + coloured, -0.5 * noise.square().sum(-1) - constant[index]
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        assert context is not None, "the base class has checked it"
+        return context @ self.means
+
     def _color(self, noise: Tensor, index: Tensor) -> Tensor:
         """S_k ε for rows of noise ``[m, D]`` with components ``[m]``: one product over rows grouped by component."""
         order = index.argsort(stable=True)
