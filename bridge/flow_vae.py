@@ -1,4 +1,4 @@
-r"""A flow is a VAE whose encoder and decoder are deltas.
+r"""A flow as a VAE: its encoder and its decoder are deltas.
 
 With z = f(x) and g = f⁻¹, take q(z|x) = δ(z − f(x)) and p(x|z) = δ(x − g(z)). Both log-densities are infinite; their
 difference is not. Let the deltas be limits of Gaussians that are images of one another, N(f(x), σ² J Jᵀ) and

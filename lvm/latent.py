@@ -26,7 +26,7 @@ from lvm.links import Link, StochasticLink, check_pair, check_size
 
 
 class LayeredModel(Bound, ABC):
-    """p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio."""
+    """A model p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio."""
 
     prior: Density
 
@@ -177,7 +177,7 @@ class ElboTerms:
 
 
 class LatentVariableModel(LayeredModel, ABC):
-    r"""p(x) = ∫ p(z) p(x|z) dz with an approximate posterior q(z|x): three densities.
+    r"""A model p(x) = ∫ p(z) p(x|z) dz with an approximate posterior q(z|x): three densities.
 
     Subclasses provide ``prior`` over z, ``encoder`` over z given x and ``decoder`` over x given z.
     """

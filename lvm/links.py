@@ -14,7 +14,7 @@ from density.rebuildable import Rebuildable
 
 
 class Link(Rebuildable, nn.Module, ABC):
-    """Encoder q(z|x) and decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
+    """An encoder q(z|x) and a decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
 
     Subclasses write ``infer`` and ``generate``; everything else has a default.
 
@@ -145,7 +145,7 @@ def standardise(encoder: Density, decoder: Density, x: Tensor) -> None:
 
 
 def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
-    """Those of what a density is about (owned by a :class:`Rescaled`), or those of what its networks read."""
+    """The standardisations of what a density is about (owned by a :class:`Rescaled`), or of what its networks read."""
     own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
     return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
 

@@ -1,4 +1,4 @@
-r"""Links one after the other.
+r"""Chains of links, one after the other.
 
 .. math:: x = z_0 \to z_1 \to \dots \to z_K, \qquad
           \log w = \log p(z_K) + \sum_k \log\frac{p(z_{k-1}|z_k)}{q(z_k|z_{k-1})}
@@ -20,7 +20,7 @@ from lvm.links import Link
 
 
 class LinkChain(Link):
-    """Links in the order from data to latent. Its ``tight`` and ``deterministic`` are those of all its links.
+    """A chain of links, from data to latent. Its ``tight`` and ``deterministic`` are those of all its links.
 
     Links before the first one that draws run once, whatever the number of draws.
 
@@ -112,5 +112,5 @@ class LinkChain(Link):
 
 
 def latent_measure(link: Link) -> Measure | None:
-    """What a link's latent must have a density with respect to; None if it does not say."""
+    """The measure that the density of a link's latent must be with respect to; None if any will do."""
     return link.latent_measure

@@ -1,4 +1,4 @@
-r"""Links that are no bijections: what surjections share (Nielsen et al. 2020, SurVAE Flows, arXiv:2007.02731, table 1).
+r"""Base classes of the links that are no bijections (Nielsen et al. 2020, SurVAE Flows, arXiv:2007.02731, table 1).
 
 A surjection loses information in one direction, and the other direction draws what was lost:
 
@@ -44,7 +44,7 @@ class Layer(Link):
 
 
 class InferenceSurjection(Layer):
-    """Tight: z = f(x), and generation draws from a density on the fibre f⁻¹(z). Subclasses write ``_project``."""
+    """A tight layer: z = f(x), and a density on the fibre f⁻¹(z) to generate from. Subclasses write ``_project``."""
 
     tight = True
     deterministic = True
@@ -59,7 +59,7 @@ class InferenceSurjection(Layer):
 
 
 class GenerativeSurjection(Layer):
-    """Loose: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
+    """A loose layer: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
 
 
 def drawn(density: Density, context: Tensor, generator: Generator | None) -> Tensor:

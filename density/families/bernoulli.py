@@ -15,7 +15,7 @@ from density.log_density import Measure
 
 
 class BernoulliFamily(Density, ABC):
-    r"""Independent bits with log-odds ℓ(c); a mass, so its measure is counting.
+    r"""A mass function of independent bits with log-odds ℓ(c); its measure is counting.
 
     .. math:: \log p(x|c) = \sum_j x_j \ell_j - \operatorname{softplus}(\ell_j)
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
@@ -15,7 +14,7 @@ from density.log_density import Measure
 
 
 class CategoricalFamily(Density, ABC):
-    """Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
+    """A categorical distribution Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
 
     measure = Measure.COUNTING
 
@@ -52,7 +51,8 @@ class CategoricalFamily(Density, ABC):
                 f"{type(self).__name__} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
                 "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
             ) from error
-        x = functional.one_hot(index, self.features).to(log_probs.dtype)
+        values = torch.arange(self.features, device=index.device)
+        x = (index.unsqueeze(-1) == values).to(log_probs.dtype)  # one_hot looks at the indices, which vmap cannot
         return x, _pick(log_probs, x)
 
     def _expectation(self, context: Tensor | None) -> Tensor:

@@ -45,7 +45,7 @@ class ConditionalGaussian(Conditional, GaussianFamily):
 
 
 class ScaleModel(Rebuildable, nn.Module, ABC):
-    """Where the standard deviation of a :class:`ConditionalGaussian` comes from.
+    """A model of the standard deviation of a :class:`ConditionalGaussian`.
 
     Attributes:
         outputs: how many numbers the network returns for each feature, 1 or 2.
@@ -59,7 +59,7 @@ class ScaleModel(Rebuildable, nn.Module, ABC):
 
 
 class FixedScale(ScaleModel):
-    """σ is a given constant: then log p(x|z) is a scaled squared error plus a constant."""
+    """A given constant σ: then log p(x|z) is a scaled squared error plus a constant."""
 
     def __init__(self, std: float = 1.0) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class PerFeatureScale(ScaleModel):
 
 
 class NetworkScale(ScaleModel):
-    """log σ is a second output of the network, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
+    """A second output of the network as log σ, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
 
     Without a bound a decoder's likelihood can grow without limit around single points.
     """

@@ -1,4 +1,4 @@
-"""Gaussians: standard, diagonal, full, and conditional on a vector through a network."""
+"""Gaussians: standard, diagonal, full, and the family that every other one belongs to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from density.linalg.moments import Moments, centre, is_constant
 
 
 class GaussianFamily(Density, ABC):
-    r"""N(μ(c), Σ(c)), Σ = S Sᵀ: all that a subclass says is μ and S at a context.
+    r"""A Gaussian N(μ(c), Σ(c)), Σ = S Sᵀ: all that a subclass says is μ and S at a context.
 
     .. math:: \log p(x|c) = -\tfrac12 \lVert S^{-1}(x-\mu)\rVert^2 - \log\det S - \tfrac D2 \log 2\pi
 

@@ -12,7 +12,7 @@ from density.rebuildable import Rebuildable
 
 
 class Standardisation(Rebuildable, nn.Module):
-    """(x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
+    """The map (x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
 
     >>> standardise = Standardisation(2)
     >>> standardise.match(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))

@@ -42,7 +42,7 @@ class Components(Density):
         return -0.5 * self._distance(x, self.means.unsqueeze(1)) - constant
 
     def log_ratio_of_each(self, x: Tensor) -> Tensor:
-        """The same less a number for each row, and so that it does not overflow: the nearest component has 0.
+        """The log-densities less a number for each row, ``[*batch, K]``: without overflow, however far away x is.
 
         Distances are formed in units of the row's largest entry, and compared before they are given their units back.
         """

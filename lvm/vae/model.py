@@ -24,7 +24,7 @@ ANALYTIC_KL = AnalyticKL()
 
 
 class VAE(LatentVariableModel):
-    r"""Prior p(z), decoder p(x|z) and encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
+    r"""A prior p(z), a decoder p(x|z) and an encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
 
     .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
 
