@@ -91,12 +91,7 @@ def test_expectations_of_compositions(generator: Generator) -> None:
     torch.testing.assert_close(scaled.expectation(context), shift + scale * inner.network(context))
     seen = nn.Linear(4, 3).double()
     featured = Featured(seen, inner, 4)
-    torch.testing.assert_close(
-        featured.expectation(normal(generator, 5, 4)[..., :4] * 0), inner.network(seen.bias).expand(5, 2)
-    )
-    half = HalfNormal(2, 3).double()
-    expected = stats.halfnorm.mean(scale=half.log_scale_at(context).detach().exp().numpy())
-    torch.testing.assert_close(half.expectation(context).detach(), torch.as_tensor(expected))
+    torch.testing.assert_close(featured.expectation(torch.zeros(5, 4).double()), inner.network(seen.bias).expand(5, 2))
 
 
 def test_latent_variable_models_have_the_means_of_their_parts(generator: Generator) -> None:

@@ -96,9 +96,7 @@ def expectation_is_the_mean(case: DensityCase, generator: Generator) -> None:
     density = case.make(generator)
     contexts = case.context(density, generator, 2, 3)
     if not case.expected:
-        with pytest.raises(
-            TypeError, match=f"{type(density).__name__} has no expectation in closed form; average draws"
-        ):
+        with pytest.raises(TypeError, match=r"^\w+ has no expectation in closed form; average draws, sample\(n"):
             density.expectation(contexts)
         return
     context = None if contexts is None else contexts[1, 2]
