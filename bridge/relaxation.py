@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from torch.func import vjp, vmap
 
-from density.checks import check_count, check_points
+from density.checks import check_points
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.fitting.training import Training
@@ -226,7 +226,6 @@ class GaussianRelaxation(LatentVariableModel):
 
         The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017).
         """
-        check_count(draws, "draws")
         return self.log_weights(x, draws, generator=generator).mean(0)
 
     def limiting_gap(self, x: Tensor) -> Tensor:

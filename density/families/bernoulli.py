@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import Conditional
+from density.families.conditional import Conditional, network_output
 from density.log_density import Measure
 
 
@@ -90,7 +90,7 @@ class ConditionalBernoulli(Conditional, BernoulliFamily):
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:
-        return self._output(context)
+        return network_output(self.network, context, self.features, type(self).__name__)
 
 
 def _log_mass(x: Tensor, logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import Conditional
+from density.families.conditional import Conditional, network_output
 from density.log_density import Measure
 
 
@@ -87,7 +87,7 @@ class ConditionalCategorical(Conditional, CategoricalFamily):
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:
-        return self._output(context)
+        return network_output(self.network, context, self.features, type(self).__name__)
 
 
 def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from density.contract import Density
 
 
 class Conditional(Density, ABC):
-    """A density whose parameters are the output of a network at the context.
+    """A density whose parameters are the :func:`network_output` at the context.
 
     Args:
         network: maps ``[*batch, C]`` to some numbers for each of the D features, ``[*batch, numbers · D]``.
@@ -28,10 +28,6 @@ class Conditional(Density, ABC):
         self.context_features = context_features
         self.network = network
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # networks may be free of parameters
-
-    def _output(self, context: Tensor | None, numbers: int = 1, detail: str = "") -> Tensor:
-        """The network's output ``[*context_batch, numbers · D]``; ``detail`` goes into the error of another width."""
-        return network_output(self.network, context, numbers * self.features, type(self).__name__ + detail)
 
 
 def network_output(network: nn.Module, context: Tensor | None, width: int, owner: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
-from density.families.conditional import Conditional
+from density.families.conditional import Conditional, network_output
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale
 from density.rebuildable import Rebuildable
@@ -38,8 +38,8 @@ class ConditionalGaussian(Conditional, GaussianFamily):
         self.scale = NetworkScale() if scale is None else scale
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
-        detail = f" of {self.features} features with {type(self.scale).__name__}"
-        output = self._output(context, self.scale.outputs, detail)
+        owner = f"{type(self).__name__} of {self.features} features with {type(self.scale).__name__}"
+        output = network_output(self.network, context, self.scale.outputs * self.features, owner)
         mean, raw = output[..., : self.features], output[..., self.features :]
         return mean, DiagonalScale(self.scale(raw, mean))
 
