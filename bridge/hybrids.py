@@ -21,6 +21,7 @@ from bridge.survae.chain import LinkChain
 from bridge.survae.layered import LooseLayeredModel
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import network_output
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled, Standardisation
@@ -67,15 +68,21 @@ class Featured(Density):
         self.density.check_support(x)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.density.log_prob(x, self.network(context))
+        return self.density.log_prob(x, self._seen(context))
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        return self.density.sample(n, context=self.network(context), generator=generator)
+        return self.density.sample(n, context=self._seen(context), generator=generator)
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
-        return self.density.sample_with_log_prob(n, context=self.network(context), generator=generator)
+        return self.density.sample_with_log_prob(n, context=self._seen(context), generator=generator)
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.density.expectation(self._seen(context))
+
+    def _seen(self, context: Tensor | None) -> Tensor:
+        return network_output(self.network, context, self.density.context_features, "Featured")
 
 
 def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:

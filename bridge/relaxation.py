@@ -1,4 +1,4 @@
-r"""A flow with its deltas widened to Gaussians: what the delta limit is the limit of.
+r"""A flow with its deltas widened to Gaussians, whose limit it is.
 
 With z = f(x), g = f⁻¹ and J = ∂f/∂x, take decoder N(g(z), σ²I) and encoder N(f(x), σ²JJᵀ): with the base as prior, a
 genuine latent-variable model. At z = f(x) + σJε the decoder's residual is −σε − ½σ²g″(Jε, Jε) − …, and
@@ -21,13 +21,12 @@ import torch
 from torch import Generator, Tensor
 from torch.func import vjp, vmap
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_points
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
-from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
-from flows.flow import Flow, initialisation_rows
+from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel
 
@@ -50,7 +49,7 @@ def value_and_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple
 
 
 class RelaxedDecoder(GaussianFamily):
-    """p(x|z) = N(g(z), σ²I), g the inverse of a transform; context z.
+    """A decoder p(x|z) = N(g(z), σ²I), g the inverse of a transform; context z.
 
     Args:
         transform: unconditional, data to noise.
@@ -72,7 +71,7 @@ class RelaxedDecoder(GaussianFamily):
 
 
 class RelaxedEncoder(GaussianFamily, ABC):
-    """q(z|x) = N(f(x), σ²C(x)) with C from the Jacobian J = ∂f/∂x: a view of the decoder, without parameters.
+    """An encoder q(z|x) = N(f(x), σ²C(x)), C from the Jacobian J = ∂f/∂x: a view of the decoder, without parameters.
 
     Args:
         decoder: whose transform and σ it uses.
@@ -102,7 +101,10 @@ class RelaxedEncoder(GaussianFamily, ABC):
 
 
 class JacobianEncoder(RelaxedEncoder):
-    """C = JJᵀ, the covariance of f(x + σε) to first order: the posterior's in the limit. Its gap vanishes as σ²."""
+    """The encoder with C = JJᵀ, the covariance of f(x + σε) to first order: the posterior's in the limit.
+
+    Its gap vanishes as σ².
+    """
 
     def scale(self, jacobian: Tensor, std: Tensor) -> Scale:
         # Jᵀ = QR makes JJᵀ = RᵀR; a Cholesky factor of the product would square the condition number.
@@ -115,7 +117,7 @@ class JacobianEncoder(RelaxedEncoder):
 
 
 class DiagonalJacobianEncoder(RelaxedEncoder):
-    r"""The best diagonal C, entries 1/A_ii for A = J_gᵀJ_g, J_g = ∂g/∂z = J⁻¹: what a VAE's usual encoder can reach.
+    r"""The encoder with the best diagonal C, entries 1/A_ii for A = J_gᵀJ_g, J_g = ∂g/∂z = J⁻¹: a VAE's usual one.
 
     The posterior's covariance tends to σ²A⁻¹. Among diagonal C, KL(N(0, C) ‖ N(0, A⁻¹)) is least at 1/A_ii, where it is
 
@@ -224,7 +226,6 @@ class GaussianRelaxation(LatentVariableModel):
 
         The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017).
         """
-        check_count(draws, "draws")
         return self.log_weights(x, draws, generator=generator).mean(0)
 
     def limiting_gap(self, x: Tensor) -> Tensor:
@@ -242,11 +243,7 @@ class GaussianRelaxation(LatentVariableModel):
             ValueError: unusable data.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
-        check_data(x, self.features, type(self).__name__)
-        self.to(x)
-        self.decoder.transform.initialise(x[initialisation_rows(len(x))])
+        return self._maximise_elbo(x, training, 1, generator)
 
-        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
-            return self.elbo(batch[0], generator=generator)
-
-        return maximise(self, objective, (x,), training, generator=generator)
+    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
+        self.decoder.transform.initialise(x)

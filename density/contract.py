@@ -8,15 +8,21 @@ Its mean is the ELBO, its spread the looseness of the bound; it is constant and 
 posterior. A :class:`Density` knows log p(x) itself, a :class:`Bound` knows log-weights, and a :class:`Model` is either,
 fitted to data and asked for a :class:`~density.log_density.LogDensity`.
 
-Subclasses of :class:`Density` write the mathematics (``_log_prob``, ``_sample``, ``_sample_with_log_prob``) for checked
-arguments; the public methods check shapes and dtypes. The values themselves are checked where data enters, in
-``Model.fit`` and ``Model.log_density``: ``log_prob`` stays a function of tensors that can be differentiated, compiled
-and captured, and at NaN its value is NaN.
+A subclass of :class:`Density` sets ``features`` and writes the mathematics for checked arguments, ``_log_prob`` and
+``_sample``; what follows from them has a default (``_sample_with_log_prob``, ``_expectation``), to be overridden where
+there is a shorter way. The public methods check shapes and dtypes, once: a density that is made of others calls their
+hooks with what it was given, and their public methods with what somebody else's network or link made of it. The values
+themselves are checked where data enters, in ``Model.fit`` and ``Model.log_density``: ``log_prob`` stays a function of
+tensors that can be differentiated, compiled and captured, and at NaN its value is NaN.
+
+As a module, a density answers with its ``log_prob``, a bound with its ``elbo``, and a model that is both with its
+``log_prob``: what takes a module (``torch.compile``, ``torch.func.functional_call``, ``AveragedModel``) takes these.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import no_type_check
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,6 +32,8 @@ from density.history import History
 from density.log_density import Kind, LogDensity, Measure
 from density.rebuildable import Rebuildable
 
+INITIALISATION_ROWS = 4096
+
 
 class Density(Rebuildable, nn.Module, ABC):
     """A normalised density over vectors: a prior, a base, an encoder, a decoder; a flow is one.
@@ -34,11 +42,29 @@ class Density(Rebuildable, nn.Module, ABC):
         features: event size D; points have shape ``[*batch, D]``.
         context_features: size C of the vector that the density is conditioned on; 0 for an unconditional one.
         measure: what the density is with respect to.
+
+    >>> class Exponential(Density):
+    ...     def __init__(self, features: int) -> None:
+    ...         super().__init__()
+    ...         self.features = features
+    ...         self.log_rate = nn.Parameter(torch.zeros(features))
+    ...
+    ...     def _log_prob(self, x, context):
+    ...         return (self.log_rate - self.log_rate.exp() * x).sum(-1)
+    ...
+    ...     def _sample(self, n, context, generator):
+    ...         return torch.empty(n, self.features).exponential_(generator=generator) / self.log_rate.exp()
+    >>> Exponential(2)(torch.tensor([0.5, 1.0])).item()
+    -1.5
     """
 
     features: int
     context_features: int = 0
     measure: Measure = Measure.LEBESGUE
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """:meth:`log_prob`."""
+        return self.log_prob(x, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density, nats, differentiable.
@@ -54,9 +80,10 @@ class Density(Rebuildable, nn.Module, ABC):
             TypeError: x is not a floating-point tensor of the density's dtype.
             ValueError: a shape does not fit, or a context is missing or superfluous.
         """
-        check_points(x, self.features, type(self).__name__, reference=self.reference)
-        self._check_context(context)
-        check_batches(x, context, type(self).__name__)
+        name, reference = type(self).__name__, self.reference
+        check_points(x, self.features, name, reference=reference)
+        check_context(context, self.context_features, name, reference=reference)
+        check_batches(x, context, name)
         return self._log_prob(x, context)
 
     def sample(self, n: int, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -73,6 +100,19 @@ class Density(Rebuildable, nn.Module, ABC):
         self._check_context(context)
         return self._sample_with_log_prob(n, context, generator)
 
+    def expectation(self, context: Tensor | None = None) -> Tensor:
+        """E[x|c] in closed form, differentiable: ``[*context_batch, D]`` at contexts ``[*context_batch, C]``.
+
+        Raises:
+            TypeError: there is no closed form; average draws instead.
+            ValueError: a context is missing, superfluous or of another size.
+        """
+        self._check_context(context)
+        return self._expectation(context)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Set what is to be set from data ``[n, D]`` before a fit; most densities have nothing to set."""
+
     def check_support(self, x: Tensor) -> None:
         """Raise ValueError where x lies outside the support; called once where data enters. O(nD)."""
 
@@ -87,17 +127,29 @@ class Density(Rebuildable, nn.Module, ABC):
     @abstractmethod
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor: ...
 
-    @abstractmethod
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        x = self._sample(n, context, generator)
+        return x, self._log_prob(x, context)
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        draws = "sample(n, context=context)" if self.context_features else "sample(n)"
+        raise TypeError(f"{type(self).__name__} has no expectation in closed form; average draws, {draws}.mean(0)")
 
     def _check_context(self, context: Tensor | None) -> None:
-        check_context(context, self.context_features, type(self).__name__, reference=self.reference)
+        if self.context_features or context is not None:
+            reference = None if context is None else self.reference
+            check_context(context, self.context_features, type(self).__name__, reference=reference)
+
+
+def initialisation_rows(n: int) -> slice:
+    """Which of n rows data-dependent starts are made from: up to 4096 of them, evenly spaced."""
+    return slice(None, None, -(-n // INITIALISATION_ROWS))
 
 
 class Model(Rebuildable, nn.Module, ABC):
-    """Something that one fits to data and asks how probable other data is.
+    """A distribution that is fitted to data and then asked how probable other data is.
 
     Attributes:
         features: event size D.
@@ -139,11 +191,11 @@ class ExactModel(Density, Model):
         generator: Generator | None = None,
     ) -> LogDensity:
         """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients."""
-        name = type(self).__name__
-        check_data(x, self.features, name, reference=self.reference)
+        name, reference = type(self).__name__, self.reference
+        check_data(x, self.features, name, reference=reference)
         self.check_support(x)
         if context is not None and self.context_features:
-            check_data(context, self.context_features, f"{name}, as context,", reference=self.reference)
+            check_data(context, self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
             return LogDensity(self.log_prob(x, context), Kind.EXACT, self.method, measure=self.measure)
 
@@ -155,6 +207,11 @@ class ExactModel(Density, Model):
 
 class Bound(Model):
     """A model whose log p(x) is bounded through a latent."""
+
+    @no_type_check  # a model that is both a density and a bound answers as a density
+    def forward(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
+        """:meth:`elbo`."""
+        return self.elbo(x, draws=draws, generator=generator)
 
     @abstractmethod
     def log_weights(self, x: Tensor, draws: int, *, generator: Generator | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a model claims about log p(x): the number, its kind, its measure and its errors.
+"""A model's claim about log p(x): the number, its kind, its measure and its errors.
 
 A flow's exact log-likelihood and a VAE's bound are both "about log p(x)", which is why they end up in one column of a
 table. A :class:`LogDensity` carries what that column leaves out, and refuses the subtractions that mean nothing.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Kind(Enum):
-    """How a number relates to the quantity that it is about."""
+    """The relation of a number to the quantity that it is about."""
 
     EXACT = "exact"
     LOWER = "lower bound"
@@ -103,7 +103,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class WeightDiagnostics:
-    """Whether the importance weights behind a value can be trusted, point by point; each ``[*batch]``.
+    """The diagnosis of the importance weights behind a value: can it be trusted? Point by point, each ``[*batch]``.
 
     Attributes:
         effective_sample_size: 1 / Σ w̃², between 1 and the number of draws.
@@ -190,7 +190,7 @@ class LogDensity(Claim):
 
     @property
     def unreliable(self) -> int:
-        """How many points have importance weights too heavy-tailed for their error to be trusted; means count them."""
+        """The number of points whose importance weights are too heavy-tailed to trust their error; means count them."""
         return 0 if self.weights is None else int((~self.weights.reliable).sum())
 
     def __sub__(self, other: LogDensity) -> Difference:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.checks import check_context, check_data, check_points
-from density.contract import Density, ExactModel
+from density.contract import Density, ExactModel, initialisation_rows
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from density.log_density import Measure
 from flows.transform import Transform
-
-INITIALISATION_ROWS = 4096
 
 
 class Flow(ExactModel):
@@ -93,8 +91,11 @@ class Flow(ExactModel):
             data = (x, context)
         self.to(x)
         rows = initialisation_rows(len(x))
-        self.transform.initialise(x[rows], None if context is None else self._transform_context(context[rows]))
+        self.initialise(x[rows], None if context is None else context[rows])
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.transform.initialise(x, self._transform_context(context))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.transform.forward(x, self._transform_context(context))
@@ -124,11 +125,6 @@ class Flow(ExactModel):
 
     def _base_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.base.context_features else None
-
-
-def initialisation_rows(n: int) -> slice:
-    """Which of n rows set what a transform takes from data: up to 4096 of them, evenly spaced."""
-    return slice(None, None, -(-n // INITIALISATION_ROWS))
 
 
 def _count(context: Tensor) -> int:

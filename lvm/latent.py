@@ -1,7 +1,7 @@
 r"""Latent-variable models as layers: a prior and a link.
 
-A :class:`Link` is encoder and decoder as one object that returns one log-ratio. That is what makes a delta encoder
-expressible: log p(x|z) and log q(z|x) may each be infinite while their difference is finite. A
+A :class:`~lvm.links.Link` is encoder and decoder as one object that returns one log-ratio. That is what makes a delta
+encoder expressible: log p(x|z) and log q(z|x) may each be infinite while their difference is finite. A
 :class:`LatentVariableModel` is the case where both exist as densities.
 """
 
@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
-from density.contract import Bound, Density, ExactModel
+from density.contract import Bound, Density, ExactModel, initialisation_rows
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
+from density.fitting.ascent import maximise
+from density.fitting.training import Training
+from density.history import History
 from density.importance.bound import importance
 from density.log_density import LogDensity
-from lvm.links import Link, StochasticLink, _check_pair
+from lvm.links import Link, StochasticLink, check_pair, check_size
 
 
 class LayeredModel(Bound, ABC):
-    """p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio."""
+    """A model p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio."""
 
     prior: Density
 
@@ -43,63 +46,117 @@ class LayeredModel(Bound, ABC):
         """The importance-weighted bound (Burda et al. 2016) with that many draws: a lower bound in expectation."""
         return importance(self, x, draws=draws, generator=generator)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as nn.Module's own
-        if name == "log_prob":
-            raise AttributeError(
-                f"{type(self).__name__} has no log_prob: what it knows are bounds on log p(x). Ask for elbo(x), for "
-                "log_density(x, draws=...), the importance-weighted bound, or lvm.evidence.evidence(model, x)"
-            )
-        return super().__getattr__(name)
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """x ~ p(x|z) with z ~ p(z): ``[n, D]``."""
+        return self.link.generate(self.prior.sample(n, generator=generator), generator=generator)
 
     def check_input(self, x: Tensor) -> None:
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
+        self.link.check_support(x)
+
+    def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
+        """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
+        check_data(x, self.features, type(self).__name__)
+        self.link.check_support(x)
+        self.to(x)
+        with torch.no_grad():
+            self._initialise(x[initialisation_rows(len(x))], generator)
+
+        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+            return self.elbo(batch[0], draws=draws, generator=generator)
+
+        return maximise(self, objective, (x,), training, generator=generator)
+
+    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
+        """Set what parts take from data, each from the data as the parts before it leave it."""
+        self.prior.initialise(self.link.initialise(x, generator=generator))
 
 
-class ExactLayeredModel(ExactModel, LayeredModel):
-    """A layered model whose link is tight: every log-weight *is* log p(x).
+class LinkedModel(LayeredModel):
+    """A layered model that holds a prior and a link as its parts.
 
     Args:
         prior: over the latent.
-        link: a tight link.
-        method: how log p(x) comes about, in words.
+        link: encoder and decoder as one layer.
 
     Raises:
-        ValueError: the link is loose, so that log-weights are only bounds; or the sizes do not fit.
+        TypeError: not a Density and a Link.
+        ValueError: the prior does not fit the link: its size, its measure, or its range.
     """
 
-    def __init__(self, prior: Density, link: Link, method: str) -> None:
+    def __init__(self, prior: Density, link: Link) -> None:
         super().__init__()
-        if not link.tight:
-            raise ValueError(
-                f"{type(link).__name__} is not tight: its log-weights bound log p(x) and are not it. "
-                "Use a LayeredModel that is no Density, and ask it for elbo or log_density"
+        if not isinstance(prior, Density) or not isinstance(link, Link):
+            raise TypeError(
+                f"a layered model takes a prior Density and a Link, in this order; got {type(prior).__name__} and "
+                f"{type(link).__name__}"
             )
-        _check_prior(prior, link.latent_features)
+        link.check_prior(prior)
         self.features = link.features
         self.measure = link.measure
         self.prior = prior
         self.layer = link
-        self._method = method
 
     @property
     def link(self) -> Link:
         return self.layer
 
+    def fit(
+        self, x: Tensor, training: Training = Training(), *, draws: int = 1, generator: Generator | None = None
+    ) -> History:
+        """Maximise the ELBO of x ``[n, D]`` by gradient, from a data-dependent start where parts have one.
+
+        Where the link is tight, this is maximum likelihood, and one draw as good as many.
+
+        Args:
+            training: see :class:`~density.fitting.training.Training`.
+            draws: latent draws a point and step, through which the ELBO is differentiated.
+
+        Raises:
+            TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
+            ValueError: unusable data.
+            NonFiniteObjective: the objective overflowed; the last good weights are kept.
+        """
+        check_count(draws, "draws")
+        for link in self.layer.links:
+            link.check_pathwise()
+        return self._maximise_elbo(x, training, draws, generator)
+
+
+class ExactLayeredModel(ExactModel, LinkedModel):
+    """A layered model whose link is tight: every log-weight *is* log p(x), and the model is a density.
+
+    Args:
+        prior: over the latent.
+        link: a tight link.
+        method: how log p(x) comes about, in words; by the tight log-weight of its link if None.
+
+    Raises:
+        ValueError: the link is loose, so that log-weights are only bounds; or as for :class:`LinkedModel`.
+    """
+
+    def __init__(self, prior: Density, link: Link, method: str | None = None) -> None:
+        super().__init__(prior, link)
+        if not link.tight:
+            raise ValueError(
+                f"{type(link).__name__} is not tight: its log-weights bound log p(x) and are not it. "
+                "Use a LayeredModel that is no Density, and ask it for elbo or log_density"
+            )
+        self._method = f"tight log-weight of {link.description}" if method is None else method
+
     @property
     def method(self) -> str:
         return self._method
 
+    def check_support(self, x: Tensor) -> None:
+        self.layer.check_support(x)
+
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.log_weights(x, 1).squeeze(0)
+        z, log_ratio = self.layer.infer_once(x)
+        return self.prior.log_prob(z) + log_ratio
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        return self.layer.generate(self.prior.sample(n, generator=generator), generator=generator)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self._log_prob(x, context)
+        return LayeredModel.sample(self, n, generator=generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +177,7 @@ class ElboTerms:
 
 
 class LatentVariableModel(LayeredModel, ABC):
-    r"""p(x) = ∫ p(z) p(x|z) dz with an approximate posterior q(z|x): three densities.
+    r"""A model p(x) = ∫ p(z) p(x|z) dz with an approximate posterior q(z|x): three densities.
 
     Subclasses provide ``prior`` over z, ``encoder`` over z given x and ``decoder`` over x given z.
     """
@@ -129,7 +186,7 @@ class LatentVariableModel(LayeredModel, ABC):
     decoder: Density
 
     @property
-    def link(self) -> Link:
+    def link(self) -> StochasticLink:
         return StochasticLink(self.encoder, self.decoder)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -141,7 +198,6 @@ class LatentVariableModel(LayeredModel, ABC):
 
         .. math:: \mathcal L(x) = E_q \log p(x|z) - KL(q(z|x) \,\|\, p(z))
         """
-        check_count(draws, "draws")
         check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
         z, divergence = self.draw_latents(x, draws, generator=generator)
         return ElboTerms(self.decoder.log_prob(x, z).mean(0), divergence)
@@ -151,9 +207,10 @@ class LatentVariableModel(LayeredModel, ABC):
 
         The KL is in closed form where one exists, and by the same draws otherwise.
         """
+        check_count(draws, "draws")
         if isinstance(self.encoder, GaussianFamily):
             q = self.encoder.given(x)
-            z, log_q = q.sample_with_log_prob(draws, generator=generator)
+            z, log_q = q._sample_with_log_prob(draws, None, generator)
             divergence = kl(q, self.prior)
         else:
             z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
@@ -169,23 +226,34 @@ class LatentVariableModel(LayeredModel, ABC):
         z = self.prior.sample(n, generator=generator)
         return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
 
-    def check_input(self, x: Tensor) -> None:
-        super().check_input(x)
-        self.decoder.check_support(x)
+    def encode(self, x: Tensor) -> Tensor:
+        """E_q[z|x], the mean of the encoder: ``[*batch, d]`` for x ``[*batch, D]``.
+
+        Raises:
+            TypeError: the encoder's mean has no closed form; draw from it with ``encoder.sample``.
+        """
+        check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
+        return self.encoder.expectation(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """E[x|z], the mean of the decoder: ``[*batch, D]`` for z ``[*batch, d]``.
+
+        Raises:
+            TypeError: the decoder's mean has no closed form; draw from it with ``decoder.sample``.
+        """
+        check_points(z, self.prior.features, f"{type(self).__name__}.decode", reference=self.prior.reference)
+        return self.decoder.expectation(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The decoder's mean at the encoder's, decode(encode(x)): ``[*batch, D]``."""
+        return self.decode(self.encode(x))
 
 
 class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
     """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it."""
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        z = self.prior.sample(n, generator=generator)
-        return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self._log_prob(x, context)
+        return LatentVariableModel.sample(self, n, generator=generator)
 
 
 def check_three(prior: Density, encoder: Density, decoder: Density) -> None:
@@ -196,13 +264,5 @@ def check_three(prior: Density, encoder: Density, decoder: Density) -> None:
                 f"the {name} must be a Density; got {type(density).__name__}. A network becomes one as "
                 "ConditionalGaussian(network, features, context_features) or ConditionalBernoulli(...)"
             )
-    _check_pair(encoder, decoder)
-    _check_prior(prior, encoder.features)
-
-
-def _check_prior(prior: Density, latent_features: int) -> None:
-    if prior.features != latent_features or prior.context_features:
-        raise ValueError(
-            f"the prior must be an unconditional density over the latent's {latent_features} features; got "
-            f"{type(prior).__name__} over {prior.features} features with {prior.context_features} context features"
-        )
+    check_pair(encoder, decoder)
+    check_size(prior, encoder.features, "the latent")

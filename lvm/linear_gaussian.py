@@ -16,7 +16,7 @@ SCALARS_AT_ONCE = 2**17  # of x, in log_prob: a mebibyte, which stays in cache
 
 
 class LinearGaussian(GaussianFamily):
-    r"""p(x|z) = N(Wz + μ, σ²I), a decoder; under z ~ N(0, I) its marginal and posterior are Gaussian too.
+    r"""A linear decoder, p(x|z) = N(Wz + μ, σ²I); under z ~ N(0, I) its marginal and posterior are Gaussian too.
 
     .. math:: p(x) = N(\mu, WW^\top + \sigma^2 I), \qquad
               p(z|x) = N(M^{-1}W^\top(x-\mu),\ \sigma^2 M^{-1}), \qquad M = W^\top W + \sigma^2 I

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
+from density.families.rescaled import Rescaled, Standardisation
 from density.log_density import Measure
 from density.rebuildable import Rebuildable
 
 
 class Link(Rebuildable, nn.Module, ABC):
-    """Encoder q(z|x) and decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
+    """An encoder q(z|x) and a decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
+
+    Subclasses write ``infer`` and ``generate``; everything else has a default.
 
     Attributes:
         features: size D of x.
         latent_features: size d of z.
         measure: what p(x|z), and so the model's density, is with respect to.
+        latent_measure: what the density of z must be with respect to; None if any will do.
         tight: whether q(z|x) is the exact posterior of this layer, so that the log-ratio costs no bound.
         deterministic: whether ``infer`` draws nothing; then it is not computed anew for every draw.
     """
@@ -25,6 +30,7 @@ class Link(Rebuildable, nn.Module, ABC):
     features: int
     latent_features: int
     measure: Measure = Measure.LEBESGUE
+    latent_measure: Measure | None = None
     tight: bool = False
     deterministic: bool = False
 
@@ -44,6 +50,48 @@ class Link(Rebuildable, nn.Module, ABC):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         """x ~ p(x|z): ``[*batch, D]`` for z ``[*batch, d]``."""
 
+    def infer_once(self, x: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """One latent draw ``[*batch, d]`` for each point, and the log-ratio ``[*batch]``."""
+        z, log_ratio = self.infer(x, 1, generator=generator)
+        return z.squeeze(0), log_ratio.squeeze(0)
+
+    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Set what is to be set from data ``[n, D]``, and return where the data goes: one draw ``[n, d]`` of z."""
+        return self.infer_once(x, generator)[0]
+
+    def check_support(self, x: Tensor) -> None:
+        """Raise ValueError where no z can lead to x ``[*batch, D]``. O(nD)."""
+
+    def check_pathwise(self) -> None:
+        """Raise TypeError where a parameter of the encoder gets no gradient through its draws."""
+
+    def check_prior(self, prior: Density) -> None:
+        """Raise ValueError unless size, measure and range of a density are those of the latent."""
+        check_size(prior, self.latent_features, f"the latent of {self.description}")
+        measure = self.latent_measure
+        if measure is not None and prior.measure is not measure:
+            raise ValueError(
+                f"the latent of {self.description} needs a density with respect to {measure.value} measure; "
+                f"{type(prior).__name__} has one with respect to {prior.measure.value} measure"
+            )
+        for position, link in enumerate(self.links):
+            if (points := link.unreachable()) is not None:
+                _check_range(prior, link, self.links[position + 1 :], points.to(prior.reference))
+
+    def unreachable(self) -> Tensor | None:
+        """Some points ``[k, d]`` that no x leads to, where the latent's density must be 0; None if there are none."""
+        return None
+
+    @property
+    def links(self) -> list[Link]:
+        """The links that this one is a chain of, from data to latent: itself, if it is none."""
+        return [self]
+
+    @property
+    def description(self) -> str:
+        """The link by its name, a chain by those of its links."""
+        return type(self).__name__
+
 
 class StochasticLink(Link):
     """The link of two densities, q(z|x) and p(x|z). The encoder runs once for all draws.
@@ -58,10 +106,11 @@ class StochasticLink(Link):
 
     def __init__(self, encoder: Density, decoder: Density) -> None:
         super().__init__()
-        _check_pair(encoder, decoder)
+        check_pair(encoder, decoder)
         self.features = decoder.features
         self.latent_features = encoder.features
         self.measure = decoder.measure
+        self.latent_measure = encoder.measure
         self.encoder = encoder
         self.decoder = decoder
 
@@ -72,8 +121,73 @@ class StochasticLink(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
 
+    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        standardise(self.encoder, self.decoder, x)
+        return super().initialise(x, generator=generator)
 
-def _check_pair(encoder: Density, decoder: Density) -> None:
+    def check_support(self, x: Tensor) -> None:
+        self.decoder.check_support(x)
+
+    def check_pathwise(self) -> None:
+        if self.encoder.measure is Measure.COUNTING:
+            raise TypeError(
+                f"fit differentiates through the latent draws, and those of {type(self.encoder).__name__} are "
+                "discrete. Fit that layer as a VAE with a score-function estimator"
+            )
+
+
+def standardise(encoder: Density, decoder: Density, x: Tensor) -> None:
+    """Let what reads x, and the density of x, take the mean and the standard deviation of data ``[n, D]``."""
+    # The encoder reads x and is about z, the decoder the other way round; their widths may be equal.
+    for module in _standardisations(encoder, owned=False) + _standardisations(decoder, owned=True):
+        if module.features == x.shape[-1]:
+            module.match(x)
+
+
+def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
+    """The standardisations of what a density is about (owned by a :class:`Rescaled`), or of what its networks read."""
+    own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
+    return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
+
+
+@torch.no_grad()
+def _check_range(prior: Density, link: Link, below: list[Link], points: Tensor) -> None:
+    """Raise if what is below a link has density where the link never leads: the model would lack that mass.
+
+    A probe of some points, not a proof.
+    """
+    generator = Generator(points.device).manual_seed(0)
+    for point in points:
+        z, total = point, point.new_zeros(())
+        try:
+            for one in below:
+                z, log_ratio = one.infer_once(z, generator)
+                total = total + log_ratio
+            prior.check_support(z.unsqueeze(0))
+            total = total + prior.log_prob(z)
+        except ValueError:
+            continue
+        if bool(total.isfinite()):
+            names = " and ".join([type(one).__name__ for one in below] + [type(prior).__name__])
+            raise ValueError(
+                f"{type(link).__name__} never leads to {[round(v, 4) for v in point.tolist()]}, but below it {names} "
+                "has density there: the model would lack that mass. Put a bijection from the range between "
+                "(DeltaLink of Log or InverseSoftplus after Abs, of Spacings after Sort), or use a prior with that "
+                "range whose check_support says so"
+            )
+
+
+def check_size(prior: Density, latent_features: int, latent: str) -> None:
+    """Raise unless a prior is an unconditional density over that many features."""
+    if prior.features != latent_features or prior.context_features:
+        raise ValueError(
+            f"the prior must be an unconditional density over the {latent_features} features of {latent}; got "
+            f"{type(prior).__name__} over {prior.features} features with {prior.context_features} context features"
+        )
+
+
+def check_pair(encoder: Density, decoder: Density) -> None:
+    """Raise unless encoder and decoder agree on the sizes of x and z."""
     for name, density, own, given in (
         ("encoder", encoder, encoder.features, decoder.context_features),
         ("decoder", decoder, decoder.features, encoder.context_features),

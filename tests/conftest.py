@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-pytest.register_assert_rewrite("tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds")
+pytest.register_assert_rewrite(
+    "tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds", "tests.laws.modules"
+)
 
 MEASUREMENT = "measurement"
 

@@ -13,7 +13,7 @@ from density.log_density import Measure
 
 
 class Augmentation(GenerativeSurjection):
-    r"""z = [x, a] with a ~ q(a|x); generation drops a (Huang et al. 2020; Chen et al. 2020).
+    r"""The augmentation z = [x, a] with a ~ q(a|x); generation drops a (Huang et al. 2020; Chen et al. 2020).
 
     .. math:: \log p(x) = \log\int p(x, a)\,da \ge E_q[\log p(z) - \log q(a|x)]
 
@@ -53,7 +53,7 @@ class Augmentation(GenerativeSurjection):
 
 
 class ReLU(GenerativeSurjection):
-    r"""x = max(z, 0): data that cannot go below 0, as censored measurements (Tobin 1958) and rainfall.
+    r"""The rectifier x = max(z, 0): data that cannot go below 0, as censored measurements (Tobin 1958) and rainfall.
 
     .. math:: z_j = x_j \text{ where } x_j > 0, \qquad -z_j \sim q_j(\cdot|x) \text{ where } x_j = 0,
               \qquad \text{log-ratio} = -\sum_{x_j = 0} \log q_j(-z_j|x)

@@ -1,4 +1,4 @@
-r"""Links one after the other.
+r"""Chains of links, one after the other.
 
 .. math:: x = z_0 \to z_1 \to \dots \to z_K, \qquad
           \log w = \log p(z_K) + \sum_k \log\frac{p(z_{k-1}|z_k)}{q(z_k|z_{k-1})}
@@ -14,15 +14,13 @@ from typing import cast
 
 from torch import Generator, Tensor, nn
 
-from bridge.flow_vae import DeltaLink
-from bridge.survae.layer import Layer
 from density.checks import check_count, check_points
 from density.log_density import Measure
-from lvm.links import Link, StochasticLink
+from lvm.links import Link
 
 
 class LinkChain(Link):
-    """Links in the order from data to latent. Its ``tight`` and ``deterministic`` are those of all its links.
+    """A chain of links, from data to latent. Its ``tight`` and ``deterministic`` are those of all its links.
 
     Links before the first one that draws run once, whatever the number of draws.
 
@@ -36,6 +34,7 @@ class LinkChain(Link):
     Cost: the sum over the links.
 
     >>> import torch
+    >>> from bridge.flow_vae import DeltaLink
     >>> from bridge.survae.ranges import Log
     >>> from bridge.survae.surjections import Abs
     >>> chain = LinkChain(Abs(2), DeltaLink(Log(), 2))
@@ -60,7 +59,7 @@ class LinkChain(Link):
                     f"LinkChain: {names[0]} has a latent of {link.latent_features} features, {names[1]} takes data of "
                     f"{following.features}; they must agree"
                 )
-            measure = latent_measure(link)
+            measure = link.latent_measure
             if measure is not None and measure is not following.measure:
                 raise ValueError(
                     f"LinkChain: the latent of {names[0]} needs a density with respect to {measure.value} measure, "
@@ -68,13 +67,20 @@ class LinkChain(Link):
                 )
         self.parts = nn.ModuleList(links)
         self.features, self.latent_features = links[0].features, links[-1].latent_features
-        self.measure = links[0].measure
+        self.measure, self.latent_measure = links[0].measure, links[-1].latent_measure
         self.tight = all(link.tight for link in links)
         self.deterministic = all(link.deterministic for link in links)
 
     @property
     def links(self) -> list[Link]:
-        """The links, from data to latent."""
+        return [one for part in self._parts for one in part.links]
+
+    @property
+    def description(self) -> str:
+        return f"LinkChain({', '.join(part.description for part in self._parts)})"
+
+    @property
+    def _parts(self) -> list[Link]:
         return cast("list[Link]", list(self.parts))
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -83,7 +89,7 @@ class LinkChain(Link):
         z, total, spread = x, x.new_zeros(x.shape[:-1]), False
         for link in self.links:
             if spread or link.deterministic:
-                z, log_ratio = inferred_once(link, z, generator)
+                z, log_ratio = link.infer_once(z, generator)
             else:
                 z, log_ratio = link.infer(z, draws, generator=generator)
                 spread = True
@@ -96,33 +102,15 @@ class LinkChain(Link):
             z = link.generate(z, generator=generator)
         return z
 
+    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        for link in self.links:
+            x = link.initialise(x, generator=generator)
+        return x
+
+    def check_support(self, x: Tensor) -> None:
+        self.links[0].check_support(x)
+
 
 def latent_measure(link: Link) -> Measure | None:
-    """What a link's latent must have a density with respect to; None if it does not say."""
-    if isinstance(link, LinkChain):
-        return latent_measure(link.links[-1])
-    if isinstance(link, Layer):
-        return link.latent_measure
-    if isinstance(link, StochasticLink):
-        return link.encoder.measure
-    return Measure.LEBESGUE if isinstance(link, DeltaLink) else None
-
-
-def described(link: Link) -> str:
-    """A link by its name, a chain by those of its links."""
-    if isinstance(link, LinkChain):
-        return f"LinkChain({', '.join(described(part) for part in link.links)})"
-    return type(link).__name__
-
-
-def inferred_once(link: Link, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """One latent draw ``[*batch, d]`` for each point, and the log-ratio ``[*batch]``."""
-    z, log_ratio = link.infer(x, 1, generator=generator)
-    return z.squeeze(0), log_ratio.squeeze(0)
-
-
-def flattened(link: Link) -> list[Link]:
-    """A chain's links, and theirs, from data to latent; any other link by itself."""
-    if isinstance(link, LinkChain):
-        return [one for part in link.links for one in flattened(part)]
-    return [link]
+    """The measure that the density of a link's latent must be with respect to; None if any will do."""
+    return link.latent_measure

@@ -25,7 +25,7 @@ from density.log_density import Measure
 
 
 class Dequantisation(GenerativeSurjection):
-    """z = x + u with u ∈ (0, 1)ᴰ from a density that a subclass has; generation rounds down.
+    """The rounding with z = x + u, u ∈ (0, 1)ᴰ from a density that a subclass has; generation rounds down.
 
     Attributes:
         levels: data are 0 … levels − 1; None for any integers. Generation does not clip to them: the mass that the
@@ -76,7 +76,7 @@ class Dequantisation(GenerativeSurjection):
 
 
 class UniformDequantisation(Dequantisation):
-    r"""Rounding with u uniform: log-ratio 0.
+    r"""The rounding with u uniform: log-ratio 0.
 
     .. math:: \log P(x) \ge E_{u \sim U[0,1)^D} \log p(x + u)
 
@@ -99,7 +99,7 @@ class UniformDequantisation(Dequantisation):
 
 
 class VariationalDequantisation(Dequantisation):
-    r"""Rounding with u = σ(y), y ~ r(y|x) learned: q(u|x) = r(y|x) ∏ 1/(u_j (1 − u_j)).
+    r"""The rounding with u = σ(y), y ~ r(y|x) learned: q(u|x) = r(y|x) ∏ 1/(u_j (1 − u_j)).
 
     With r a flow conditioned on x, q can be any density of the cell, and the gap can close. In infinitely flexible
     families uniform noise is included; q starts near it if r is near a logistic.

@@ -1,4 +1,4 @@
-r"""Links that are no bijections: what surjections share (Nielsen et al. 2020, SurVAE Flows, arXiv:2007.02731, table 1).
+r"""Base classes of the links that are no bijections (Nielsen et al. 2020, SurVAE Flows, arXiv:2007.02731, table 1).
 
 A surjection loses information in one direction, and the other direction draws what was lost:
 
@@ -22,11 +22,7 @@ from lvm.links import Link
 
 
 class Layer(Link):
-    """A link that knows the measure of its latent, and the support of its data and its latent.
-
-    Attributes:
-        latent_measure: what the density of z, whose log-density the log-ratio is added to, must be with respect to.
-    """
+    """A link that checks what it is given, shapes and support: subclasses write ``_infer`` and ``_generate``."""
 
     latent_measure: Measure = Measure.LEBESGUE
 
@@ -40,13 +36,6 @@ class Layer(Link):
         check_points(z, self.latent_features, f"{type(self).__name__}.generate")
         return self._generate(z, generator)
 
-    def check_support(self, x: Tensor) -> None:
-        """Raise ValueError where no z can lead to x ``[*batch, D]``. O(nD)."""
-
-    def unreachable(self) -> Tensor | None:
-        """Some points ``[k, d]`` that no x leads to, where the latent's density must be 0; None if there are none."""
-        return None
-
     @abstractmethod
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]: ...
 
@@ -55,7 +44,7 @@ class Layer(Link):
 
 
 class InferenceSurjection(Layer):
-    """Tight: z = f(x), and generation draws from a density on the fibre f⁻¹(z). Subclasses write ``_project``."""
+    """A tight layer: z = f(x), and a density on the fibre f⁻¹(z) to generate from. Subclasses write ``_project``."""
 
     tight = True
     deterministic = True
@@ -70,7 +59,7 @@ class InferenceSurjection(Layer):
 
 
 class GenerativeSurjection(Layer):
-    """Loose: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
+    """A loose layer: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
 
 
 def drawn(density: Density, context: Tensor, generator: Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ from density.log_density import Measure
 
 
 class Sort(InferenceSurjection):
-    r"""z = x in increasing order; generation shuffles.
+    r"""The sort: z = x in increasing order; generation shuffles.
 
     .. math:: \log p(x) = \log p(z) - \log D!
 
@@ -51,7 +51,7 @@ class Sort(InferenceSurjection):
 
 
 class StochasticPermutation(Layer):
-    r"""x and z are each a uniform permutation of the other; the log-ratio is 0.
+    r"""The shuffle: x and z are each a uniform permutation of the other; the log-ratio is 0.
 
     .. math:: p(x|z) = \tfrac1{D!}\sum_\pi \delta(x - \pi z), \qquad q(z|x) = \tfrac1{D!}\sum_\pi \delta(z - \pi x)
 

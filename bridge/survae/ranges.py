@@ -1,4 +1,4 @@
-r"""What lives on the ranges of surjections: a half-normal for positive parts, and bijections from a range to ℝᴰ.
+r"""Densities and bijections on the ranges of surjections: a half-normal for positive parts, maps from a range to ℝᴰ.
 
 After an absolute value z is positive, after a sort it is increasing. A prior over all of ℝᴰ would lose the mass that it
 puts elsewhere, so the next link is a :class:`Log` or :class:`Spacings`, or the prior itself has that range.
@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import network_output
 from flows.transform import Transform
 
 LOG_SCALE_BOUND = 7.0
 
 
 class HalfNormal(Density):
-    r"""|N(0, σ²)| in each feature: x ≥ 0.
+    r"""The half-normal density, |N(0, σ²)| in each feature: x ≥ 0.
 
     .. math:: \log p(x|c) = \sum_j \log 2 - \tfrac12 \log 2\pi - \log\sigma_j(c) - \frac{x_j^2}{2\sigma_j(c)^2}
 
@@ -54,11 +55,7 @@ class HalfNormal(Density):
         """log σ, ``[D]`` or ``[*context_batch, D]``."""
         if self.network is None:
             return self.log_scale
-        raw: Tensor = self.network(context)
-        if raw.shape[-1] != self.features:
-            raise ValueError(
-                f"HalfNormal expects its network to return [*batch, {self.features}]; got {list(raw.shape)}"
-            )
+        raw = network_output(self.network, context, self.features, "HalfNormal")
         return self.log_scale + LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
 
     def log_prob_each(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -87,9 +84,12 @@ class HalfNormal(Density):
         log_prob = (-0.5 * noise.square() - log_scale + 0.5 * math.log(2 / math.pi)).sum(-1)
         return x, log_prob
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.log_scale_at(context).exp() * math.sqrt(2 / math.pi)
+
 
 class Log(Transform):
-    r"""z = log x, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log x. Any width, O(D) a point.
+    r"""The logarithm z = log x, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log x. Any width, O(D) a point.
 
     Raises:
         ValueError: forward of a value that is not positive.
@@ -110,9 +110,9 @@ class Log(Transform):
 
 
 class InverseSoftplus(Transform):
-    r"""z = log(eˣ − 1), from positive numbers to the reals; log|det ∂z/∂x| = −Σ log(1 − e⁻ˣ). Any width, O(D) a point.
+    r"""The inverse z = log(eˣ − 1) of softplus, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log(1 − e⁻ˣ).
 
-    The identity for large x, where :class:`Log` would squeeze the data.
+    The identity for large x, where :class:`Log` would squeeze the data. Any width, O(D) a point.
 
     Raises:
         ValueError: forward of a value that is not positive.
@@ -132,7 +132,7 @@ class InverseSoftplus(Transform):
 
 
 class Spacings(Transform):
-    r"""z₁ = x₁ and z_j = log(x_j − x_{j−1}), from increasing vectors to ℝᴰ; log|det ∂z/∂x| = −Σ_{j≥2} z_j.
+    r"""The spacings z₁ = x₁, z_j = log(x_j − x_{j−1}), from increasing vectors to ℝᴰ; log|det ∂z/∂x| = −Σ_{j≥2} z_j.
 
     Triangular, O(D) a point.
 

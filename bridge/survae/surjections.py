@@ -19,7 +19,7 @@ from density.log_density import Measure
 
 
 class Abs(InferenceSurjection):
-    r"""z_j = |x_j| in some columns; generation draws their signs from p(s|z).
+    r"""The absolute value z_j = |x_j| in some columns; generation draws their signs from p(s|z).
 
     .. math:: \log p(x) = \log p(z) + \log p(s|z), \qquad s_j = 1 \text{ where } x_j \ge 0
 
@@ -76,7 +76,7 @@ class Abs(InferenceSurjection):
 
 
 class Max(InferenceSurjection):
-    r"""z = the maximum of each group of consecutive features; generation draws which one it was and what the rest lack.
+    r"""The maximum z of each group of consecutive features; generation draws which one it was and what the rest lack.
 
     .. math:: \log p(x) = \log p(z) + \sum_g \log \pi_{g k_g} + \log p(e|z), \qquad e = z - x_{\text{rest}} \ge 0
 
@@ -146,7 +146,7 @@ class Max(InferenceSurjection):
 
 
 class Slice(InferenceSurjection):
-    r"""z = some features of x; generation draws the rest given those.
+    r"""The slice z of some features of x; generation draws the rest given those.
 
     .. math:: \log p(x) = \log p(z) + \log p(x_{\text{rest}}|z)
 

@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import Conditional, network_output
 from density.log_density import Measure
 
 
 class BernoulliFamily(Density, ABC):
-    r"""Independent bits with log-odds ℓ(c); a mass, so its measure is counting.
+    r"""A mass function of independent bits with log-odds ℓ(c); its measure is counting.
 
     .. math:: \log p(x|c) = \sum_j x_j \ell_j - \operatorname{softplus}(\ell_j)
 
@@ -35,19 +36,31 @@ class BernoulliFamily(Density, ABC):
             )
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        logits = self.logits_at(context)
-        return (x * logits - functional.softplus(logits)).sum(-1)
+        return _log_mass(x, self.logits_at(context))
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        logits = self.logits_at(context)
-        return _tossed(logits, n, type(self).__name__, generator)
+        return self._toss(n, self.logits_at(context), generator)
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         logits = self.logits_at(context)
-        x = _tossed(logits, n, type(self).__name__, generator)
-        return x, (x * logits - functional.softplus(logits)).sum(-1)
+        x = self._toss(n, logits, generator)
+        return x, _log_mass(x, logits)
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.logits_at(context).sigmoid()
+
+    def _toss(self, n: int, logits: Tensor, generator: Generator | None) -> Tensor:
+        """n bits ``[n, *batch, D]`` for each of the log-odds ``[*batch, D]``."""
+        try:
+            return torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
+        except RuntimeError as error:
+            if bool(logits.isfinite().all()):
+                raise
+            raise ValueError(
+                f"{type(self).__name__} cannot draw: some log-odds are not finite. Look for nan or inf in the context"
+            ) from error
 
 
 class Bernoulli(BernoulliFamily):
@@ -67,7 +80,7 @@ class Bernoulli(BernoulliFamily):
         return self.logits
 
 
-class ConditionalBernoulli(BernoulliFamily):
+class ConditionalBernoulli(Conditional, BernoulliFamily):
     """Independent bits whose log-odds a network computes from the context: the decoder of a VAE for binary data.
 
     Args:
@@ -76,32 +89,9 @@ class ConditionalBernoulli(BernoulliFamily):
         context_features: C.
     """
 
-    def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
-        super().__init__()
-        check_count(features, "features")
-        check_count(context_features, "context_features")
-        self.features = features
-        self.context_features = context_features
-        self.network = network
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
     def logits_at(self, context: Tensor | None) -> Tensor:
-        logits = self.network(context)
-        if logits.shape[-1] != self.features:
-            raise ValueError(
-                f"ConditionalBernoulli expects its network to return [*batch, {self.features}]; "
-                f"got {list(logits.shape)}"
-            )
-        return logits
+        return network_output(self.network, context, self.features, type(self).__name__)
 
 
-def _tossed(logits: Tensor, n: int, owner: str, generator: Generator | None) -> Tensor:
-    """n bits ``[n, *batch, D]`` for each of the log-odds ``[*batch, D]``."""
-    try:
-        return torch.bernoulli(logits.sigmoid().expand(n, *logits.shape), generator=generator)
-    except RuntimeError as error:
-        if bool(logits.isfinite().all()):
-            raise
-        raise ValueError(
-            f"{owner} cannot draw: some log-odds are not finite. Look for nan or inf in the context"
-        ) from error
+def _log_mass(x: Tensor, logits: Tensor) -> Tensor:
+    return (x * logits - functional.softplus(logits)).sum(-1)

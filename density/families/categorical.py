@@ -6,15 +6,15 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.families.conditional import Conditional, network_output
 from density.log_density import Measure
 
 
 class CategoricalFamily(Density, ABC):
-    """Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
+    """A categorical distribution Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
 
     measure = Measure.COUNTING
 
@@ -51,8 +51,12 @@ class CategoricalFamily(Density, ABC):
                 f"{type(self).__name__} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
                 "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
             ) from error
-        x = functional.one_hot(index, self.features).to(log_probs.dtype)
+        values = torch.arange(self.features, device=index.device)
+        x = (index.unsqueeze(-1) == values).to(log_probs.dtype)  # one_hot looks at the indices, which vmap cannot
         return x, _pick(log_probs, x)
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.logits_at(context).softmax(-1)
 
 
 class Categorical(CategoricalFamily):
@@ -73,7 +77,7 @@ class Categorical(CategoricalFamily):
         return self.logits
 
 
-class ConditionalCategorical(CategoricalFamily):
+class ConditionalCategorical(Conditional, CategoricalFamily):
     """Cat(π(c)) whose logits a network computes from the context.
 
     Args:
@@ -82,23 +86,8 @@ class ConditionalCategorical(CategoricalFamily):
         context_features: C.
     """
 
-    def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
-        super().__init__()
-        check_count(features, "features")
-        check_count(context_features, "context_features")
-        self.features = features
-        self.context_features = context_features
-        self.network = network
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
     def logits_at(self, context: Tensor | None) -> Tensor:
-        logits = self.network(context)
-        if logits.shape[-1] != self.features:
-            raise ValueError(
-                f"ConditionalCategorical expects its network to return [*batch, {self.features}]; "
-                f"got {list(logits.shape)}"
-            )
-        return logits
+        return network_output(self.network, context, self.features, type(self).__name__)
 
 
 def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
+from density.families.conditional import Conditional, network_output
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale
 from density.rebuildable import Rebuildable
 
 
-class ConditionalGaussian(GaussianFamily):
+class ConditionalGaussian(Conditional, GaussianFamily):
     """N(μ(c), diag σ²(c)) with μ from a network: the usual encoder, and decoder of continuous data.
 
     Args:
@@ -33,29 +34,18 @@ class ConditionalGaussian(GaussianFamily):
     def __init__(
         self, network: nn.Module, features: int, context_features: int, scale: ScaleModel | None = None
     ) -> None:
-        super().__init__()
-        check_count(features, "features")
-        self.features = features
-        check_count(context_features, "context_features")
-        self.context_features = context_features
-        self.network = network
+        super().__init__(network, features, context_features)
         self.scale = NetworkScale() if scale is None else scale
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # networks may be free of parameters
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
-        output = self.network(context)
-        width = self.features * self.scale.outputs
-        if output.shape[-1] != width:
-            raise ValueError(
-                f"ConditionalGaussian of {self.features} features with {type(self.scale).__name__} expects its network "
-                f"to return [*batch, {width}]; got {list(output.shape)}"
-            )
+        owner = f"{type(self).__name__} of {self.features} features with {type(self.scale).__name__}"
+        output = network_output(self.network, context, self.scale.outputs * self.features, owner)
         mean, raw = output[..., : self.features], output[..., self.features :]
         return mean, DiagonalScale(self.scale(raw, mean))
 
 
 class ScaleModel(Rebuildable, nn.Module, ABC):
-    """Where the standard deviation of a :class:`ConditionalGaussian` comes from.
+    """A model of the standard deviation of a :class:`ConditionalGaussian`.
 
     Attributes:
         outputs: how many numbers the network returns for each feature, 1 or 2.
@@ -69,7 +59,7 @@ class ScaleModel(Rebuildable, nn.Module, ABC):
 
 
 class FixedScale(ScaleModel):
-    """σ is a given constant: then log p(x|z) is a scaled squared error plus a constant."""
+    """A given constant σ: then log p(x|z) is a scaled squared error plus a constant."""
 
     def __init__(self, std: float = 1.0) -> None:
         super().__init__()
@@ -104,7 +94,7 @@ class PerFeatureScale(ScaleModel):
 
 
 class NetworkScale(ScaleModel):
-    """log σ is a second output of the network, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
+    """A second output of the network as log σ, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
 
     Without a bound a decoder's likelihood can grow without limit around single points.
     """

@@ -1,4 +1,4 @@
-"""Gaussians: standard, diagonal, full, and conditional on a vector through a network."""
+"""Gaussians: standard, diagonal, full, and the family that every other one belongs to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from density.linalg.moments import Moments, centre, is_constant
 
 
 class GaussianFamily(Density, ABC):
-    r"""N(μ(c), Σ(c)), Σ = S Sᵀ: all that a subclass says is μ and S at a context.
+    r"""A Gaussian N(μ(c), Σ(c)), Σ = S Sᵀ: all that a subclass says is μ and S at a context.
 
     .. math:: \log p(x|c) = -\tfrac12 \lVert S^{-1}(x-\mu)\rVert^2 - \log\det S - \tfrac D2 \log 2\pi
 
@@ -50,6 +50,9 @@ class GaussianFamily(Density, ABC):
         noise = _noise(n, mean, generator)
         log_prob = -0.5 * noise.square().sum(-1) - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
         return mean + scale.color(noise), log_prob
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.at(context)[0]
 
 
 class GivenGaussian(GaussianFamily):

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from density.checks import check_context
 from density.contract import Density
 from density.families.bernoulli import BernoulliFamily
 from density.families.categorical import CategoricalFamily
@@ -44,8 +43,8 @@ def kl(q: Density, p: Density, context: Tensor | None = None) -> Tensor | None:
     for_p = context if p.context_features else None
     if context is not None and for_q is None and for_p is None:
         raise ValueError(f"{type(q).__name__} and {type(p).__name__} take no context; got one")
-    for density, given in ((q, for_q), (p, for_p)):
-        check_context(given, density.context_features, type(density).__name__, reference=density.reference)
+    q._check_context(for_q)
+    p._check_context(for_p)
     if isinstance(q, GaussianFamily) and isinstance(p, GaussianFamily):
         return _gaussian(q, p, for_q, for_p)
     if isinstance(q, BernoulliFamily) and isinstance(p, BernoulliFamily):

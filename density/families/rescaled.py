@@ -12,7 +12,7 @@ from density.rebuildable import Rebuildable
 
 
 class Standardisation(Rebuildable, nn.Module):
-    """(x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
+    """The map (x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
 
     >>> standardise = Standardisation(2)
     >>> standardise.match(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
@@ -60,6 +60,10 @@ class Standardisation(Rebuildable, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.shift) / self.scale
 
+    def inverse(self, y: Tensor) -> Tensor:
+        """shift + scale · y."""
+        return self.shift + self.scale * y
+
 
 class Rescaled(Density):
     r"""The density of x = shift + scale · y for a density of y: what a decoder of standardised data says of the data.
@@ -96,15 +100,16 @@ class Rescaled(Density):
         self.density.check_support(self.standardise(x))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.density.log_prob(self.standardise(x), context) - self.standardise.scale.log().sum()
+        return self.density._log_prob(self.standardise(x), context) - self.standardise.scale.log().sum()
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        y = self.density.sample(n, context=context, generator=generator)
-        return self.standardise.shift + self.standardise.scale * y
+        return self.standardise.inverse(self.density._sample(n, context, generator))
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
-        y, log_prob = self.density.sample_with_log_prob(n, context=context, generator=generator)
-        x = self.standardise.shift + self.standardise.scale * y
-        return x, log_prob - self.standardise.scale.log().sum()
+        y, log_prob = self.density._sample_with_log_prob(n, context, generator)
+        return self.standardise.inverse(y), log_prob - self.standardise.scale.log().sum()
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.standardise.inverse(self.density._expectation(context))

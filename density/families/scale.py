@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Scale(ABC):
-    """S with Σ = S Sᵀ, possibly one for each context: batch shape ``[*batch]``, event size D."""
+    """A square root S of Σ = S Sᵀ, possibly one for each context: batch shape ``[*batch]``, event size D."""
 
     @abstractmethod
     def color(self, noise: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Scale(ABC):
 
 
 class DiagonalScale(Scale):
-    """S = diag(std), std ``[*batch, D]``. Everything is O(D)."""
+    """A diagonal square root S = diag(std), std ``[*batch, D]``. Everything is O(D)."""
 
     def __init__(self, std: Tensor) -> None:
         self.std = std
@@ -57,7 +57,7 @@ class DiagonalScale(Scale):
 
 
 class TriangularScale(Scale):
-    """S = L lower triangular, ``[*batch, D, D]``, positive diagonal. ``color`` and ``whiten`` are O(D²)."""
+    """A lower triangular square root S = L ``[*batch, D, D]``, positive diagonal. Colouring and whitening are O(D²)."""
 
     def __init__(self, factor: Tensor) -> None:
         self.factor = factor

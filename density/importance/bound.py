@@ -17,7 +17,7 @@ from density.log_density import Kind, LogDensity, Measure, WeightDiagnostics
 def importance(
     model: Bound, x: Tensor, *, draws: int = 1000, smooth: bool = False, generator: Generator | None = None
 ) -> LogDensity:
-    r"""log p(x) from below by importance sampling with the model's own q (Burda et al. 2016, equation 8).
+    r"""A lower bound on log p(x) by importance sampling with the model's own q (Burda et al. 2016, equation 8).
 
     .. math:: \log \hat p(x) = \log \tfrac1K \sum_k w_k, \qquad E \log \hat p(x) \le \log p(x)
 
@@ -74,7 +74,7 @@ def average(
 
 
 def diagnostics(error: Tensor, size: Tensor, k: Tensor, draws: int) -> WeightDiagnostics:
-    """What is known of weights with this error of their log-mean, effective sample size and k̂."""
+    """The diagnosis of weights with this error of their log-mean, effective sample size and k̂."""
     return WeightDiagnostics(size, k, reliability_threshold(draws), -0.5 * error.square())
 
 

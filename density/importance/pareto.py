@@ -14,7 +14,7 @@ TAIL_SCALARS_AT_ONCE = 2**22
 
 
 def tail_length(draws: int) -> int:
-    """How many of K weights make the tail: min(K/5, 3√K) (Vehtari et al. 2024, section 2.4)."""
+    """The number of the K weights that make the tail: min(K/5, 3√K) (Vehtari et al. 2024, section 2.4)."""
     return int(min(draws / 5, 3 * math.sqrt(draws)))
 
 

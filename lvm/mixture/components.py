@@ -42,7 +42,7 @@ class Components(Density):
         return -0.5 * self._distance(x, self.means.unsqueeze(1)) - constant
 
     def log_ratio_of_each(self, x: Tensor) -> Tensor:
-        """The same less a number for each row, and so that it does not overflow: the nearest component has 0.
+        """The log-densities less a number for each row, ``[*batch, K]``: without overflow, however far away x is.
 
         Distances are formed in units of the row's largest entry, and compared before they are given their units back.
         """
@@ -88,6 +88,10 @@ class Components(Density):
         coloured = self._color(noise.reshape(-1, self.features), index.reshape(-1)).reshape(noise.shape)
         constant = self.log_det() + 0.5 * self.features * math.log(2 * math.pi)
         return self.means[index] + coloured, -0.5 * noise.square().sum(-1) - constant[index]
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        assert context is not None, "the base class has checked it"
+        return context @ self.means
 
     def _color(self, noise: Tensor, index: Tensor) -> Tensor:
         """S_k ε for rows of noise ``[m, D]`` with components ``[m]``: one product over rows grouped by component."""

@@ -127,6 +127,9 @@ class GaussianMixture(ExactLatentVariableModel):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._log_joint_with_each(x).logsumexp(-1)
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.weights @ self.means
+
     def _log_joint_with_each(self, x: Tensor) -> Tensor:
         return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)
 

@@ -196,6 +196,9 @@ class PPCA(ExactLatentVariableModel):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
 
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.decoder.mean
+
     def parameters_on(self, device: torch.device) -> PPCAParameters:
         """μ, W and σ² in float64 on a device, detached: where EM starts warm."""
         decoder = self.decoder

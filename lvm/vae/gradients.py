@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.func import functional_call
 
 from density.checks import check_count, check_points
@@ -285,21 +285,7 @@ def _log_mean_exp(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(0) - math.log(log_w.shape[0])
 
 
-class _LogProb(nn.Module):
-    def __init__(self, density: Density) -> None:
-        super().__init__()
-        self.density = density
-
-    def forward(self, z: Tensor, context: Tensor) -> Tensor:
-        return self.density.log_prob(z, context)
-
-
 def _log_prob_with_fixed_parameters(density: Density, z: Tensor, context: Tensor) -> Tensor:
     """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities."""
-    module = _LogProb(density)
-    fixed = {
-        name: tensor.detach()
-        for tensors in (module.named_parameters(), module.named_buffers())
-        for name, tensor in tensors
-    }
-    return torch.as_tensor(functional_call(module, fixed, (z, context)))
+    fixed = {name: p.detach() for name, p in density.named_parameters()}
+    return torch.as_tensor(functional_call(density, fixed, (z, context)))

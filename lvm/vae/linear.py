@@ -186,15 +186,6 @@ class LinearVAE(ExactLatentVariableModel):
             self._move(origin, mean, std)
         return history
 
-    def encode(self, x: Tensor) -> Tensor:
-        """The encoder's mean: ``[*batch, q]``."""
-        check_points(x, self.features, "LinearVAE", reference=self.reference)
-        return self.encoder.at(x)[0]
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """The decoder's mean at the encoder's: ``[*batch, D]``."""
-        return self.decoder.at(self.encode(x))[0]
-
     @torch.no_grad()
     def _start(self, generator: Generator | None) -> None:
         weight = self.decoder.weight
@@ -215,6 +206,9 @@ class LinearVAE(ExactLatentVariableModel):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
+
+    def _expectation(self, context: Tensor | None) -> Tensor:
+        return self.decoder.mean
 
 
 def _require_rank(rows: Tensor, latent_features: int, resolution: Tensor) -> None:

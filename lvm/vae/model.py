@@ -6,24 +6,25 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor, nn
 
-from density.checks import check_data, check_points
+from density.checks import check_data
 from density.contract import Density
-from density.families.bernoulli import BernoulliFamily, ConditionalBernoulli
+from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, PerFeatureScale, ScaleModel
-from density.families.gaussian import GaussianFamily, StandardNormal
+from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled, Standardisation
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from lvm.latent import LatentVariableModel, check_three
+from lvm.links import standardise
 from lvm.vae.gradients import AnalyticKL, GradientEstimator
 
 ANALYTIC_KL = AnalyticKL()
 
 
 class VAE(LatentVariableModel):
-    r"""Prior p(z), decoder p(x|z) and encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
+    r"""A prior p(z), a decoder p(x|z) and an encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
 
     .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
 
@@ -140,45 +141,12 @@ class VAE(LatentVariableModel):
         check_data(x, self.features, type(self).__name__)
         self.decoder.check_support(x)
         self.to(x)
-        # The encoder reads x and is about z, the decoder the other way round; their widths may be equal.
-        for module in _standardisations(self.encoder, owned=False) + _standardisations(self.decoder, owned=True):
-            if module.features == self.features:
-                module.match(x)
+        standardise(self.encoder, self.decoder, x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return estimator(self, batch[0], generator)
 
         return maximise(self, objective, (x,), training, generator=generator)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Mean of q(z|x) for a Gaussian encoder: ``[*batch, d]``.
-
-        Raises:
-            TypeError: another encoder, whose mean has no closed form; draw from it with ``encoder.sample``.
-        """
-        check_points(x, self.features, "VAE", reference=self.prior.reference)
-        if not isinstance(self.encoder, GaussianFamily):
-            raise TypeError(f"{type(self.encoder).__name__} has no closed-form mean; use encoder.sample(n, context=x)")
-        return self.encoder.at(x)[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean of p(x|z) for a Gaussian or Bernoulli decoder: ``[*batch, D]``.
-
-        Raises:
-            TypeError: another decoder, whose mean has no closed form; draw from it with ``decoder.sample``.
-        """
-        check_points(z, self.latent_features, "VAE.decode", reference=self.prior.reference)
-        return _mean(self.decoder, z)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """decode(encode(x)): ``[*batch, D]``."""
-        return self.decode(self.encode(x))
-
-
-def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
-    """Those of what a density is about (owned by a :class:`Rescaled`), or those of what its networks read."""
-    own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
-    return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
 
 
 def _gaussian_encoder(features: int, latent_features: int, hidden: Sequence[int], standardise: bool) -> Density:
@@ -186,13 +154,3 @@ def _gaussian_encoder(features: int, latent_features: int, hidden: Sequence[int]
     if standardise:
         network = nn.Sequential(Standardisation(features), network)
     return ConditionalGaussian(network, latent_features, features, NetworkScale())
-
-
-def _mean(decoder: Density, z: Tensor) -> Tensor:
-    if isinstance(decoder, Rescaled):
-        return decoder.standardise.shift + decoder.standardise.scale * _mean(decoder.density, z)
-    if isinstance(decoder, GaussianFamily):
-        return decoder.at(z)[0]
-    if isinstance(decoder, BernoulliFamily):
-        return decoder.logits_at(z).sigmoid()
-    raise TypeError(f"{type(decoder).__name__} has no closed-form mean; use decoder.sample(n, context=z)")

@@ -77,7 +77,7 @@ def test_bound_law(name: str, law: Callable[[BoundCase, Generator], None], gener
 @pytest.mark.parametrize("law", density_laws, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_posterior_law(name: str, law: Callable[[DensityCase, Generator], None], generator: Generator) -> None:
-    law(DensityCase(lambda g: randomise(small(BUILDERS[name]), g)), generator)
+    law(DensityCase(lambda g: randomise(small(BUILDERS[name]), g), expected=False), generator)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -245,7 +245,7 @@ def test_a_flow_prior_raises_the_density(generator: Generator) -> None:
         (lambda: autoregressive_posterior(3, 0), "latent_features must be a positive int"),
         (lambda: autoregressive_posterior(0, 2), "features must be a positive int"),
         (lambda: Featured(nn.Linear(3, 2), real_nvp(2, 2, (4,)), 3), "Flow takes none"),
-        (lambda: with_flow_prior(base(), real_nvp(3, 2, (4,))), "unconditional density over the latent's 2 features"),
+        (lambda: with_flow_prior(base(), real_nvp(3, 2, (4,))), "density over the 2 features of the latent; got"),
         (lambda: with_posterior(base(), small(coupling_posterior, 4)), "the decoder .* over 3 features, but"),
         (lambda: flow_with_vae_top(LULinear(4), base()), "LULinear has 4 features; got features=3"),
         (lambda: flow_with_vae_top(LULinear(3), VAE.bernoulli(3, 2)), "makes one with respect to counting measure"),

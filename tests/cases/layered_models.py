@@ -79,12 +79,6 @@ class OrderStatistics(Density):
         noise = torch.randn(n, self.features, generator=generator, dtype=self.zero.dtype, device=self.zero.device)
         return noise.sort(-1).values
 
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        x = self._sample(n, context, generator)
-        return x, self._log_prob(x, context)
-
 
 def normal_log_prob(x: Tensor) -> Tensor:
     return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)

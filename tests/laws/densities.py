@@ -32,6 +32,7 @@ class DensityCase:
         pathwise: whether draws carry gradients in the parameters.
         dead: names (or their beginnings) of parameters that log_prob does not depend on.
         reach: half-width of the box of quadrature in standard deviations.
+        expected: whether its expectation has a closed form.
     """
 
     make: Callable[[Generator], Density]
@@ -40,6 +41,7 @@ class DensityCase:
     pathwise: bool = True
     dead: tuple[str, ...] = ()
     reach: float = 10.0
+    expected: bool = True
 
     def points(self, density: Density, generator: Generator, *batch: int) -> Tensor:
         if self.values is None:
@@ -82,11 +84,26 @@ def samples_agree_with_log_prob(case: DensityCase, generator: Generator) -> None
         # Mean K − 1 and variance 2(K − 1): five standard deviations, and some for the skewness.
         assert chi_square < len(mass) - 1 + 8 * math.sqrt(2 * len(mass))
         return
-    for power in (_linear, _quadratic):
+    for power in (torch.positive, _quadratic):
         at_values, at_draws = power(values), power(x)
         expected = mass @ at_values
         spread = (mass @ (at_values - expected).square()).sqrt()
         assert ((at_draws.mean(0) - expected).abs() <= 5 * spread / math.sqrt(n) + 1e-5).all(), power.__name__
+
+
+def expectation_is_the_mean(case: DensityCase, generator: Generator) -> None:
+    """By quadrature or enumeration; and for many contexts at once. Else one error says that there is no closed form."""
+    density = case.make(generator)
+    contexts = case.context(density, generator, 2, 3)
+    if not case.expected:
+        with pytest.raises(TypeError, match=r"^\w+ has no expectation in closed form; average draws, sample\(n"):
+            density.expectation(contexts)
+        return
+    context = None if contexts is None else contexts[1, 2]
+    values, mass = _masses(case, density, context, generator)
+    expectation = density.expectation(contexts)
+    assert expectation.shape == ((density.features,) if contexts is None else (2, 3, density.features))
+    torch.testing.assert_close(expectation.reshape(-1, density.features)[-1], mass @ values, rtol=1e-5, atol=1e-5)
 
 
 def draws_come_with_their_log_prob(case: DensityCase, generator: Generator) -> None:
@@ -178,7 +195,7 @@ def context_broadcasts_and_matters(case: DensityCase, generator: Generator) -> N
     density = case.make(generator)
     x, width = case.points(density, generator, 6), density.context_features
     if not width:
-        for call in (lambda c: density.log_prob(x, c), lambda c: density.sample(2, context=c)):
+        for call in (lambda c: density.log_prob(x, c), lambda c: density.sample(2, context=c), density.expectation):
             with pytest.raises(ValueError, match="takes no context"):
                 call(torch.zeros_like(x))
         return
@@ -202,6 +219,7 @@ def context_broadcasts_and_matters(case: DensityCase, generator: Generator) -> N
         lambda c: density.log_prob(x, c),
         lambda c: density.sample(2, context=c),
         lambda c: density.sample_with_log_prob(2, context=c),
+        density.expectation,
     ):
         with pytest.raises(ValueError, match=f"needs a context of shape .*{width}"):
             call(None)
@@ -324,6 +342,7 @@ def misuse_is_one_clear_error(case: DensityCase, generator: Generator) -> None:
 density_laws: list[Callable[[DensityCase, Generator], None]] = [
     mass_is_one,
     samples_agree_with_log_prob,
+    expectation_is_the_mean,
     draws_come_with_their_log_prob,
     draws_are_pathwise_where_reparametrised,
     log_prob_is_that_of_the_oracle,
@@ -360,10 +379,6 @@ def _masses(case: DensityCase, density: Density, context: Tensor | None, generat
         mean, std = draws.mean(0), draws.std(0)
         values, cell = grid(mean - case.reach * std, mean + case.reach * std, 4001 if density.features == 1 else 301)
         return values, density.log_prob(values, context).exp() * cell
-
-
-def _linear(x: Tensor) -> Tensor:
-    return x
 
 
 def _quadratic(x: Tensor) -> Tensor:

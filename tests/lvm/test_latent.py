@@ -133,7 +133,7 @@ def test_sizes_that_disagree_are_named(q: Density, p: Density, message: str) -> 
 @pytest.mark.parametrize("prior", [StandardNormal(3), encoder(3, 2), Categorical(3)])
 def test_a_prior_that_does_not_fit_is_refused(prior: Density) -> None:
     with pytest.raises(
-        ValueError, match=r"unconditional density over the latent's 2 features; got .* over [23] features"
+        ValueError, match=r"unconditional density over the 2 features of the latent; got .* over [23] features"
     ):
         VAE(prior, encoder(), decoder())
 
@@ -177,7 +177,7 @@ def test_an_exact_model_refuses_a_loose_link() -> None:
 
 def test_an_exact_model_refuses_a_prior_that_does_not_fit() -> None:
     for prior in (StandardNormal(2), encoder(2, 3)):
-        with pytest.raises(ValueError, match="unconditional density over the latent's 3 features"):
+        with pytest.raises(ValueError, match="unconditional density over the 3 features of the latent of Spy; got"):
             Exact(prior, Spy(tight=True), "never")
 
 

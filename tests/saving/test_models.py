@@ -12,7 +12,7 @@ import torch
 from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 from torch import Generator, Tensor, nn
 
-from bridge import FlowVAE, GaussianRelaxation
+from bridge import Abs, FlowVAE, GaussianRelaxation, HalfNormal
 from bridge.conversions.nflows_transforms import FromNflows
 from density import (
     ConditionalGaussian,
@@ -39,7 +39,7 @@ from flows import (
     linear_flow,
     real_nvp,
 )
-from lvm import PPCA, VAE, GaussianMixture, LayeredModel, Tied
+from lvm import PPCA, VAE, ExactLayeredModel, GaussianMixture, LayeredModel, Tied
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from tests.bridge.relaxed import FLOWS as RELAXED
 from tests.bridge.test_hybrids import HYBRIDS
@@ -98,6 +98,7 @@ TABLES: dict[str, dict[str, Make]] = {
         ),
         "a posterior by itself": lambda g: randomise(LinearGaussianPosterior(LinearGaussian(3, 2)), g),
         "float32 within float64": lambda g: Chain(ActNorm(2).double(), LULinear(2)),
+        "an exact layered model": lambda g: randomise(ExactLayeredModel(HalfNormal(2), Abs(2), "by hand"), g),
         "a flow of a flow": lambda g: randomise(Flow(Flow(GaussianMixture(2, 2, Tied()), LULinear(2)), ActNorm(2)), g),
     },
 }

@@ -26,7 +26,12 @@ from tests.laws.transforms import TransformCase, randomise, transform_laws
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Quadrature on a grid about the mean would step over the edge at 0: scipy is the oracle instead.
-NOT_ON_A_GRID = {"mass_is_one", "samples_agree_with_log_prob", "log_prob_is_differentiable"}
+NOT_ON_A_GRID = {
+    "mass_is_one",
+    "samples_agree_with_log_prob",
+    "expectation_is_the_mean",
+    "log_prob_is_differentiable",
+}
 
 
 class Positive(DensityCase):
@@ -51,6 +56,14 @@ def test_half_normal_draws(generator: Generator) -> None:
         assert stats.kstest(x[:, j], stats.halfnorm(scale=scale).cdf).pvalue > 1e-4
     outside = density.log_prob(torch.tensor([[1.0, -1.0]], dtype=torch.float64))
     assert outside.item() == -math.inf
+
+
+def test_half_normal_expectation(generator: Generator) -> None:
+    density = randomise(HalfNormal(2, 3), generator)
+    context = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    scale = density.log_scale_at(context).detach().exp()
+    expected = torch.as_tensor(stats.halfnorm.mean(scale=scale.numpy()))
+    torch.testing.assert_close(density.expectation(context).detach(), expected)
 
 
 TRANSFORMS = {

@@ -76,11 +76,6 @@ class ExactTable(Table, ExactModel):
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         raise NotImplementedError
 
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
 
 @pytest.fixture
 def table(generator: Generator) -> Tensor:

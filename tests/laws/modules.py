@@ -1,0 +1,127 @@
+"""The laws of models as modules: what torch does with a module, it does with these, by their ``forward``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.optim.swa_utils import AveragedModel
+
+from density import Bound, Density
+
+
+@dataclass(frozen=True)
+class ModuleCase:
+    """A model and what it is asked about.
+
+    Attributes:
+        make: builds the model, a density or a bound, in float64.
+        inputs: three points ``[3, D]`` for a model, and contexts ``[3, C]`` for a conditional one.
+        looks: whether it looks at the values of x on the way, to refuse those outside its support. Then neither vmap
+            nor a graph can follow it.
+        discrete: whether it draws by torch.multinomial, which vmap cannot repeat for every point alike.
+    """
+
+    make: Callable[[Generator], nn.Module]
+    inputs: Callable[[nn.Module, Generator], tuple[Tensor, ...]]
+    looks: bool = False
+    discrete: bool = False
+
+
+def forward_is_log_prob_or_else_the_elbo(case: ModuleCase, generator: Generator) -> None:
+    model, inputs = _made(case, generator)
+    if isinstance(model, Density):
+        assert model(*inputs).equal(model.log_prob(*inputs))
+        if len(inputs) > 1:
+            assert model(inputs[0], context=inputs[1]).equal(model.log_prob(*inputs))
+        return
+    assert isinstance(model, Bound)
+    assert _seeded(model, *inputs).equal(_seeded(model.elbo, *inputs))
+    first, second = (Generator(generator.device).manual_seed(1) for _ in range(2))
+    assert model(*inputs, draws=3, generator=first).equal(model.elbo(*inputs, draws=3, generator=second))
+
+
+def other_parameters_can_be_put_in(case: ModuleCase, generator: Generator) -> None:
+    model, inputs = _made(case, generator)
+    before = _seeded(model, *inputs)
+    moved = deepcopy(model)
+    with torch.no_grad():
+        for p in moved.parameters():
+            p.add_(0.1)
+    _close(_seeded(functional_call, model, dict(moved.named_parameters()), inputs), _seeded(moved, *inputs))
+    assert _seeded(model, *inputs).equal(before)
+
+
+def gradients_of_points_are_theirs(case: ModuleCase, generator: Generator) -> None:
+    """vmap(grad(functional_call)) against a loop; the noise of sampled bounds is the same for every point."""
+    model, inputs = _made(case, generator)
+    fixed = {name: p.detach() for name, p in model.named_parameters()}
+
+    def each(randomness: str) -> dict[str, Tensor]:
+        at = grad(lambda parameters, *x: functional_call(model, parameters, x))
+        call = vmap(at, in_dims=(None, *(0 for _ in inputs)), randomness=randomness)
+        return _seeded(call, fixed, *inputs)  # type: ignore[return-value]
+
+    if case.looks:
+        with pytest.raises(RuntimeError, match="data-dependent control flow"):
+            each("same")
+        return
+    if case.discrete:
+        assert all(g.isfinite().all() for g in each("different").values())
+        return
+    gradients = each("same" if isinstance(model, Bound) else "error")
+    for i in range(3):
+        value = _seeded(model, *(x[i] for x in inputs))
+        assert value.shape == ()
+        expected = torch.autograd.grad(value, list(model.parameters()), allow_unused=True) if fixed else ()
+        for name, one in zip(fixed, expected, strict=True):
+            _close(gradients[name][i], torch.zeros_like(fixed[name]) if one is None else one)
+
+
+def an_averaged_model_has_the_mean_of_the_weights(case: ModuleCase, generator: Generator) -> None:
+    model, inputs = _made(case, generator)
+    averaged = AveragedModel(model)
+    mean = {name: p.detach() + 0.1 for name, p in model.named_parameters()}
+    averaged.update_parameters(model)
+    if mean:  # torch cannot average no parameters
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.2)
+        averaged.update_parameters(model)
+    _close(_seeded(averaged, *inputs), _seeded(functional_call, model, mean, inputs))
+
+
+def a_compiled_model_is_one_graph(case: ModuleCase, generator: Generator) -> None:
+    """Captured without a break, unless it looks at x, and of equal value."""
+    model, inputs = _made(case, generator)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=not case.looks)
+    _close(_seeded(compiled, *inputs), _seeded(model, *inputs))
+
+
+module_laws: list[Callable[[ModuleCase, Generator], None]] = [
+    forward_is_log_prob_or_else_the_elbo,
+    other_parameters_can_be_put_in,
+    gradients_of_points_are_theirs,
+    an_averaged_model_has_the_mean_of_the_weights,
+    a_compiled_model_is_one_graph,
+]
+
+
+def _made(case: ModuleCase, generator: Generator) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    model = case.make(generator)
+    return model, case.inputs(model, generator)
+
+
+def _seeded(call: Callable[..., Tensor], *arguments: object) -> Tensor:
+    torch.manual_seed(0)
+    return call(*arguments)
+
+
+def _close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
