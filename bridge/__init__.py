@@ -13,7 +13,7 @@ from bridge.hybrids import (
     with_flow_prior,
     with_posterior,
 )
-from bridge.relaxation import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder
+from bridge.relaxation import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder, RelaxedDecoder
 from bridge.survae.augmentation import Augmentation, ReLU
 from bridge.survae.chain import LinkChain, latent_measure
 from bridge.survae.dequantisation import UniformDequantisation, VariationalDequantisation
@@ -42,6 +42,7 @@ __all__ = [
     "LooseLayeredModel",
     "Max",
     "ReLU",
+    "RelaxedDecoder",
     "Slice",
     "Sort",
     "Spacings",

@@ -2,14 +2,16 @@
 
 from lvm.em import Present
 from lvm.latent import ElboTerms, ExactLatentVariableModel, ExactLayeredModel, LatentVariableModel, LayeredModel
+from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.links import Link, StochasticLink
+from lvm.mixture.components import Components, Responsibilities
 from lvm.mixture.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
 from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
-from lvm.vae.linear import LinearVAE
+from lvm.vae.linear import LinearEncoder, LinearVAE
 from lvm.vae.model import VAE
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "VAE",
     "ClosedForm",
     "CollapsedComponent",
+    "Components",
     "Diagonal",
     "EMSolver",
     "ElboTerms",
@@ -29,11 +32,15 @@ __all__ = [
     "KMeansPlusPlus",
     "LatentVariableModel",
     "LayeredModel",
+    "LinearEncoder",
+    "LinearGaussian",
+    "LinearGaussianPosterior",
     "LinearVAE",
     "Link",
     "Present",
     "RandomPoints",
     "RandomResponsibilities",
+    "Responsibilities",
     "Spherical",
     "StochasticEM",
     "StochasticLink",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 FORMAT = "elbogap"
-VERSION = 1
+VERSION = 2
 
 
 class UnusableFile(ValueError):

@@ -1,8 +1,8 @@
-"""Models in files: how each part was built, and the tensors that it holds.
+"""Models in files: the arguments that each part was built with, and the model's ``state_dict()``.
 
-A file is no pickled object. It holds a list of parts, every one as the name of its class, the arguments of its public
-constructor and its tensors. Reading one calls those constructors, of these packages and of a short list from
-``torch.nn``, and nothing else. What is inside a class may change without making old files unreadable.
+A file is no pickled object; :mod:`density.saving.recipe` says what it holds. Reading one calls the public constructors
+of these packages and of a short list from ``torch.nn``, and nothing else. What a class does inside may change without
+making old files unreadable.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from density.data.digest import data_in_words
 from density.saving.files import UnusableFile, read, write
-from density.saving.recipe import Recipe, build, recipe_of
+from density.saving.first_version import first_version
+from density.saving.recipe import Builder, Recipe, Writer, first_names, named_tensors
 
 KIND = "model"
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
+# The dictionaries that every module has; torch has no other public answer to whether there are hooks.
+TABLES = {name for name, value in vars(nn.Module()).items() if isinstance(value, dict)}
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -37,10 +38,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: a part is of a class that cannot be built again from its arguments, such as a network class of your
             own (see :class:`~density.rebuildable.Rebuildable`), an nflows transform or a compiled module.
-        ValueError: the model was changed after it was built, in ways that its constructors do not know.
+        ValueError: the model was changed after it was built, in ways that its constructors do not know: other parts,
+            other settings, hooks.
         OSError: the file cannot be written.
 
-    Cost: building the model twice more, and writing its tensors.
+    Cost: building the model once more, a digest of the tensors of both, and writing them.
 
     >>> import tempfile
     >>> from density.families.gaussian import Gaussian
@@ -52,16 +54,17 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     >>> type(again).__name__, again.log_prob(torch.zeros(1, 2)).equal(model.log_prob(torch.zeros(1, 2)))
     ('Gaussian', True)
     """
-    recipe, own = recipe_of(model)
+    writer = Writer(model)
+    recipe, cause = writer.recipe(), None
     try:
-        changed = _difference(model, _built(recipe, own))
-    except UnusableFile as error:
-        changed = str(error)
+        changed = _difference(model, _built(recipe, writer.own.values()))
+    except Exception as error:  # a constructor refuses the arguments, or its module the tensors
+        changed, cause = " ".join(str(error).split()), error
     if changed is not None:
         raise ValueError(
             f"{type(model).__name__} was changed after it was built: {changed}. A file holds the arguments of "
             "constructors, so build the model anew with the parts that it has now, and save that"
-        )
+        ) from cause
     write(path, KIND, recipe)
 
 
@@ -87,73 +90,49 @@ def load(
 
     Cost: building the model, and reading its tensors.
     """
-    content: Any = read(path, KIND, device="cpu")
+    content = read(path, KIND, device="cpu")
     try:
-        model = _built(content, classes)
+        return _built(content, classes).to(device)
     except UnusableFile as error:
         raise UnusableFile(f"{path}: {error}") from error
     except Exception as error:  # a constructor refuses what another version's took, or the file is a forgery
         raise UnusableFile(f"{path} holds a model that this version cannot build: {error}") from error
-    return model.to(device)
 
 
-def _built(recipe: Recipe, classes: Iterable[type]) -> nn.Module:
+def _built(content: Recipe, classes: Iterable[type]) -> nn.Module:
     """Build, wherever new tensors go by default, on the CPU, and leave the global generator where it is."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        return build(recipe, classes)
+        # The first version has a root; in later ones it is the last of the parts.
+        return first_version(content, classes) if "root" in content else Builder(classes).model(content)
 
 
 def _difference(model: nn.Module, again: nn.Module) -> str | None:
-    """How the first differs from the second in parts, tensors or settings, in words; None if it does not."""
-    modules = [dict(m.named_modules(remove_duplicate=False)) for m in (model, again)]
-    tensors = [_tensors(m) for m in (model, again)]
-    parameters = [dict(m.named_parameters(remove_duplicate=False)) for m in (model, again)]
-    for mine, other in (modules, parameters, tensors):
-        if mine.keys() != other.keys():
-            name = min(mine.keys() ^ other.keys())
+    """The first place where a model differs from another one, in words; None if there is none."""
+    mine, other = _facts(model), _facts(again)
+    for name in sorted(
+        mine | other, key=lambda name: " of " in name
+    ):  # modules and tensors before what is said of them
+        if name not in mine or name not in other:
             return f"{name} was {'added' if name in mine else 'removed'}"
-    for mine, other in (modules, parameters):
-        for name, where in _first_names(mine).items():
-            if where != _first_names(other)[name]:
-                return f"{name or 'the whole'} is shared with another part, or no longer is"
-    for name, module in modules[0].items():
-        other_module = modules[1][name]
-        if type(module) is not type(other_module):
-            return f"{name or 'the whole'} is a {type(module).__name__}, not a {type(other_module).__name__}"
-        mine, other = _settings(module), _settings(other_module)
-        for key in sorted(mine.keys() | other.keys()):
-            if mine.get(key) != other.get(key):
-                return f"{key} of {name or 'the whole'} is {mine.get(key)}, not {other.get(key)}"
-    for name, tensor in tensors[0].items():
-        copy = tensors[1][name]
-        same = tensor.dtype == copy.dtype and tensor.shape == copy.shape
-        if not (same and _equal(tensor.detach().cpu(), copy.detach())):
-            return f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, and comes back otherwise"
+        if mine[name] != other[name]:
+            return f"{name} is {mine[name]}, not {other[name]}"
     return None
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-
-
-def _first_names(things: dict[str, Any]) -> dict[str, str]:
-    """For every name, the first one that the same object goes by."""
-    first: dict[int, str] = {}
-    return {name: first.setdefault(id(thing), name) for name, thing in things.items()}
-
-
-def _settings(module: nn.Module) -> dict[str, str]:
-    """The plain attributes of a module, as text, and whether it has hooks."""
-    plain = {
-        name: repr(value)
-        for name, value in vars(module).items()
-        if not name.startswith("_") and isinstance(value, bool | int | float | str | Enum | tuple | None)
-    }
-    return plain | {"hooks": repr(bool(module._forward_hooks or module._forward_pre_hooks))}
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(((a == b) | ((a != a) & (b != b))).all())  # nan equals nan here
+def _facts(model: nn.Module) -> dict[str, str]:
+    """What makes a model what it is, in words: its modules, tensors, plain attributes and hooks, by name."""
+    modules, tensors = dict(model.named_modules(remove_duplicate=False)), named_tensors(model)
+    facts = {name or "the whole": f"a {type(m).__module__}.{type(m).__qualname__}" for name, m in modules.items()}
+    for name, tensor in tensors.items():
+        facts[name] = f"{data_in_words([tensor.flatten()])} of shape {list(tensor.shape)}"
+        if isinstance(tensor, nn.Parameter):
+            facts[name] += f", requires_grad={tensor.requires_grad}"
+    for name, first in (first_names(modules) | first_names(model.state_dict(keep_vars=True))).items():
+        facts[f"first name of {name}"] = first
+    for name, module in modules.items():
+        for key, value in vars(module).items():
+            if key in TABLES:
+                facts[f"{key} of {name or 'the whole'}"] = f"of {len(value)} entries"
+            elif not key.startswith("_") and isinstance(value, bool | int | float | str | Enum | tuple | None):
+                facts[f"{key} of {name or 'the whole'}"] = repr(value)
+    return facts

@@ -1,14 +1,30 @@
-"""A model as plain data: its parts in the order of building, each a class, arguments and tensors."""
+"""Models as plain data: the constructor calls that build them, their ``state_dict()``, and what neither of these says.
+
+A recipe holds dictionaries, lists, numbers, strings and tensors:
+
+- ``parts``: every module that is an argument of another one, in the order of building; the last is the model. Each has
+  its ``class``, ``named`` and ``variadic`` arguments, and its ``path`` in the model, as ``get_submodule`` takes it. A
+  module that is met twice is one part, so what is shared stays shared.
+- ``state``: the model's ``state_dict()``, in copies on the CPU. They keep their strides, and with them the order in
+  which products are summed.
+- ``dtypes``: what each module's tensors compute in, for buffers that a ``state_dict()`` leaves out. Their values follow
+  from the arguments.
+- ``tied``: the further names of tensors in the state that have several, each with the first one.
+- ``frozen``: parameters that take no gradients. ``evaluating``: modules in evaluation mode.
+
+A part that the model does not register has no path, but a ``state`` and ``dtypes`` of its own. An argument that is no
+number, string, tensor or None is a dictionary that says what it is: ``{"part": 3}``, ``{"list": [...]}``, ``{"type":
+"torch.nn.Tanh"}``, … Hooks and generators are not kept.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
-import pkgutil
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -16,329 +32,246 @@ import torch
 from torch import Tensor, nn
 
 from density.rebuildable import Rebuildable, arguments_of
+from density.saving.classes import TORCH, class_named, name_of
 from density.saving.files import UnusableFile
 
 Recipe = dict[str, Any]
 
-# Names in a file lead to classes of these packages; they are looked up when a file is read, and never imported here.
-ROOMS = ("density", "flows", "lvm", "bridge")
 
-LAYERS: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Identity,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.Dropout,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Upsample,
-    nn.PixelShuffle,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Softplus,
-    nn.Softsign,
-    nn.Hardtanh,
-)
-TORCH: dict[str, type[nn.Module]] = {f"torch.nn.{c.__name__}": c for c in (nn.Sequential, *LAYERS)}
+class Writer:
+    """Writes a model as a recipe: modules and tensors once each, however often they are met.
 
-
-def recipe_of(model: nn.Module) -> tuple[Recipe, list[type]]:
-    """What :func:`build` builds the model from, in dictionaries, lists, numbers, strings and copies of tensors.
-
-    Returns:
-        The recipe, and the classes in it that are neither of these packages nor of ``torch.nn``.
-
-    Raises:
-        TypeError: a part or an argument cannot be written as such.
+    Attributes:
+        own: the classes that it met of neither these packages nor ``torch.nn``, by name.
     """
-    writer = _Writer()
-    root = writer.module(model, type(model).__name__)
-    evaluating = [name for name, module in model.named_modules() if not module.training]
-    recipe = {"root": root, "parts": writer.parts, "tensors": writer.tensors, "evaluating": evaluating}
-    return recipe, list(writer.own.values())
 
-
-def build(recipe: Recipe, classes: Iterable[type] = ()) -> nn.Module:
-    """The model of a recipe, by the public constructors of its parts.
-
-    Raises:
-        UnusableFile: a class is none of ours, of ``torch.nn``'s layers or of the given ones.
-        Exception: what a constructor raises at arguments that it does not take.
-    """
-    reader = _Reader(recipe, classes)
-    model = reader.modules[recipe["root"]]
-    evaluating = set(recipe["evaluating"])
-    for name, module in model.named_modules():
-        module.training = name not in evaluating
-    model.load_state_dict(model.state_dict())  # changes no tensor; parts that keep what follows from theirs are told
-    return model
-
-
-class _Writer:
-    """Modules and tensors are written once each, however often they are met."""
-
-    def __init__(self) -> None:
-        self.parts: list[Recipe] = []
-        self.tensors: list[Recipe] = []
+    def __init__(self, model: nn.Module) -> None:
         self.own: dict[str, type] = {}
-        self._places: dict[int, int] = {}
-        self._met: list[object] = []  # kept alive, so that no id is given out twice
+        self._model = model
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._parts: list[Recipe] = []
+        self._places: dict[nn.Module, int] = {}
+        self._copies: dict[Tensor, Tensor] = {}
 
-    def module(self, module: nn.Module, owner: str) -> int:
-        if id(module) in self._places:
-            return self._places[id(module)]
-        variadic, named = _arguments(module, owner)
-        name = type(module).__name__
-        arguments = {
-            "variadic": [self.value(value, f"{name}, argument {i}") for i, value in enumerate(variadic)],
-            "named": {key: self.value(value, f"{name}, argument {key}") for key, value in named.items()},
+    def recipe(self) -> Recipe:
+        """The recipe; TypeError if a part or an argument cannot be written."""
+        model = self._model
+        self._part(model, type(model).__name__)
+        tensors, first = self._tensors(model), first_names(model.state_dict(keep_vars=True))
+        return {
+            "parts": self._parts,
+            **tensors,
+            "tied": {name: other for name, other in first.items() if name != other},
+            "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+            "evaluating": [name for name, module in model.named_modules() if not module.training],
         }
-        given = {id(inner) for value in (*variadic, *named.values()) for inner in _modules(value)}
-        tensors = {path: self.tensor(t) for path, t in _own_tensors(module, given)}
-        dtype = self.value(_own_dtype(module, given), name)
-        self.parts.append({"class": self.name(type(module), owner), **arguments, "tensors": tensors, "dtype": dtype})
-        return self._place(module, len(self.parts) - 1)
 
-    def tensor(self, tensor: Tensor) -> int:
-        if id(tensor) in self._places:
-            return self._places[id(tensor)]
-        parameter = isinstance(tensor, nn.Parameter)
-        # A copy keeps the layout in memory, and with it the order in which products are summed.
-        data = tensor.detach().clone().cpu()
-        self.tensors.append({"data": data, "parameter": parameter, "trained": tensor.requires_grad and parameter})
-        return self._place(tensor, len(self.tensors) - 1)
+    def _part(self, module: nn.Module, owner: str) -> int:
+        """The place of a module among the parts."""
+        if module not in self._places:
+            variadic, named = _arguments(module, owner)
+            cls = type(module)
+            part = {
+                "class": self._name(cls, owner),
+                "variadic": [self._value(item, f"{cls.__name__}, argument {i}") for i, item in enumerate(variadic)],
+                "named": {key: self._value(item, f"{cls.__name__}, argument {key}") for key, item in named.items()},
+            }
+            registered = module in self._paths
+            self._parts.append(part | ({"path": self._paths[module]} if registered else self._tensors(module)))
+            self._places[module] = len(self._parts) - 1
+        return self._places[module]
 
-    def value(self, value: object, owner: str) -> object:
-        """An argument as plain data; what is no number, string or None is a dictionary that says what it is."""
+    def _tensors(self, module: nn.Module) -> Recipe:
+        """The entries of a recipe that say what a module holds."""
+        floating = {name: tensor for name, tensor in named_tensors(module).items() if tensor.is_floating_point()}
+        return {
+            "state": {name: self._copy(tensor) for name, tensor in module.state_dict(keep_vars=True).items()},
+            "dtypes": {name.rpartition(".")[0]: self._value(tensor.dtype, name) for name, tensor in floating.items()},
+        }
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise _refusal(f"the extra state {tensor!r}", type(self._model).__name__)
+        if tensor not in self._copies:
+            self._copies[tensor] = tensor.detach().to("cpu", copy=True)
+        return self._copies[tensor]
+
+    def _value(self, value: object, owner: str) -> object:
+        """An argument as plain data; the inverse of :meth:`Builder.value`."""
         match value:
             case None | bool():
                 return value
             case nn.Module():
-                return {"part": self.module(value, owner)}
+                return {"part": self._part(value, owner)}
+            case nn.Parameter():
+                return nn.Parameter(self._copy(value), requires_grad=value.requires_grad)
             case Tensor():
-                return {"tensor": self.tensor(value)}
+                return self._copy(value)
             case np.ndarray() | np.generic():
-                return self.value(value.tolist(), owner)
+                return self._value(value.tolist(), owner)
             case Enum():
-                return {"enum": self.name(type(value), owner), "member": value.name}
+                return {"enum": self._name(type(value), owner), "member": value.name}
             case int() | float() | str():
                 return next(plain(value) for plain in (int, float, str) if isinstance(value, plain))
             case torch.dtype():
                 return {"dtype": str(value).removeprefix("torch.")}
             case list() | range():
-                return {"list": [self.value(item, owner) for item in value]}
+                return {"list": [self._value(item, owner) for item in value]}
             case tuple():
-                return {"tuple": [self.value(item, owner) for item in value]}
+                return {"tuple": [self._value(item, owner) for item in value]}
             case type():
-                return {"type": self.name(value, owner)}
+                return {"type": self._name(value, owner)}
         if dataclasses.is_dataclass(value):
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-            return {
-                "value": self.name(type(value), owner),
-                "fields": {name: self.value(field, owner) for name, field in fields.items()},
-            }
-        raise TypeError(
-            f"{owner}: {value!r} cannot be saved; a file holds numbers, strings, tensors, modules, and classes of "
-            "these packages or of torch.nn. Instead of a function that makes a layer, pass its class (nn.Tanh) or the "
-            "network itself"
-        )
+            fields = {f.name: self._value(getattr(value, f.name), owner) for f in dataclasses.fields(value) if f.init}
+            return {"value": self._name(type(value), owner), "fields": fields}
+        raise _refusal(repr(value), owner)
 
-    def name(self, cls: type, owner: str) -> str:
-        name = _name(cls)
+    def _name(self, cls: type, owner: str) -> str:
+        name = name_of(cls)
         if name is None:
-            raise TypeError(
-                f"{owner}: the class {cls.__module__}.{cls.__qualname__} cannot be saved; it is neither of these "
-                "packages or torch.nn's layers, nor a class of your own that derives from density.Rebuildable"
-            )
+            raise _refusal(f"the class {cls.__module__}.{cls.__qualname__}", owner)
         if "." not in name:
             self.own[name] = cls
         return name
 
-    def _place(self, thing: object, place: int) -> int:
-        self._met.append(thing)
-        self._places[id(thing)] = place
-        return place
 
+class Builder:
+    """Builds parts one after the other, by constructors of known classes and nothing else.
 
-class _Reader:
-    def __init__(self, recipe: Recipe, classes: Iterable[type]) -> None:
-        self.own = {c.__name__: c for c in classes}
-        self.tensors = [
-            nn.Parameter(t["data"], requires_grad=t["trained"]) if t["parameter"] else t["data"]
-            for t in recipe["tensors"]
-        ]
-        self.modules: list[nn.Module] = []
+    Args:
+        classes: of a user's own.
+    """
+
+    def __init__(self, classes: Iterable[type]) -> None:
+        self.parts: list[nn.Module] = []
+        self._own = {cls.__name__: cls for cls in classes}
+        self._restored: set[Tensor] = set()
+
+    def model(self, recipe: Recipe) -> nn.Module:
+        """The model of a recipe. Every part has its tensors before it becomes an argument.
+
+        Raises:
+            UnusableFile: a class is not known, or no part of a model.
+            Exception: what a constructor raises at arguments, or ``load_state_dict`` at tensors, that do not fit.
+        """
         for part in recipe["parts"]:
-            self.modules.append(self._part(part))
-
-    def _part(self, part: Recipe) -> nn.Module:
-        cls = self._class(part["class"])
-        named = {name: self.value(value) for name, value in part["named"].items()}
-        variadic = [self.value(value) for value in part["variadic"]]
-        given = {id(inner) for value in (*variadic, *named.values()) for inner in _modules(value)}
-        if cls is nn.Sequential:
-            module: nn.Module = nn.Sequential(OrderedDict(named))
-        elif issubclass(cls, nn.Module):
-            leading = [named.pop(name) for name in _leading(cls)] if variadic else []
-            module = cls(*leading, *variadic, **named)
-        else:
-            raise UnusableFile(f"{part['class']} is no part of a model")
-        expected = {path: list(tensor.shape) for path, tensor in _own_tensors(module, given)}
-        found = {path: list(self.tensors[index].shape) for path, index in part["tensors"].items()}
-        if found != expected:
-            path = min(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
-            raise UnusableFile(
-                f"{part['class']} should have its tensor {path} as {found.get(path)}, but is built with "
-                f"{expected.get(path)} (shapes; None for no such tensor)"
-            )
-        for path, index in part["tensors"].items():
-            parent, _, leaf = path.rpartition(".")
-            owner, tensor = module.get_submodule(parent), self.tensors[index]
-            table = owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
-            table[leaf] = tensor
-        dtype = self.value(part["dtype"])
-        for _, inner in _own_modules(module, given):
-            for leaf in inner._non_persistent_buffers_set & inner._buffers.keys():
-                buffer = inner._buffers[leaf]
-                if dtype is not None and buffer is not None and buffer.is_floating_point():
-                    inner._buffers[leaf] = buffer.to(dtype)
+            module, path = self.part(part), part.get("path")
+            self._restore(module, part if path is None else recipe, f"{path}." if path else "")
+        tensors = module.state_dict(keep_vars=True)
+        for name, first in recipe["tied"].items():
+            place(module, name, tensors[first])
+        frozen = set(recipe["frozen"])
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        set_training(module, recipe["evaluating"])
         return module
 
+    def part(self, part: Recipe) -> nn.Module:
+        """The next part, as its constructor leaves it."""
+        cls = class_named(part["class"], self._own)
+        if not issubclass(cls, nn.Module):
+            raise UnusableFile(f"{part['class']} is no part of a model")
+        named = {name: self.value(value) for name, value in part["named"].items()}
+        variadic = [self.value(value) for value in part["variadic"]]
+        if cls is nn.Sequential:
+            variadic, named = [OrderedDict(named)], {}
+        elif variadic:  # what stands before them can only be passed by position as well
+            parameters = inspect.signature(cls).parameters.values()
+            before = takewhile(lambda parameter: parameter.kind is not inspect.Parameter.VAR_POSITIONAL, parameters)
+            variadic = [named.pop(parameter.name) for parameter in before] + variadic
+        self.parts.append(cls(*variadic, **named))
+        return self.parts[-1]
+
     def value(self, value: object) -> Any:  # noqa: ANN401 - whatever a constructor takes
+        """The argument that plain data stands for."""
         match value:
+            case None | bool() | int() | float() | str() | Tensor():
+                return value
             case {"part": int(place)}:
-                return self.modules[place]
-            case {"tensor": int(place)}:
-                return self.tensors[place]
+                return self.parts[place]
             case {"list": list(items)}:
                 return [self.value(item) for item in items]
             case {"tuple": list(items)}:
                 return tuple(self.value(item) for item in items)
-            case {"dtype": str(name)} if isinstance(getattr(torch, name, None), torch.dtype):
-                return getattr(torch, name)
+            case {"dtype": str(name)} if isinstance(dtype := getattr(torch, name, None), torch.dtype):
+                return dtype
             case {"type": str(name)}:
-                return self._class(name)
-            case {"enum": str(name), "member": str(member)} if issubclass(enum := self._class(name), Enum):
-                return enum[member]
-            case {"value": str(name), "fields": dict(fields)} if dataclasses.is_dataclass(cls := self._class(name)):
+                return class_named(name, self._own)
+            case {"enum": str(name), "member": member} if issubclass(cls := class_named(name, self._own), Enum):
+                return cls[member]
+            case {"value": str(name), "fields": fields} if dataclasses.is_dataclass(
+                cls := class_named(name, self._own)
+            ):
                 return cls(**{key: self.value(field) for key, field in fields.items()})
-            case None | bool() | int() | float() | str():
-                return value
         raise UnusableFile(f"{value!r} is no argument")
 
-    def _class(self, name: str) -> type:
-        known = TORCH.get(name) or self.own.get(name)
-        if known is not None:
-            return known
-        room, _, rest = name.partition(".")
-        if room in ROOMS and rest:
-            module, _, attribute = name.rpartition(".")
-            try:
-                found = pkgutil.resolve_name(f"{module}:{attribute}")
-            except (ImportError, AttributeError) as error:
-                raise UnusableFile(f"this version has no {name}: {error}") from error
-            if isinstance(found, type) and found.__module__.partition(".")[0] in ROOMS:
-                return found
-        raise UnusableFile(f"it holds a {name}, which is none of this program's; pass your own as load(classes=[...])")
+    def _restore(self, module: nn.Module, recipe: Recipe, prefix: str) -> None:
+        """Give a module the tensors whose names begin with the prefix, unless all are those of earlier parts."""
+        if prefix and self._restored.issuperset((*module.parameters(), *module.buffers())):
+            return
+        inside = {name.removeprefix(prefix): t for name, t in recipe["state"].items() if name.startswith(prefix)}
+        # In copies: the constructors that are given the module may write into it, and the last word is the recipe's.
+        module.load_state_dict({name: tensor.clone() for name, tensor in inside.items()}, assign=True)
+        for name, buffer in list(module.named_buffers(remove_duplicate=False)):
+            dtype = self.value(recipe["dtypes"].get((prefix + name).rpartition(".")[0]))
+            if name not in inside and buffer.is_floating_point():
+                place(module, name, buffer.to(dtype))
+        self._restored.update((*module.parameters(), *module.buffers()))
 
 
-def _name(cls: type) -> str | None:
-    """What a class is called in files: by the package that exports it, or by its module; one's own by itself."""
-    room = cls.__module__.partition(".")[0]
-    if room in ROOMS:
-        exported: object = getattr(pkgutil.resolve_name(room), cls.__name__, None)
-        return f"{room if exported is cls else cls.__module__}.{cls.__qualname__}"
-    if cls in TORCH.values():
-        return f"torch.nn.{cls.__name__}"
-    return cls.__name__ if issubclass(cls, Rebuildable) else None
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, by all of their names."""
+    both = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    return dict(chain.from_iterable(both))
 
 
-def _arguments(module: nn.Module, owner: str) -> tuple[list[object], dict[str, object]]:
-    """What a part was built with."""
-    cls = type(module)
-    if cls is nn.Sequential:
-        return [], dict(module._modules)
-    if cls in LAYERS:
-        return [], _settings_of_layer(module)
-    if isinstance(module, Rebuildable):
-        return arguments_of(module)
-    raise TypeError(
-        f"{owner}: a file cannot rebuild a {cls.__module__}.{cls.__qualname__}, which does not say what it was built "
-        f"with. Let a class of your own build it from numbers: one that derives from a class of these packages, or "
-        "`class Mine(density.Rebuildable, nn.Module)`; read the file with load(path, classes=[Mine])"
+def place(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a parameter or a buffer where its name within a module says."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, tensor)
+
+
+def set_training(model: nn.Module, evaluating: Iterable[str]) -> None:
+    """Put the named modules into evaluation mode and all others into training mode."""
+    for name, module in model.named_modules():
+        module.training = name not in evaluating
+
+
+def first_names(things: Mapping[str, object]) -> dict[str, str]:
+    """For every name, the first one that the same object goes by."""
+    first: dict[object, str] = {}
+    return {name: first.setdefault(thing, name) for name, thing in things.items()}
+
+
+def _refusal(what: str, owner: str) -> TypeError:
+    return TypeError(
+        f"{owner}: a file cannot hold {what}. It holds numbers, strings, tensors, layers of torch.nn and what these "
+        "packages export. Instead of a function that makes a layer, pass its class (nn.Tanh) or the network itself; a "
+        "class of your own must remember what it was built with, `class Mine(density.Rebuildable, nn.Module)`, and "
+        "the file be read with load(path, classes=[Mine])"
     )
 
 
-def _leading(cls: type) -> list[str]:
-    """The parameters before the variadic one, which can then only be passed by position."""
-    parameters = inspect.signature(cls).parameters.values()
-    return [p.name for p in itertools.takewhile(lambda p: p.kind is not inspect.Parameter.VAR_POSITIONAL, parameters)]
+def _arguments(module: nn.Module, owner: str) -> tuple[list[object], dict[str, object]]:
+    """What a part was built with: the variadic arguments, and all others by name."""
+    cls = type(module)
+    if cls is nn.Sequential:
+        inner = module.named_modules(remove_duplicate=False)
+        return [], {name: child for name, child in inner if name and "." not in name}
+    if cls in TORCH.values():
+        return [], _settings_of_layer(module)
+    if isinstance(module, Rebuildable):
+        return arguments_of(module)
+    raise _refusal(f"a {cls.__module__}.{cls.__qualname__}", owner)
 
 
 def _settings_of_layer(layer: nn.Module) -> dict[str, object]:
     """torch's layers keep their arguments as attributes of the same names; what has its default is left out."""
     settings: dict[str, object] = {}
     for name, parameter in inspect.signature(type(layer)).parameters.items():
-        if name in ("args", "kwargs", "device", "dtype") or not hasattr(layer, name):
-            continue
-        value = getattr(layer, name)
+        value = getattr(layer, name, parameter.default)
         if name == "bias":
             value = value is not None
-        if parameter.default is inspect.Parameter.empty or value != parameter.default:
+        if name not in ("args", "kwargs", "device", "dtype") and value != parameter.default:
             settings[name] = value
     return settings
-
-
-def _modules(value: object) -> Iterable[nn.Module]:
-    """Modules within an argument, and theirs."""
-    if isinstance(value, nn.Module):
-        yield from value.modules()
-        if isinstance(value, Rebuildable):  # arguments need not be registered: FlowVAE keeps its flow's parts alone
-            variadic, named = arguments_of(value)
-            for inner in (*variadic, *named.values()):
-                yield from _modules(inner)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _modules(item)
-
-
-def _own_modules(module: nn.Module, given: set[int]) -> Iterable[tuple[str, nn.Module]]:
-    """The modules within a module, with prefixes for the names of their tensors, except those that it was given."""
-    for path, inner in module.named_modules(remove_duplicate=False):
-        if id(inner) not in given:
-            yield f"{path}." if path else "", inner
-
-
-def _own_tensors(module: nn.Module, given: set[int]) -> Iterable[tuple[str, Tensor]]:
-    """The parameters and persistent buffers of a module's own: what constructors compute anew need not be kept."""
-    for prefix, inner in _own_modules(module, given):
-        for leaf, tensor in (*inner._parameters.items(), *inner._buffers.items()):
-            if tensor is not None and leaf not in inner._non_persistent_buffers_set:
-                yield prefix + leaf, tensor
-
-
-def _own_dtype(module: nn.Module, given: set[int]) -> torch.dtype | None:
-    """What a module's own tensors compute in, if there are any that do."""
-    for _, inner in _own_modules(module, given):
-        for tensor in (*inner._parameters.values(), *inner._buffers.values()):
-            if tensor is not None and tensor.is_floating_point():
-                return tensor.dtype
-    return None

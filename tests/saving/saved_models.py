@@ -1,12 +1,14 @@
 """Models that were saved once, and must be readable for good: ``python -m tests.saving.saved_models`` writes new ones.
 
-A file that is there is never written again: it is what an earlier version left behind.
+Every version of the format has a folder. A file that is there is never written again: it is what an earlier version
+left behind.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,6 +18,7 @@ from bridge.hybrids import coupling_posterior, with_flow_prior, with_posterior
 from density import (
     ConditionalGaussian,
     DiagonalGaussian,
+    FixedScale,
     Gaussian,
     GlobalScale,
     NetworkScale,
@@ -24,6 +27,7 @@ from density import (
     load,
     save,
 )
+from density.saving.files import VERSION
 from flows import (
     Affine,
     AffineCoupling,
@@ -40,12 +44,24 @@ from flows import (
     maf,
     real_nvp,
 )
-from lvm import PPCA, VAE, Diagonal, Full, GaussianMixture, LatentVariableModel, LinearVAE, Spherical, Tied
+from lvm import (
+    PPCA,
+    VAE,
+    Diagonal,
+    Full,
+    GaussianMixture,
+    LatentVariableModel,
+    LinearGaussian,
+    LinearGaussianPosterior,
+    LinearVAE,
+    Spherical,
+    Tied,
+)
 from tests.laws.transforms import randomise
 from tests.places import FIXTURES
 
-FOLDER = FIXTURES / "saved"
-RECORD = FOLDER / "log_prob.json"
+FOLDERS = {1: FIXTURES / "saved", 2: FIXTURES / "saved" / "2"}
+RECORD = FIXTURES / "saved" / "log_prob.json"
 D = 3
 
 
@@ -59,6 +75,22 @@ def vae_of_networks() -> VAE:
         ConditionalGaussian(encoder, 1, D, NetworkScale(3.0)),
         Rescaled(ConditionalGaussian(decoder, D, 1, GlobalScale(0.5))),
     )
+
+
+def tied_and_frozen() -> VAE:
+    """A weight that two networks have in common, a frozen decoder, and a dropout that is switched off."""
+    encoder = nn.Sequential(nn.Linear(D, 4), nn.Dropout(0.5), nn.Tanh(), tied := nn.Linear(4, 4), nn.Linear(4, 2))
+    decoder = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, D))
+    decoder[2].weight = tied.weight
+    model = VAE(StandardNormal(1), ConditionalGaussian(encoder, 1, D), ConditionalGaussian(decoder, D, 1, FixedScale()))
+    model.decoder.requires_grad_(False)
+    model.encoder.eval()
+    return model
+
+
+def exact_posterior() -> VAE:
+    decoder = LinearGaussian(D, 2)
+    return VAE(StandardNormal(2), LinearGaussianPosterior(decoder), decoder)
 
 
 def by_hand() -> Flow:
@@ -95,6 +127,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vae_gaussian": lambda: VAE.gaussian(D, 1, hidden=(4,)),
     "vae_bernoulli": lambda: VAE.bernoulli(D, 1, hidden=(4,)),
     "vae_of_networks": vae_of_networks,
+    "vae_tied_and_frozen": tied_and_frozen,
+    "vae_exact_posterior": exact_posterior,
     "vae_flow_prior": lambda: with_flow_prior(VAE.gaussian(D, 2, hidden=(4,)), real_nvp(2, 2, (4,))),
     "vae_coupling_posterior": lambda: with_posterior(
         VAE.gaussian(D, 2, hidden=(4,)), coupling_posterior(D, 2, layers=2, hidden=(4,), width=4, encoder_hidden=(4,))
@@ -121,16 +155,24 @@ def points(features: int) -> Tensor:
     return torch.linspace(-1.5, 1.5, 5 * features, dtype=torch.float64).reshape(5, features).sin()
 
 
+def files() -> dict[str, Path]:
+    """The files of every version, by its number and the model's name."""
+    return {
+        f"{version}/{path.stem}": path for version, folder in FOLDERS.items() for path in sorted(folder.glob("*.pt"))
+    }
+
+
 def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = FOLDERS[VERSION]
+    folder.mkdir(parents=True, exist_ok=True)
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     for name, make in MODELS.items():
-        if (FOLDER / f"{name}.pt").exists():
+        if (folder / f"{name}.pt").exists():
             continue
         torch.manual_seed(0)
         model = randomise(make(), Generator().manual_seed(0), 0.3)
-        save(model, FOLDER / f"{name}.pt")
-        record[name] = values(load(FOLDER / f"{name}.pt")).tolist()
+        save(model, folder / f"{name}.pt")
+        record.setdefault(name, values(load(folder / f"{name}.pt")).tolist())
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
