@@ -1,5 +1,5 @@
 """``python -m studies.elbo_gap``."""
 
-from studies.kit.command import main
+from studies.kit.run import main
 
 raise SystemExit(main(__package__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from density import Kind, LogDensity, Measure
-from studies.kit.rows import write_whole
+from studies.kit.compute import save_arrays
 
 
 def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> None:
@@ -19,9 +18,8 @@ def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> Non
     With it goes the ELBO ``[n]`` at the same points, where it is a number of its own.
     """
     error = claim.monte_carlo_error
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    save_arrays(
+        path,
         value=claim.value.double().cpu().numpy(),
         monte_carlo_error=np.empty(0) if error is None else error.double().cpu().numpy(),
         kind=np.array(claim.kind.value),
@@ -29,7 +27,6 @@ def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> Non
         measure=np.array(claim.measure.value),
         elbo=np.empty(0) if elbo is None else elbo.double().cpu().numpy(),
     )
-    write_whole(path, buffer.getvalue())
 
 
 def load_claim(path: Path) -> LogDensity:

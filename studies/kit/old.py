@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, make_dataclass
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import iter_modules, resolve_name
 from types import SimpleNamespace
 from typing import Any
 
 import studies
 from studies.data.load import Dataset, dataset
-from studies.kit import command, settings, study
+from studies.kit import settings, study
 from studies.kit.rows import Row
+from studies.kit.run import run
 from studies.kit.settings import ADDED_LATER, OF_THE_RUN, quick
 from studies.kit.study import Check
 
@@ -72,12 +72,8 @@ def Study(
     return Parts(f"studies.{name}", doc, settings, key, compute, report)
 
 
-def run(study: study.Study, arguments: Sequence[str] | None) -> int:
-    return command.run(study, arguments)
-
-
 def old_studies() -> list[study.Study]:
     modules = [found.name for found in iter_modules(studies.__path__) if not found.ispkg]
     parts = ("_ask", "_figure", "_main__", "_models", "_report")
-    found = [import_module(f"studies.{name}") for name in modules if not name.endswith(parts)]
+    found = [resolve_name(f"studies.{name}") for name in modules if not name.endswith(parts)]
     return [module.STUDY for module in found]

@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from studies.kit.errors import InputError
@@ -113,6 +114,23 @@ class Rows:
 
     def _name(self, row: Mapping[str, Cell]) -> tuple[str, ...]:
         return tuple(_text(row[column]) for column in self.key)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows of a file after a run, those of other settings too, and what the run came upon.
+
+    Attributes:
+        rows: of the file.
+        hashes: of the data in use; None if it was not loaded.
+        failures: what could not be computed, and why.
+        new: the number of rows that were computed; None if none was to be.
+    """
+
+    rows: Rows
+    hashes: frozenset[str] | None = None
+    failures: tuple[str, ...] = ()
+    new: int | None = None
 
 
 def _lines(columns: list[str], rows: list[dict[str, str]], header: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""Computing what is missing of a study's rows, each kept as it comes.
+"""A run of a study, from its command line to what is missing of its rows, each kept as it comes.
 
 Under ``torchrun`` every process computes every row, and what the rows need is summed over processes; the main process
 alone writes and prints.
@@ -9,57 +9,81 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import tyro
 from tqdm import tqdm
 
 from studies.kit.errors import InputError
 from studies.kit.provenance import provenance, write_manifest
-from studies.kit.rows import Row, Rows, is_main
+from studies.kit.rows import Outcome, Row, Rows, is_main
 from studies.kit.settings import CommonSettings
 from studies.kit.study import Study
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The rows that there are after a run, and what the run came upon.
+def main(package: str, arguments: Sequence[str] | None = None) -> int:
+    """Compute what is missing of the study in a package, such as "studies.elbo_gap", and show it; the exit status.
 
-    Attributes:
-        rows: all of the file, those of other settings too.
-        hashes: of the data in use; None if it was not loaded.
-        failures: what could not be computed, and why.
-        new: the number of rows that were computed; None if none was to be.
+    Returns:
+        0: all is well; 1: a fit failed or a check did; 2: the request makes no sense; 130: interrupted. Finished rows
+        are kept in every case, and the next run goes on from there.
+
+    Raises:
+        SystemExit: help was asked for (0), or an option is unknown or malformed (2).
     """
-
-    rows: Rows
-    hashes: frozenset[str] | None = None
-    failures: tuple[str, ...] = ()
-    new: int | None = None
+    return run(Study(package), arguments)
 
 
-def stored(study: Study, folder: Path) -> Outcome:
-    """The rows that there are; nothing is computed."""
-    return Outcome(Rows(folder / "rows.csv", study.key))
+def run(study: Study, arguments: Sequence[str] | None) -> int:
+    """As :func:`main`, of a study that is there."""
+    try:
+        settings = parsed(study, arguments)
+        folder = settings.folder(study.name)
+        outcome = Outcome(Rows(folder / "rows.csv", study.key)) if settings.replot else compute(study, settings, folder)
+        if not is_main():
+            return 0
+        from studies.kit.show import show  # here, since pandas and matplotlib take longer to load than --help should
+
+        return show(study, settings, folder, outcome)
+    except (InputError, OSError) as error:
+        if is_main():
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished rows are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def parsed(study: Study, arguments: Sequence[str] | None) -> CommonSettings:
+    """Settings from the command line; ``--help`` shows each with its default."""
+    chosen = tyro.cli(
+        study.settings,
+        prog=f"python -m {study.package}",
+        description=study.text,
+        args=None if arguments is None else list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    chosen.check()
+    return chosen.quickened()
 
 
 def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
     """Compute what is missing; the study's ``measure`` is imported for the first row that is."""
     with _processes(settings.device) as wait:
         if is_main():
-            stored(study, folder)  # mends what a kill has cut, before others read it
+            Rows(folder / "rows.csv", study.key)  # mends what a kill has cut, before others read it
         wait()
-        rows = stored(study, folder).rows
+        rows = Rows(folder / "rows.csv", study.key)
         wait()
         started, failures, new = time.perf_counter(), [], 0
-        constant: Row = {"study": study.name, "settings_hash": settings.digest}
         tasks = list(study.tasks(settings))
         bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
         try:
             for task in bar:
-                key = {**constant, **asdict(task.key)}
+                key: Row = {"study": study.name, "settings_hash": settings.digest, **asdict(task.key)}
                 if key in rows and all(path.exists() for path in task.makes):
                     continue
                 if not all(path.exists() for path in task.needs):

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from studies.kit.errors import InputError
 from studies.kit.figures import draw
-from studies.kit.rows import write_whole
-from studies.kit.run import Outcome
+from studies.kit.rows import Outcome, write_whole
 from studies.kit.settings import CommonSettings
 from studies.kit.study import Study
 from studies.kit.tables import frame, selected

@@ -1,11 +1,11 @@
-"""What a study is made of: keys that name rows, tasks that compute them, claims that they decide, its parts."""
+"""What a study is made of: keys that name rows, tasks that compute them, claims that they decide, and its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from studies.kit.rows import Row
@@ -61,10 +61,9 @@ class Check:
 class Study:
     """A study by its package, whose parts are imported when they are first asked for.
 
-    The package itself holds the docstring and nothing else. Its parts, of which only the second loads torch:
-
-    - ``settings``: ``Settings``, ``Key``, and ``tasks(settings)``, the rows that there are to be;
-    - ``measure``: ``measure(settings, task)``, the columns of a row beside its key;
+    - The package itself holds the docstring and nothing else.
+    - ``settings``: ``Settings``, ``Key``, and ``tasks(settings)``, the rows that there are to be.
+    - ``measure``: ``measure(settings, task)``, the columns of a row beside its key. No other part loads torch.
     - ``report``: ``table(rows)``, ``figure(rows)``, ``checks(rows)``, and ``selected(settings, rows)`` where settings
       choose among rows by more than their seeds.
 
@@ -83,13 +82,12 @@ class Study:
     @property
     def text(self) -> str:
         """The docstring."""
-        return import_module(self.package).__doc__ or ""
+        return resolve_name(self.package).__doc__ or ""
 
     @property
     def settings(self) -> type[CommonSettings]:
         """The class of its settings."""
-        settings: type[CommonSettings] = self._part("settings").Settings
-        return settings
+        return self._part("settings").Settings
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -98,13 +96,11 @@ class Study:
 
     def tasks(self, settings: CommonSettings) -> Iterable[Task[Key, Any]]:
         """The rows that a run with these settings consists of, in the order in which they are computed."""
-        tasks: Iterable[Task[Key, Any]] = self._part("settings").tasks(settings)
-        return tasks
+        return self._part("settings").tasks(settings)
 
     def measure(self, settings: CommonSettings, task: Task[Key, Any]) -> Row:
         """Compute a row's columns; ``dtype`` and ``seconds`` are added where it does not say them."""
-        row: Row = self._part("measure").measure(settings, task)
-        return row
+        return self._part("measure").measure(settings, task)
 
     @property
     def report(self) -> Any:  # noqa: ANN401 - a module
@@ -112,4 +108,4 @@ class Study:
         return self._part("report")
 
     def _part(self, name: str) -> Any:  # noqa: ANN401
-        return import_module(f"{self.package}.{name}")
+        return resolve_name(f"{self.package}.{name}")

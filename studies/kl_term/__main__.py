@@ -1,5 +1,5 @@
 """``python -m studies.kl_term``."""
 
-from studies.kit.command import main
+from studies.kit.run import main
 
 raise SystemExit(main(__package__))

@@ -17,8 +17,8 @@ import torch
 from studies.elbo_gap.report import identities
 from studies.elbo_gap.settings import AMORTISED, SAME, ModelName, Settings
 from studies.elbo_gap.standings import LABELS
-from studies.kit.command import main
 from studies.kit.rows import Rows
+from studies.kit.run import main
 from studies.kit.study import Study
 from studies.kit.tables import frame
 from tests.places import ROOT
@@ -149,7 +149,7 @@ def test_another_seed_gives_other_numbers_and_the_table_their_spread(
 
 WITHOUT_TORCH = """
 import sys
-from studies.kit.command import main
+from studies.kit.run import main
 status = main("studies.elbo_gap", sys.argv[1:])
 assert "torch" not in sys.modules, "torch was imported"
 raise SystemExit(status)

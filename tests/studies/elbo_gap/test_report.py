@@ -15,8 +15,8 @@ from rich.console import Console
 from studies.elbo_gap.report import causes, few_columns, figure, table, weighted_bounds
 from studies.elbo_gap.standings import standings
 from studies.elbo_gap.verdicts import pairs
-from studies.kit.command import main
 from studies.kit.rows import Rows
+from studies.kit.run import main
 from studies.kit.study import Study
 from studies.kit.tables import frame, with_error
 from studies.report.committed import results

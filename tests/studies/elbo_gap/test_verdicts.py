@@ -18,8 +18,8 @@ from studies.elbo_gap.report import TIGHT, bounds
 from studies.elbo_gap.settings import Settings
 from studies.elbo_gap.standings import LABELS
 from studies.elbo_gap.verdicts import Pair, comparisons, pairs, verdict_tables
-from studies.kit.command import main
 from studies.kit.rows import Rows
+from studies.kit.run import main
 from studies.kit.study import Study
 from studies.kit.tables import frame
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from studies.data.load import dataset
-from studies.kit.command import main
+from studies.kit.run import main
 from studies.kl_term.measure import prepared, same_by_width, two_sample
 from studies.kl_term.settings import Settings
 

@@ -1,5 +1,5 @@
 """``python -m tests.studies.kit.fake``: every row that is begun is noted in the file that FAKE_LOG names."""
 
-from studies.kit.command import main
+from studies.kit.run import main
 
 raise SystemExit(main(__package__))

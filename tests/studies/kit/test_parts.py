@@ -1,4 +1,4 @@
-"""Command lines: the list of studies and every help are quick, and what is finished is shown without torch."""
+"""A study by its parts: the list of studies and every help are quick, and what is finished is shown without torch."""
 
 from __future__ import annotations
 
