@@ -11,8 +11,11 @@ import torch
 
 from studies.data.load import dataset
 from studies.kit.run import main
+from studies.kit.study import Study
 from studies.kl_term.measure import prepared, same_by_width, two_sample
+from studies.kl_term.report import selected
 from studies.kl_term.settings import Settings
+from studies.report.committed import results
 
 STUDY = "studies.kl_term"
 
@@ -47,6 +50,15 @@ def test_the_study_runs_and_replots(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert list(tmp_path.rglob("figure.png"))
     main(STUDY, [*arguments, "--replot"])
     assert "rate" in capsys.readouterr().out
+
+
+def test_a_run_shows_the_weights_that_it_asks_for_and_everything_else() -> None:
+    (committed,) = results(Study(STUDY))
+    assert set(committed.rows["at"]) == {"0", "0.1", "0.3", "1", "3", "10", "none", "warm-up"}
+    rows = selected(Settings(betas=(1.0, 10.0)), committed.rows)
+    assert set(rows.loc[rows["part"] == "sweep", "at"]) == {"1", "10"}
+    assert set(rows.loc[rows["part"] == "width", "at"]) == {"0.1", "3"}
+    assert set(rows.loc[rows["part"] == "warm-up", "at"]) == {"none", "warm-up"}
 
 
 def test_weights_without_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
