@@ -103,6 +103,7 @@ LINES = "\n".join(["1,2.5", "2,1.5", "3,7"] * 10)
         ("a,b\n" + LINES + "\n4,red\n", r"line 32, column 2 \(b\): 'red' is not a number \(1 such"),
         ("a,b\n" + LINES + "\n4,\n5,\n", r"line 32, column 2 \(b\): the value is missing \(2 such"),
         (LINES + "\n\n4,nan\n", "line 32, column 2: the value is missing"),
+        ("4, N/A \n" + LINES, "line 1, column 2: the value is missing"),  # what is missing is no name
         (LINES + "\n4,inf\n", "line 31, column 2: 'inf' is not finite"),
         ("1,2\n3,4\n", "has 2 rows; at least 20"),
         ("", "is empty; a table of numbers was expected"),

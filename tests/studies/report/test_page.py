@@ -158,6 +158,21 @@ def test_rows_of_other_settings_are_told_and_fail_the_run(
     assert len(results(Study("studies.elbo_gap"))) == 2
 
 
+def test_rows_of_several_settings_are_several_results_those_of_the_defaults_first(tmp_path: Path) -> None:
+    study = Study("studies.kl_term")
+    digest = study.settings().digest
+    header, *lines = (committed.REFERENCE / "kl_term.csv").read_text().splitlines(keepends=True)
+    (folder := tmp_path / "kl_term" / "digits").mkdir(parents=True)
+    (folder / "rows.csv").write_text("".join([header, *(line.replace(digest, "0" * 12) for line in lines), *lines]))
+    (folder / "figure.png").write_bytes(b"")
+    own = results(study, tmp_path)[1:]
+    assert [result.current for result in own] == [True, False]
+    assert [result.rows["settings_hash"].unique().tolist() for result in own] == [[digest], ["0" * 12]]
+    assert [len(result.rows) for result in own] == [len(lines)] * 2
+    assert [result.figure is None for result in own] == [False, True]  # it is of one of them
+    assert not any(result.stale for result in own)  # one's own rows may be of any settings
+
+
 def test_what_a_terminal_shows_becomes_blocks() -> None:
     table = Table("a", "[bold]b[/bold]", title="t", caption="below")
     table.columns[1].justify = "right"
