@@ -1,1 +1,1 @@
-"""Questions asked of the models; one file a question, run with ``python -m studies.<name>``."""
+"""Questions asked of the models; one folder a question, run with ``python -m studies.<name>``."""

@@ -46,16 +46,16 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 ModelName = Literal["baseline", "small-encoder", "large-encoder", "small-decoder", "large-decoder", "flow-posterior"]
 Part = Literal["train", "test"]
@@ -143,7 +143,7 @@ class Settings(CommonSettings):
 
 def compute(settings: Settings) -> Iterator[kit.Task]:
     """For each seed and model a fit, then the gap and its parts on training and on test images."""
-    from studies.mnist_data import binary_images
+    from studies.data.binary_images import binary_images
 
     for seed in settings.seeds:
         data = binary_images(settings, seed)
@@ -191,10 +191,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
     return bars(df)
 
 
+STUDY = kit.Study("amortization", __doc__, Settings, ("model", "part"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("amortization", __doc__, Settings, ("model", "part"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -16,23 +16,22 @@ from flows import Flow
 from lvm import VAE
 from lvm.evidence import LocalElbo, LocalFit, annealed, gap, local_elbo
 from lvm.vae.gradients import AnalyticKL
-from studies.mnist_vae import (
+from studies.kit.binary_vae import (
     couplings,
     cpu_seconds,
-    prepared,
     restored,
     saved_fit,
-    seeded,
     start_at_log_odds,
     tanh_vae,
     with_coupling_posterior,
 )
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import place, seeded_start
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.amortization import ModelName, Part, Settings
-    from studies.mnist_data import BinaryImages
+    from studies.data.binary_images import BinaryImages
 
 GAUSSIAN_RATE, FLOW_RATE = 0.1, 0.01  # of the search for a local q: networks bear less than means and widths
 Size = Literal["small", "medium", "large"]
@@ -67,8 +66,8 @@ def built(name: ModelName, features: int, settings: Settings) -> VAE:
 
 def fit(settings: Settings, data: BinaryImages, seed: int, name: ModelName, path: Path) -> Row:
     """Maximise the ELBO; the weights go to a file."""
-    device = prepared(settings)
-    with seeded(seed, name):
+    device, _ = place(settings)
+    with seeded_start(seed, "start", name):
         model = built(name, data.train.shape[1], settings)
     start_at_log_odds(model, data.train)
     training = Training(settings.epochs, settings.batch_size, settings.learning_rate, progress=False)
@@ -78,7 +77,7 @@ def fit(settings: Settings, data: BinaryImages, seed: int, name: ModelName, path
 
 def ask(settings: Settings, data: BinaryImages, seed: int, name: ModelName, part: Part, path: Path) -> Row:
     """log p(x), the ELBO of the encoder's q, and of the best local q of two families, Gaussian and flow."""
-    device = prepared(settings)
+    device, _ = place(settings)
     model = restored(built(name, data.train.shape[1], settings), path, settings)
     images = data.train if part == "train" else data.test  # both in random order, and the same for all models
     picked = torch.randperm(len(images), generator=Generator().manual_seed(derived_seed(seed, "points", part)))

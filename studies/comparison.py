@@ -49,17 +49,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.data import Dataset
-    from studies.results import Row
+    from studies.data.load import Dataset
+    from studies.kit.rows import Row
 
 ModelName = Literal["vae", "flow"]
 EncoderName = Literal["full", "diagonal"]
@@ -130,7 +130,7 @@ class Settings(CommonSettings):
 
 def compute(settings: Settings) -> Iterator[kit.Task]:
     """For each seed a row for VAE and flow, then one for each width and encoder of the relaxed flow."""
-    from studies.comparison_data import ring
+    from studies.data.ring import ring
 
     for seed in settings.seeds:
         data = ring(settings.train_rows, settings.test_rows, seed)
@@ -185,10 +185,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
     return verdicts(df)
 
 
+STUDY = kit.Study("comparison", __doc__, Settings, ("model", "encoder", "sigma"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("comparison", __doc__, Settings, ("model", "encoder", "sigma"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ from lvm.evidence import gap
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.latent import LayeredModel
 from lvm.links import StochasticLink
-from studies.ask import usable_device
-from studies.comparison_data import ENTROPY, ring_log_density
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
+from studies.data.ring import ENTROPY, ring_log_density
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.comparison import EncoderName, ModelName, Settings
-    from studies.data import Dataset
+    from studies.data.load import Dataset
 
 QUANTILES = 1000  # kept of the log-weights, for the figure
 NODES = 7  # of the Gauss-Hermite rule, along each axis

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from studies.kit import Check
+from studies.kit.study import Check
 
 LABELS = {"vae": "VAE", "flow": "normalizing flow"}
 SMALL = 1e-3  # σ up to which the rate is fitted: beyond, some points near the flow's seams are off by more than a nat

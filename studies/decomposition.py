@@ -44,18 +44,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.decomposition_models import Found
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 SIGMAS = 4
 ENOUGH_EPOCHS = 100
@@ -228,10 +228,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
     return [kit.Check(claim, bool(holds)) for claim, holds in found.items()]
 
 
+STUDY = kit.Study("decomposition", __doc__, Settings, ("part", "index"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("decomposition", __doc__, Settings, ("part", "index"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

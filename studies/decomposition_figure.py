@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from studies.canvas import PALETTE, caption, panels
+from studies.kit.figures import PALETTE, caption, panels
 
 BLUE, ORANGE, GREEN, RED = PALETTE[:4]
 QS = {"encoder": ORANGE, "best independent": GREEN, "best Gaussian": RED}

@@ -21,12 +21,12 @@ from density.fitting.ascent import maximise
 from lvm import PPCA, VAE
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.vae.gradients import DoublyReparametrised
-from studies.ask import usable_device
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.decomposition import Settings
 
 LATENTS = 2

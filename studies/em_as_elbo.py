@@ -46,16 +46,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 Problem = Literal["separated", "overlapping", "noisy", "quiet"]
 Method = Literal["EM", "expanded EM", "Adam", "L-BFGS", "closed form"]
@@ -245,10 +245,12 @@ def figure(df: pd.DataFrame) -> Figure:
     return em_as_elbo_figure(df)
 
 
+STUDY = kit.Study("em_as_elbo", __doc__, Settings, ("problem", "method"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("em_as_elbo", __doc__, Settings, ("problem", "method"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

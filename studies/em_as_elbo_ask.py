@@ -15,9 +15,9 @@ from density import GaussianFamily, kl
 from lvm import EM, PPCA, GaussianMixture, Present
 from lvm.mixture.starts import Given
 from lvm.ppca.model import EMSolver
-from studies.ask import usable_device
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.em_as_elbo import Method, Problem, Settings

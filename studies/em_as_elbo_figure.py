@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.canvas import PALETTE, caption, panels
 from studies.em_as_elbo import LABELS, MIXTURES, NEAR, Method, Problem, arrivals, median, series
+from studies.kit.figures import PALETTE, caption, panels
 
 
 def em_as_elbo_figure(df: pd.DataFrame) -> Figure:

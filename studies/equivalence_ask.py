@@ -17,9 +17,9 @@ from torch import Generator, Tensor, nn
 from bridge import FlowVAE, GaussianRelaxation
 from bridge.relaxation import value_and_jacobian
 from flows import Flow, glow, iaf, linear_flow, maf, real_nvp
-from studies.ask import usable_device
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.equivalence import FlowName, Settings

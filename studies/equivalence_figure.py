@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.canvas import MARKERS, PALETTE, caption, panels
 from studies.equivalence import LABELS, endings, series, slopes
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
 
 
 def equivalence_figure(df: pd.DataFrame) -> Figure:

@@ -47,9 +47,9 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.flow_layers_models import Found
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 Between = Literal["none", "permutation", "lu", "qr", "lu+actnorm"]
 Kind = Literal["affine", "spline", "maf", "iaf"]
@@ -256,10 +256,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
 ENOUGH_EPOCHS = 100
 
 
+STUDY = kit.Study("flow_layers", __doc__, Settings, ("part", "name", "versus"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("flow_layers", __doc__, Settings, ("part", "name", "versus"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

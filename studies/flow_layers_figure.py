@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from studies.canvas import MARKERS, PALETTE, caption, panels
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
 
 
 def layers_figure(df: pd.DataFrame, words: str) -> Figure:

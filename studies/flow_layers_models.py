@@ -33,12 +33,12 @@ from flows import (
     SplineCoupling,
     Transform,
 )
-from studies.ask import usable_device
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.flow_layers import Settings
 
 ROWS_TIMED = 512

@@ -26,9 +26,9 @@ from lvm.vae.gradients import (
     StickingTheLanding,
     WrongGradient,
 )
-from studies.ask import usable_device
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.gradient_estimators import Settings

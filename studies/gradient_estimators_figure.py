@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.canvas import MARKERS, PALETTE, caption, panels
 from studies.gradient_estimators import DRAWS, EXPECTED_SLOPES, PLAIN, TRAINED, offsets, series, slope_of
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
 
 
 def gradient_estimators_figure(df: pd.DataFrame) -> Figure:

@@ -37,9 +37,9 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.data import Dataset
+    from studies.data.load import Dataset
+    from studies.kit.rows import Row
     from studies.latent_space_models import Found
-    from studies.results import Row
 
 ModelName = Literal["ppca", "vae", "flow"]
 LABELS = {"data": "all columns of the data", "ppca": "PPCA", "vae": "VAE", "flow": "flow"}
@@ -211,10 +211,12 @@ ENOUGH_EPOCHS = 100
 ROUND_TRIP = 1e-2  # single precision through some ten layers, at the worst of all test points
 
 
+STUDY = kit.Study("latent_space", __doc__, Settings, ("model", "dimensions"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("latent_space", __doc__, Settings, ("model", "dimensions"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.canvas import MARKERS, PALETTE, caption, panels
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
 
 MODELS = ("ppca", "vae", "flow")
 

@@ -16,12 +16,12 @@ from torch import Generator, Tensor
 from density import Training
 from flows import Flow, glow
 from lvm import PPCA, VAE
-from studies.ask import usable_device
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.latent_space import Settings
 
 

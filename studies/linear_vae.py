@@ -39,9 +39,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.data import Dataset
+    from studies.data.load import Dataset
+    from studies.kit.rows import Row
     from studies.linear_vae_models import Found
-    from studies.results import Row
 
 PATHS = {"closed form": "ELBO in closed form", "sampled": "ELBO from one draw"}
 
@@ -121,7 +121,7 @@ def _answer(settings: Settings, data: Dataset, seed: int, part: str) -> list[Row
 
 def figure(df: pd.DataFrame) -> Figure:
     """Training paths, directions, collapse, and what a rotation costs."""
-    from studies.canvas import caption, panels
+    from studies.kit.figures import caption, panels
 
     with panels(2, 2) as (figure, (path, axes, collapse, rotation)):
         _paths(path, df)
@@ -248,10 +248,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
 ROUNDING = 1e-3  # of log p(x) of some hundred nats in single precision
 
 
+STUDY = kit.Study("linear_vae", __doc__, Settings, ("part", "index"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("linear_vae", __doc__, Settings, ("part", "index"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from torch import Generator, Tensor
 from density import Training, constant, lbfgs
 from density.linalg.moments import Moments
 from lvm import PPCA, LinearVAE
-from studies.ask import usable_device
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
-    from studies.data import Dataset
+    from studies.data.load import Dataset
     from studies.linear_vae import Settings
 
 CLEAR = 0.05  # relative distance of an eigenvalue from its neighbours, below which its axis is hardly determined

@@ -41,9 +41,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 ModelName = Literal["vae", "iwae-5", "iwae-50", "flow-posterior", "flow-prior", "flow-both"]
 CPU_MODELS: tuple[ModelName, ...] = ("vae", "iwae-5", "flow-posterior", "flow-prior", "flow-both")
@@ -139,7 +139,7 @@ def compute(settings: Settings) -> Iterator[kit.Task]:
 
     Last, on the first share, what each model gains on the plain VAE, paired.
     """
-    from studies.mnist_data import binary_images
+    from studies.data.binary_images import binary_images
 
     for seed in settings.seeds:
         data = binary_images(settings, seed)
@@ -220,10 +220,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
     return bars(df)
 
 
+STUDY = kit.Study("mnist", __doc__, Settings, ("model", "part", "share", "versus"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("mnist", __doc__, Settings, ("model", "part", "share", "versus"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -19,23 +19,22 @@ from flows import Flow
 from lvm import VAE
 from lvm.evidence import gap, importance, latent_usage, sandwich
 from lvm.vae.gradients import AnalyticKL, DoublyReparametrised, GradientEstimator
-from studies.mnist_vae import (
+from studies.kit.binary_vae import (
     couplings,
     cpu_seconds,
-    prepared,
     restored,
     saved_fit,
-    seeded,
     start_at_log_odds,
     tanh_vae,
     with_coupling_posterior,
 )
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
+from studies.kit.compute import place, seeded_start
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
+    from studies.data.binary_images import BinaryImages
     from studies.mnist import ModelName, Settings
-    from studies.mnist_data import BinaryImages
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def with_flows(name: ModelName, model: VAE, settings: Settings) -> VAE:
 
 def fit_start(settings: Settings, data: BinaryImages, seed: int, path: Path) -> Row:
     """Train the VAE that all models start from; its pixels' biases begin at their log-odds in the training images."""
-    with seeded(seed, "start"):
+    with seeded_start(seed, "start", "start"):
         model = plain(data.train.shape[1], settings)
     start_at_log_odds(model, data.train)
     return _fit(model, settings, data, seed, "start", path, settings.start_epochs, constant, AnalyticKL())
@@ -84,7 +83,7 @@ def fit_start(settings: Settings, data: BinaryImages, seed: int, path: Path) -> 
 def fit_last(settings: Settings, data: BinaryImages, seed: int, name: ModelName, start: Path, path: Path) -> Row:
     """The last part of the training of one model, from the common start."""
     model = restored(plain(data.train.shape[1], settings), start, settings)
-    with seeded(seed, name):
+    with seeded_start(seed, "start", name):
         model = with_flows(name, model, settings)
     return _fit(model, settings, data, seed, name, path, settings.epochs, cosine, LAST[name].estimator)
 
@@ -109,7 +108,7 @@ def ask(
     settings: Settings, data: BinaryImages, seed: int, name: ModelName, share: int, fitted: Path, path: Path
 ) -> Row:
     """Bound, ELBO and the gap between them on one share of the test images; every image's numbers go to a file."""
-    device = prepared(settings)
+    device, _ = place(settings)
     model = restored(with_flows(name, plain(data.train.shape[1], settings), settings), fitted, settings)
     rows = data.test[share * settings.share : (share + 1) * settings.share]
     x = torch.as_tensor(rows).to(device, getattr(torch, settings.dtype))
@@ -161,7 +160,7 @@ def compare(a: Path, b: Path) -> Row:
 
 def certify(settings: Settings, data: BinaryImages, seed: int, name: ModelName, fitted: Path) -> Row:
     """On images simulated from a model: annealing's upper bound, less both lower ones."""
-    device = prepared(settings)
+    device, _ = place(settings)
     model = restored(with_flows(name, plain(data.train.shape[1], settings), settings), fitted, settings)
     started = time.process_time()
     generator = Generator(device).manual_seed(derived_seed(seed, "sandwich", name))

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from studies.canvas import PALETTE, caption, panels
-from studies.kit import Check
+from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.study import Check
 
 LABELS = {
     "vae": "VAE",

@@ -43,16 +43,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 Method = Literal["average", "prior", "encoder"]
 KEY = ("latents", "method", "draws")
@@ -260,10 +260,12 @@ def figure(df: pd.DataFrame) -> Figure:
     return naive_monte_carlo_figure(df)
 
 
+STUDY = kit.Study("naive_monte_carlo", __doc__, Settings, KEY, compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("naive_monte_carlo", __doc__, Settings, KEY, compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

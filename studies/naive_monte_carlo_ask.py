@@ -13,9 +13,9 @@ from density.importance.bound import importance
 from lvm import LinearVAE
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.linear_gaussian import LinearGaussianPosterior
-from studies.ask import usable_device
-from studies.results import Row
-from studies.seeds import derived_seed
+from studies.kit.compute import usable_device
+from studies.kit.rows import Row
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.naive_monte_carlo import Method, Settings

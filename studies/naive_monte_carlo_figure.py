@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.canvas import MARKERS, PALETTE, caption, panels
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
 from studies.naive_monte_carlo import ENOUGH, LABELS, Method, draws_needed, power
 
 

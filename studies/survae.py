@@ -39,16 +39,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from studies import kit
-from studies.errors import InputError
-from studies.settings import OF_THE_RUN, CommonSettings, quick
+from studies.kit import old as kit
+from studies.kit.errors import InputError
+from studies.kit.old import OF_THE_RUN, CommonSettings, quick
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import Group
 
-    from studies.results import Row
+    from studies.kit.rows import Row
 
 ToyName = Literal["checkerboard", "corners", "eight-gaussians", "circles", "sets"]
 ModelName = Literal["flow", "abs-flow", "sort-flow", "permute-flow"]
@@ -148,10 +148,12 @@ def checks(df: pd.DataFrame) -> list[kit.Check]:
     return bars(df)
 
 
+STUDY = kit.Study("survae", __doc__, Settings, ("toy", "model", "versus"), compute, figure, table, checks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    study = kit.Study("survae", __doc__, Settings, ("toy", "model", "versus"), compute, figure, table, checks)
-    return kit.run(study, arguments)
+    return kit.run(STUDY, arguments)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ from bridge import (
 )
 from density import ConditionalBernoulli, StandardNormal, Training, mlp
 from flows import Affine, AffineCoupling, Chain, Logit, Transform
-from studies.datasets.raw import Array
-from studies.results import Row, write_whole
-from studies.seeds import derived_seed
-from studies.survae_toys import toys
+from studies.data.raw import Array
+from studies.data.survae_patterns import toys
+from studies.kit.rows import Row, write_whole
+from studies.kit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from studies.survae import ModelName, Settings, ToyName

@@ -13,9 +13,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from studies.canvas import caption
-from studies.kit import Check
-from studies.survae_toys import toys
+from studies.data.survae_patterns import toys
+from studies.kit.figures import caption
+from studies.kit.study import Check
 
 RECALLED = {
     "checkerboard": {"flow": 3.65, "abs-flow": 3.49},

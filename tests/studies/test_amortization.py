@@ -18,9 +18,10 @@ from studies import amortization
 from studies.amortization import Settings
 from studies.amortization_models import CAPACITIES, ask, built
 from studies.amortization_report import Number, bars, claims, number
-from studies.mnist_data import BinaryImages
-from studies.mnist_vae import KIND
-from studies.results import Rows
+from studies.data.binary_images import BinaryImages
+from studies.kit.binary_vae import KIND
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 
 KEY = ("model", "part", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(
@@ -165,7 +166,7 @@ def test_the_whole_study_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     arguments += ["--flow-hidden", "4", "--local-hidden", "3", "--layers", "2", "--output", str(tmp_path)]
     amortization.main(arguments)
     folder = tmp_path / "amortization" / "digits-quick"
-    rows = Rows(folder / "rows.csv", KEY).frame()
+    rows = frame(Rows(folder / "rows.csv", KEY))
     assert rows["part"].value_counts().to_dict() == {"fit": 2, "train": 2, "test": 2}
     asked = rows[rows["part"] != "fit"]
     np.testing.assert_allclose(asked["gap"], asked["approximation"] + asked["amortisation"], atol=1e-4)

@@ -18,7 +18,8 @@ from lvm import PPCA, GaussianMixture
 from studies import em_as_elbo
 from studies import em_as_elbo_ask as ask
 from studies.em_as_elbo import Settings, arrivals, checks
-from studies.results import Rows
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 
 KEY = ("problem", "method", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(rows=60, half_steps=3, passes=20)
@@ -37,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("results")
     em_as_elbo.main([*ARGUMENTS, "--output", str(folder)])
     assert (folder / "em_as_elbo" / "simulated-quick" / "figure.png").exists()
-    return Rows(folder / "em_as_elbo" / "simulated-quick" / "rows.csv", KEY).frame()
+    return frame(Rows(folder / "em_as_elbo" / "simulated-quick" / "rows.csv", KEY))
 
 
 def two_mixtures() -> tuple[GaussianMixture, GaussianMixture, torch.Tensor]:

@@ -15,7 +15,8 @@ from flows import Flow
 from studies import equivalence
 from studies import equivalence_ask as ask
 from studies.equivalence import FlowName, Settings, checks, slopes
-from studies.results import Rows
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 
 KEY = ("flow", "part", "sigma", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(points=16, steps=3, layers=2, hidden=(8,))
@@ -34,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("results")
     assert equivalence.main([*ARGUMENTS, "--output", str(folder)]) == 0
     assert (folder / "equivalence" / "random-quick" / "figure.png").exists()
-    return Rows(folder / "equivalence" / "random-quick" / "rows.csv", KEY).frame()
+    return frame(Rows(folder / "equivalence" / "random-quick" / "rows.csv", KEY))
 
 
 @pytest.mark.parametrize("name", get_args(FlowName))

@@ -15,7 +15,8 @@ from torch import Tensor
 from studies import gradient_estimators
 from studies import gradient_estimators_ask as ask
 from studies.gradient_estimators import PLAIN, WEIGHTED, Settings, checks, slopes
-from studies.results import Rows
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 
 KEY = ("part", "estimator", "draws", "offset", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(repeats=2000, features=3, latents=1, points=1)
@@ -34,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("results")
     assert gradient_estimators.main([*ARGUMENTS, "--output", str(folder)]) == 0
     assert (folder / "gradient_estimators" / "linear-quick" / "figure.png").exists()
-    return Rows(folder / "gradient_estimators" / "linear-quick" / "rows.csv", KEY).frame()
+    return frame(Rows(folder / "gradient_estimators" / "linear-quick" / "rows.csv", KEY))
 
 
 def test_at_offset_0_the_encoder_is_the_posterior_and_moves_away_in_proportion() -> None:

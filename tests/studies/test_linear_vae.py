@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from studies import linear_vae, linear_vae_models
-from studies.data import load
+from studies.data.load import load
 from studies.linear_vae import Settings
 
 COLUMNS, AXES = 6, 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
-from density import Training
-from density.families.bernoulli import ConditionalBernoulli
-from density.saving import files
-from lvm.vae.gradients import AnalyticKL
 from studies import mnist
-from studies.errors import InputError
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 from studies.mnist import ModelName, Settings
-from studies.mnist_data import binary_images
 from studies.mnist_models import LAST, compare, plain, with_flows
 from studies.mnist_report import BAR, MNIST, PUBLISHED, bars, shown
-from studies.mnist_vae import FEWEST, KIND, restored, saved_fit, start_at_log_odds
-from studies.results import Rows
 
 KEY = ("model", "part", "share", "versus", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(data="digits", latents=4, hidden=(8,), flow_hidden=(6,), layers=2, dtype="float64")
@@ -58,68 +51,6 @@ def test_flows_learn(name: ModelName) -> None:
     flows = [model.prior] * LAST[name].prior + [model.encoder] * LAST[name].posterior
     for flow in flows:
         assert any(p.grad is not None and bool(p.grad.any()) for n, p in flow.named_parameters() if "transform" in n)
-
-
-def test_pixels_start_at_their_log_odds() -> None:
-    images = np.array([[0, 1, 1], [0, 1, 0], [0, 1, 1], [0, 1, 0]], np.uint8)
-    model = plain(3, SMALL).double()
-    start_at_log_odds(model, images)
-    assert isinstance(model.decoder, ConditionalBernoulli)
-    *_, last = (m for m in model.decoder.modules() if isinstance(m, torch.nn.Linear))
-    torch.nn.init.zeros_(last.weight)
-    expected = torch.tensor([[FEWEST, 1 - FEWEST, 0.5]], dtype=torch.float64)
-    torch.testing.assert_close(model.decode(torch.ones(1, 4, dtype=torch.float64)), expected, rtol=1e-6, atol=1e-9)
-
-
-def test_digits_are_cut_at_half_their_range() -> None:
-    from sklearn.datasets import load_digits
-
-    data = binary_images(SMALL, 0)
-    pixels = load_digits().data
-    both = np.concatenate([data.train, data.test])
-    assert both.shape == (1797, 64)
-    np.testing.assert_array_equal(np.sort(both.sum(0)), np.sort((pixels > 8).sum(0)))  # 0 … 16: above half is 9 …
-    np.testing.assert_array_equal(binary_images(SMALL, 0).test, data.test)
-
-
-@pytest.mark.parametrize("change", [{"data": "wine"}, {"logit": True}])
-def test_what_has_no_bits_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="has no pixels to make binary"):
-        binary_images(replace(SMALL, **change), 0)
-
-
-def test_validation_images_are_trained_on_and_the_test_order_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    from studies.data import Dataset
-
-    rows = np.unpackbits(np.arange(100, dtype=np.uint8)[:, None], axis=1)  # all different
-    data = Dataset("mnist-binary", "h", "image", rows[:30], rows[50:], 0.0, "", validation=rows[30:50], levels=2)
-    monkeypatch.setattr(Settings, "load", lambda self, seed: data)
-    found = binary_images(SMALL, 0)
-    np.testing.assert_array_equal(found.train, rows[:50])
-    assert sorted(map(tuple, found.test)) == sorted(map(tuple, rows[50:]))
-    assert (found.test != rows[50:]).any(), "the test images are in the order of their file"
-
-
-def test_pixels_of_256_levels_are_cut_between_127_and_128(monkeypatch: pytest.MonkeyPatch) -> None:
-    from studies.data import Dataset
-
-    pixels = np.array([[0.9, 127.9, 128.0, 255.5]])  # with the noise of dequantisation
-    data = Dataset("fashion-mnist", "h", "image", pixels, pixels, 0.0, "", levels=256)
-    monkeypatch.setattr(Settings, "load", lambda self, seed: data)
-    assert binary_images(SMALL, 0).train.tolist() == [[0, 0, 1, 1]]
-
-
-def test_a_fit_is_kept_whole_and_leaves_no_checkpoint(tmp_path: Path) -> None:
-    data, path = binary_images(SMALL, 0), tmp_path / "model.weights"
-    model = plain(64, SMALL)
-    generator = torch.Generator().manual_seed(0)
-    row = saved_fit(model, data.train[:200], SMALL, Training(epochs=1), AnalyticKL(), generator, path)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert row["train_rows"] == 200
-    back = restored(plain(64, SMALL), path, SMALL)
-    for name, tensor in files.read(path, KIND).items():
-        assert torch.equal(back.state_dict()[name], tensor)
-        assert torch.equal(model.state_dict()[name], tensor)
 
 
 def test_a_comparison_is_paired(tmp_path: Path) -> None:
@@ -223,7 +154,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_study_runs_and_goes_on_from_its_rows(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = results / "mnist" / "digits-quick"
-    rows = Rows(folder / "rows.csv", KEY).frame()
+    rows = frame(Rows(folder / "rows.csv", KEY))
     assert rows["part"].value_counts().to_dict() == {"fit": 4, "bound": 7, "sandwich": 3, "difference": 2}
     for name in ("figure.png", "table.txt", "manifest.json"):
         assert (folder / name).exists()

@@ -15,9 +15,10 @@ from torch import Generator
 
 from studies import naive_monte_carlo
 from studies import naive_monte_carlo_ask as ask
+from studies.kit.rows import Rows
+from studies.kit.seeds import derived_seed
+from studies.kit.tables import frame
 from studies.naive_monte_carlo import ENOUGH, Settings, checks, draws_needed, power, shortfall_at_kl
-from studies.results import Rows
-from studies.seeds import derived_seed
 
 KEY = ("latents", "method", "draws", "study", "data", "data_hash", "seed", "settings_hash")
 SMALL = Settings(features=5, points=300)
@@ -36,7 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("results")
     naive_monte_carlo.main([*ARGUMENTS, "--output", str(folder)])
     assert (folder / "naive_monte_carlo" / "linear-quick" / "figure.png").exists()
-    return Rows(folder / "naive_monte_carlo" / "linear-quick" / "rows.csv", KEY).frame()
+    return frame(Rows(folder / "naive_monte_carlo" / "linear-quick" / "rows.csv", KEY))
 
 
 @pytest.mark.parametrize("latents", [1, 2, 4])

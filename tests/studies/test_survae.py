@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from studies import survae
-from studies.results import Rows
+from studies.data.survae_patterns import Toy, toys
+from studies.kit.rows import Rows
+from studies.kit.tables import frame
 from studies.survae_report import bars
-from studies.survae_toys import Toy, toys
 
 KEY = ("toy", "model", "versus", "study", "data", "data_hash", "seed", "settings_hash")
-# As the field notes have them; the last two by sampling there, with errors of 2e-3.
-ENTROPIES = {"checkerboard": 3.466, "corners": 2.947, "eight-gaussians": 2.833, "circles": 2.869}
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +31,6 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_entropies_are_those_recomputed_before(known: dict[str, Toy]) -> None:
-    for name, entropy in ENTROPIES.items():
-        assert known[name].entropy == pytest.approx(entropy, abs=4e-3)
-
-
-@pytest.mark.parametrize("name", [*ENTROPIES, "sets"])
-def test_samples_have_the_density_and_the_entropy(name: str, known: dict[str, Toy]) -> None:
-    toy = known[name]
-    x = toy.sample(40_000, np.random.default_rng(0))
-    log_p = toy.log_density(x)
-    assert np.isfinite(log_p).all()
-    error = log_p.std() / np.sqrt(len(x))
-    assert abs(-log_p.mean() - toy.entropy) < 4.5 * error + 1e-3
-    wide = np.random.default_rng(1).uniform(-5, 5, (200_000, x.shape[1]))
-    weight = np.exp(toy.log_density(wide)) * 10.0 ** x.shape[1]
-    for power in (lambda x: np.ones(len(x)), lambda x: x[:, 0] * x[:, 1] > 0, lambda x: np.abs(x[:, 0] - x[:, 1]) < 1):
-        ours, theirs = power(x).astype(float), power(wide) * weight
-        error = np.hypot(ours.std() / np.sqrt(len(ours)), theirs.std() / np.sqrt(len(theirs)))
-        assert abs(ours.mean() - theirs.mean()) < 4.5 * error
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
@@ -65,7 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_row_says_what_kind_of_number_it_is(results: Path) -> None:
-    rows = Rows(results / "rows.csv", KEY).frame()
+    rows = frame(Rows(results / "rows.csv", KEY))
     models = rows[rows["versus"].isna()].set_index(["toy", "model"])
     assert len(models) == 5
     assert models.loc[("sets", "permute-flow"), "kind"] == "lower bound"
@@ -76,7 +54,7 @@ def test_every_row_says_what_kind_of_number_it_is(results: Path) -> None:
 
 
 def test_a_failed_bar_is_a_failed_check(results: Path) -> None:
-    rows = Rows(results / "rows.csv", KEY).frame()
+    rows = frame(Rows(results / "rows.csv", KEY))
     assert all(check.passed for check in bars(rows))
     whole = rows.assign(train_rows=rows["train_rows"].where(rows["versus"].notna(), 128_000))
     good = whole.assign(excess=np.where(whole["versus"].isna(), 0.1, -0.1), excess_error=0.01)

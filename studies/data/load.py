@@ -1,0 +1,240 @@
+"""Data for the studies: split, hashed, and with what it takes to report log p(x) in the units of the data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.data.directory import data_directory
+from studies.data.download import download_mnist
+from studies.data.embedded import embedded
+from studies.data.images import binarised_mnist, fashion_mnist, frey_faces, mnist
+from studies.data.maf_suite import FEATURES, maf_suite
+from studies.data.own_file import SUFFIXES, own_file
+from studies.data.preprocessing import Preprocessing
+from studies.data.random_ppca import random_ppca
+from studies.data.raw import Array, Numbers, Raw
+from studies.data.tables import galaxies, oil_flow
+from studies.data.toys import TOYS, toy
+from studies.kit.errors import InputError
+from studies.kit.seeds import derived_seed
+from studies.kit.settings import CommonSettings
+
+Labels = NDArray[np.integer[Any]]
+
+FEWEST_ROWS = 20
+TEST_SHARE = 0.2
+LARGE = 10_000_000  # values beyond which dequantised pixels are kept in float32: 24 bits hold 8 and a fine noise
+
+EMBEDDED = ("digits", "breast-cancer", "wine")
+TOY_NAMES = ("toy", *TOYS)
+READERS: dict[str, Callable[[Path | None], Raw]] = {
+    "mnist": mnist,
+    "mnist-binary": binarised_mnist,
+    "fashion-mnist": fashion_mnist,
+    "frey-faces": frey_faces,
+    "oil-flow": oil_flow,
+    "galaxies": galaxies,
+}
+FROM_DIRECTORY = (*READERS, *FEATURES)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows to fit and rows to judge by, in the coordinates y that the models are fitted in.
+
+    Attributes:
+        name: as the user gave it, without folders.
+        hash: SHA-256 of the raw values, before noise and split.
+        unit: what one row is.
+        train, test: y, shapes ``[n, D]``.
+        log_scale: what to add to a mean of log p(y) over test rows for log p(x) in the units of the data.
+        note: what was done to the data, in words.
+        best: where known, the expected log p(x) of the true density, nats: no model can have more, on average.
+        best_error: standard error of that number, 0 where it is exact.
+        validation: y of the published validation rows ``[n, D]``; None where the split is ours.
+        log_scales: what to add to log p(y) of each test row ``[n]``; None: ``log_scale``, the same for all.
+        levels: of pixels, integers 0 … levels − 1; None for continuous data.
+        measure: of log p(x): counting for binary data as it is, Lebesgue for everything else.
+        train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
+        preprocessing: the map from x to y.
+    """
+
+    name: str
+    hash: str
+    unit: str
+    train: Numbers
+    test: Numbers
+    log_scale: float
+    note: str
+    best: float | None = None
+    best_error: float = 0.0
+    validation: Numbers | None = None
+    log_scales: Array | None = None
+    levels: int | None = None
+    measure: Literal["Lebesgue", "counting"] = "Lebesgue"
+    train_labels: Labels | None = None
+    test_labels: Labels | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @property
+    def features(self) -> int:
+        """D."""
+        return self.train.shape[1]
+
+    def bits_per_dimension(self, log_p: float) -> float | None:
+        """−log p(x)/(D log 2) for pixels, None for other data.
+
+        >>> load("digits", seed=0).bits_per_dimension(-64 * math.log(2))
+        1.0
+        """
+        return None if self.levels is None else -log_p / (self.features * math.log(2))
+
+
+def load(
+    name: str,
+    seed: int,
+    *,
+    dequantise: bool = False,
+    logit: bool = False,
+    directory: Path | None = None,
+    download: bool = False,
+) -> Dataset:
+    """A data set by name, or one's own file, with the split that belongs to a seed or was published.
+
+    - Pixels: ``digits`` (scikit-learn, 8 × 8, 17 levels) and, from a directory, ``mnist``, ``fashion-mnist``
+      (28 × 28, 256 levels) and ``frey-faces`` (28 × 20) are dequantised: uniform noise on [0, 1) is added, log p is in
+      units of levels, and by Jensen's inequality its mean is a lower bound on the log-mass of the pixels themselves.
+    - ``mnist-binary`` (statically binarised, from a directory) stays as it is: log p is a log-mass.
+    - Tables: ``breast-cancer``, ``wine`` (scikit-learn); ``oil-flow``, ``galaxies`` and the MAF suite ``power``,
+      ``gas``, ``hepmass``, ``miniboone``, ``bsds300`` from a directory; a path to one's own .csv, .tsv, .npy or .npz.
+    - Toys of known entropy: ``toy`` (a random PPCA), ``gaussian``, ``mixture``, ``eight-gaussians``, ``checkerboard``,
+      ``rings``, ``moons``, ``random-flow``, ``nonlinear`` (two latents and a random decoder).
+
+    Tables and toys are standardised with training statistics, pixels are not; log p is reported in the units of the
+    data in every case.
+
+    Args:
+        seed: of noise and, where no split was published, of the split: one fifth of the rows are for testing.
+        dequantise: add uniform noise on [0, 1) to every value of a file of integers, or of binary pixels.
+        logit: fit pixels in their logits.
+        directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
+        download: fetch ``mnist`` if it is not in the directory.
+
+    Raises:
+        InputError: no such data, or it is unusable; the message names the place and the remedy.
+    """
+    raw = _raw(name, directory, download)
+    notes = [raw.note] if raw.note else []
+    pixels = raw.levels is not None and (raw.levels > 2 or dequantise)
+    binary = raw.levels == 2 and not dequantise
+    if logit and not pixels:
+        raise InputError(f"--logit is for pixels; '{name}' has none" + (" that are dequantised" if binary else ""))
+    rows, dropped = _checked(raw, name, dequantise)
+    if dropped:
+        notes.append(f"constant columns dropped: {', '.join(map(str, dropped))}")
+    digest = hashlib.sha256(repr(rows.shape).encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+    if pixels or dequantise:
+        noise = np.random.default_rng(derived_seed(seed, "dequantise"))
+        rows = rows + (noise.random(rows.shape, np.float32) if rows.size > LARGE else noise.random(rows.shape))
+        notes.append("dequantised with uniform noise: a lower bound on the log-mass of the integers")
+    train, validation, test = _split(len(rows), raw.published, seed)
+    if logit:
+        assert raw.levels is not None
+        preprocessing = Preprocessing(levels=raw.levels)
+        notes.append("fitted in logits")
+    elif raw.levels is None:
+        preprocessing = Preprocessing.standardise(rows[train])
+    else:
+        preprocessing = Preprocessing()
+    y, log_scales = preprocessing(rows[test])
+    return Dataset(
+        raw.name,
+        digest,
+        raw.unit,
+        preprocessing(rows[train])[0],
+        y,
+        float(log_scales.mean()),
+        "; ".join(notes),
+        raw.best,
+        raw.best_error,
+        preprocessing(rows[validation])[0] if len(validation) else None,
+        log_scales if logit else None,
+        raw.levels,
+        "counting" if binary else "Lebesgue",
+        None if raw.labels is None else raw.labels[train],
+        None if raw.labels is None else raw.labels[test],
+        preprocessing,
+    )
+
+
+def dataset(settings: CommonSettings, seed: int) -> Dataset:
+    """The data that settings name, by :func:`load`."""
+    return load(
+        settings.data,
+        seed,
+        dequantise=settings.dequantise,
+        logit=settings.logit,
+        directory=settings.data_directory,
+        download=settings.download,
+    )
+
+
+def _raw(name: str, directory: Path | None, download: bool) -> Raw:
+    if name in EMBEDDED:
+        return embedded(name)
+    if name == "toy":
+        return random_ppca()
+    if name in TOYS:
+        return toy(name)
+    if name in FROM_DIRECTORY:
+        place = data_directory(directory)
+        if download:
+            if name != "mnist":
+                raise InputError(f"--download fetches mnist alone, not '{name}'")
+            place = download_mnist(place)
+        return maf_suite(name, place) if name in FEATURES else READERS[name](place)
+    if Path(name).suffix in SUFFIXES:
+        return own_file(Path(name))
+    if Path(name).exists():
+        what = "is a folder" if Path(name).is_dir() else "is there"
+        raise InputError(f"{name} {what}, but --data takes a file that ends in {', '.join(sorted(SUFFIXES))}")
+    raise InputError(
+        f"no data called '{name}'. Name one of {', '.join((*EMBEDDED, *TOY_NAMES))}; with a data directory one of "
+        f"{', '.join(FROM_DIRECTORY)}; or a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+    )
+
+
+def _split(n: int, published: tuple[int, int, int] | None, seed: int) -> tuple[Labels, Labels, Labels]:
+    """Row numbers for training, validation and testing."""
+    if published is not None:
+        first, second, _ = np.cumsum(published)
+        rows = np.arange(n)
+        return rows[:first], rows[first:second], rows[second:]
+    order = np.random.default_rng(derived_seed(seed, "split")).permutation(n)
+    held_out = int(n * TEST_SHARE)
+    return order[held_out:], order[:0], order[:held_out]
+
+
+def _checked(raw: Raw, name: str, dequantise: bool) -> tuple[Numbers, list[int]]:
+    """Long enough; and without constant columns, which have no density (numbered from 1)."""
+    rows = raw.rows
+    if len(rows) < FEWEST_ROWS:
+        raise InputError(f"'{name}' has {len(rows)} rows; at least {FEWEST_ROWS} are needed to fit and to test")
+    if raw.levels is not None:
+        return rows, []
+    if dequantise:
+        if (rows != np.round(rows)).any():
+            raise InputError(f"'{name}' is not a table of integers, so there is nothing to dequantise")
+        return rows, []
+    constant = (rows == rows[0]).all(0)
+    if (~constant).sum() < 2:
+        raise InputError(f"'{name}' has {(~constant).sum()} columns that vary; the models need at least 2")
+    return rows[:, ~constant], [int(column) + 1 for column in constant.nonzero()[0]]

@@ -1,1 +1,0 @@
-"""Where data comes from: one file a kind of source. `studies.data` puts them together."""

@@ -1,0 +1,124 @@
+"""Settings of `elbo_gap`, and the rows that a run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Literal, get_args
+
+from studies.data.load import Dataset, dataset
+from studies.kit import study
+from studies.kit.errors import InputError
+from studies.kit.settings import (
+    ADDED_LATER,
+    NOT_NEGATIVE,
+    OF_THE_RUN,
+    POSITIVE,
+    WIDTHS,
+    CommonSettings,
+    all_or_at_least,
+    at_least,
+    different,
+    quick,
+    setting,
+)
+
+ModelName = Literal[
+    "gaussian", "ppca", "mixture", "linear-vae", "vae-2", "vae-16", "lu-flow", "coupling", "maf", "coupling-vae"
+]
+AMORTISED: tuple[ModelName, ...] = ("vae-2", "vae-16")  # the others know log p(x) by themselves
+SAME: tuple[tuple[ModelName, ModelName], ...] = (("lu-flow", "gaussian"), ("coupling-vae", "coupling"))
+# Every two models, once; of two that are the same the second is the one to compare with, a VAE is always the first.
+PAIRS: tuple[tuple[ModelName, ModelName], ...] = (
+    *SAME,
+    *((a, b) for a in AMORTISED for b in get_args(ModelName) if b not in AMORTISED),
+    ("vae-16", "vae-2"),
+    *(
+        (b, a)
+        for a, b in combinations([name for name in get_args(ModelName) if name not in AMORTISED], 2)
+        if (b, a) not in SAME
+    ),
+)
+SEVERAL = at_least(2, "to have a standard error")
+
+
+@dataclass(frozen=True)
+class Settings(CommonSettings):
+    """Settings of the study; the defaults are those of the expected numbers."""
+
+    models: tuple[ModelName, ...] = setting(get_args(ModelName), OF_THE_RUN, different("models"))
+    """Which models to fit and show."""
+    train_rows: int = setting(20_000, ADDED_LATER, all_or_at_least(20))
+    """Rows to fit, at most, drawn at random from those of the data; 0: all of them."""
+    test_rows: int = setting(2000, ADDED_LATER, all_or_at_least(20))
+    """Rows to judge by, at most, drawn at random from those of the data; 0: all of them."""
+    draws: int = setting(5000, quick(500), SEVERAL)
+    """Latent draws for each test point of the importance-weighted bound."""
+    elbo_draws: int = setting(1000, quick(100), SEVERAL)
+    """Latent draws for each test point of the ELBO."""
+    tolerance: float = setting(1e-6, quick(1e-3), POSITIVE)
+    """Nats that quadrature may be off at a test point of the VAE with 2 latents."""
+    annealing_steps: int = setting(200, quick(30), POSITIVE)
+    """Temperatures between encoder and posterior, VAE with 16 latents."""
+    annealing_chains: int = setting(16, quick(4), SEVERAL)
+    """Annealing chains for each test point."""
+    simulated: int = setting(200, quick(20), SEVERAL)
+    """Points simulated from the VAE with 16 latents, on which annealing is certified from both sides."""
+    local_steps: int = setting(300, ADDED_LATER, quick(30), NOT_NEGATIVE)
+    """Steps of the local posteriors that tell a VAE's gap apart into its two causes; 0: leave that out."""
+    epochs: int = setting(300, quick(12), POSITIVE)
+    """Passes over the training rows in a stochastic gradient fit, at most."""
+    patience: int = setting(30, POSITIVE)
+    """Epochs without improvement on held-out training rows before such a fit stops."""
+    batch_size: int = setting(128, POSITIVE)
+    """Rows in a gradient step."""
+    learning_rate: float = setting(1e-3, quick(3e-3), POSITIVE)
+    """Of AdamW, falling to 0 along half a cosine."""
+    linear_latents: int = setting(16, POSITIVE)
+    """Latents of PPCA and the linear VAE."""
+    components: int = setting(10, POSITIVE)
+    """Components of the mixture."""
+    ridge: float = setting(0.01, NOT_NEGATIVE)
+    """What is added to the diagonal of its covariances, as a share of the mean variance of the data."""
+    vae_hidden: tuple[int, ...] = setting((128, 128), WIDTHS)
+    """Widths of hidden layers, VAEs."""
+    lu_epochs: int = setting(30, POSITIVE)
+    """L-BFGS rounds, of 20 steps each, of the LU-linear flow."""
+    coupling_layers: int = setting(6, POSITIVE)
+    """Layers of the coupling flow."""
+    coupling_hidden: tuple[int, ...] = setting((64,), WIDTHS)
+    """Widths of hidden layers, coupling flow."""
+    maf_layers: int = setting(5, POSITIVE)
+    """Layers of the masked autoregressive flow."""
+    maf_hidden: tuple[int, ...] = setting((128,), WIDTHS)
+    """Widths of hidden layers, masked autoregressive flow."""
+    flow_decay: float = setting(1.0, NOT_NEGATIVE)
+    """Weight decay of coupling flow and MAF (decoupled, as in AdamW)."""
+
+
+@dataclass(frozen=True)
+class Key(study.Key):
+    """A model, or what two models' claims say of each other, point by point."""
+
+    model: ModelName
+    versus: ModelName | Literal[""] = ""
+
+
+def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
+    """A row for each seed and model, then for each pair that can be compared."""
+    for seed in settings.seeds:
+        data = dataset(settings, seed)
+        if data.measure == "counting":
+            raise InputError(
+                f"'{data.name}' is binary, and these models have densities. Take --dequantise, or studies.mnist"
+            )
+        key, folder = partial(Key, data.name, data.hash, seed), settings.folder("elbo_gap") / "points"
+        points = {model: folder / f"{model}-{seed}-{data.hash[:8]}-{settings.digest}.npz" for model in settings.models}
+        for model, path in points.items():
+            label = model if len(settings.seeds) == 1 else f"{model}, seed {seed}"
+            yield study.Task(key(model), data, label, makes=(path,))
+        for a, b in PAIRS:
+            if a in points and b in points:
+                yield study.Task(key(a, b), data, needs=(points[a], points[b]))

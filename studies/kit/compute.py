@@ -1,0 +1,104 @@
+"""What measuring parts share: the device, seeded generators and starts, standardised rows, and arrays on disk."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Generator, Tensor
+
+from studies.kit.errors import InputError
+from studies.kit.rows import write_whole
+from studies.kit.seeds import derived_seed
+from studies.kit.settings import CommonSettings
+
+
+def place(settings: CommonSettings) -> tuple[torch.device, torch.dtype]:
+    """Where and in what to compute; torch takes as many threads as the settings say.
+
+    Raises:
+        InputError: the device cannot be used.
+    """
+    torch.set_num_threads(settings.threads)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    return usable_device(settings.device), dtype
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name, if it can be used here.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used here ({reason}). Try --device cpu") from error
+    return device
+
+
+def seeded(device: torch.device, seed: int, *purpose: str) -> Generator:
+    """Random numbers for one purpose, the same whatever else is computed."""
+    return Generator(device).manual_seed(derived_seed(seed, *purpose))
+
+
+@contextmanager
+def seeded_start(seed: int, *purpose: str) -> Iterator[None]:
+    """Networks start from torch's own generator, seeded here and put back: the same start on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, *purpose))
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Standardised:
+    """Training and test rows in units of the training rows' standard deviations.
+
+    Attributes:
+        train, test: ``[n, D]``.
+        mean, std: of the training rows ``[D]``.
+        log_scale: what to add to a mean of log p of these rows for log p(x) in the units of the data.
+    """
+
+    train: Tensor
+    test: Tensor
+    mean: Tensor
+    std: Tensor
+    log_scale: float
+
+    @classmethod
+    def of(
+        cls, settings: CommonSettings, train: NDArray[Any], test: NDArray[Any], log_scale: float = 0.0
+    ) -> Standardised:
+        """Rows ``[n, D]`` of data with a log-scale of its own, where and in what the settings say."""
+        device, dtype = place(settings)
+        mean, std = train.mean(0), train.std(0)
+        fitted, judged = (torch.as_tensor((rows - mean) / std).to(device, dtype) for rows in (train, test))
+        shift, scale = (torch.as_tensor(value).to(device, dtype) for value in (mean, std))
+        return cls(fitted, judged, shift, scale, log_scale - float(np.log(std).sum()))
+
+    def double(self) -> Standardised:
+        """The same in float64."""
+        return Standardised(self.train.double(), self.test.double(), self.mean, self.std, self.log_scale)
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of values ``[n]``."""
+    return (values.double().std() / math.sqrt(len(values))).item()
+
+
+def save_arrays(path: Path, **arrays: ArrayLike) -> None:
+    """Write arrays to an .npz, whole or not at all."""
+    buffer, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez_compressed(buffer, **named)
+    write_whole(path, buffer.getvalue())

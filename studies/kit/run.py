@@ -1,0 +1,123 @@
+"""A run of a study, from its command line to what is missing of its rows, each kept as it comes.
+
+Under ``torchrun`` every process computes every row, and what the rows need is summed over processes; the main process
+alone writes and prints.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+from studies.kit.errors import InputError
+from studies.kit.provenance import provenance, write_manifest
+from studies.kit.rows import Outcome, Row, Rows, is_main
+from studies.kit.settings import CommonSettings
+from studies.kit.study import Study
+
+
+def main(package: str, arguments: Sequence[str] | None = None) -> int:
+    """Compute what is missing of the study in a package, such as "studies.elbo_gap", and show it; the exit status.
+
+    Returns:
+        0: all is well; 1: a fit failed or a check did; 2: the request makes no sense; 130: interrupted. Finished rows
+        are kept in every case, and the next run goes on from there.
+
+    Raises:
+        SystemExit: help was asked for (0), or an option is unknown or malformed (2).
+    """
+    return run(Study(package), arguments)
+
+
+def run(study: Study, arguments: Sequence[str] | None) -> int:
+    """As :func:`main`, of a study that is there."""
+    try:
+        settings = parsed(study, arguments)
+        folder = settings.folder(study.name)
+        outcome = Outcome(Rows(folder / "rows.csv", study.key)) if settings.replot else compute(study, settings, folder)
+        if not is_main():
+            return 0
+        from studies.kit.show import show  # here, since pandas and matplotlib take longer to load than --help should
+
+        return show(study, settings, folder, outcome)
+    except (InputError, OSError) as error:
+        if is_main():
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished rows are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def parsed(study: Study, arguments: Sequence[str] | None) -> CommonSettings:
+    """Settings from the command line; ``--help`` shows each with its default."""
+    chosen = tyro.cli(
+        study.settings,
+        prog=f"python -m {study.package}",
+        description=study.text,
+        args=None if arguments is None else list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    chosen.check()
+    return chosen.quickened()
+
+
+def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
+    """Compute what is missing; the study's ``measure`` is imported for the first row that is."""
+    with _processes(settings.device) as wait:
+        if is_main():
+            Rows(folder / "rows.csv", study.key)  # mends what a kill has cut, before others read it
+        wait()
+        rows = Rows(folder / "rows.csv", study.key)
+        wait()
+        started, failures, new = time.perf_counter(), [], 0
+        tasks = list(study.tasks(settings))
+        bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
+        try:
+            for task in bar:
+                key: Row = {"study": study.name, "settings_hash": settings.digest, **asdict(task.key)}
+                if key in rows and all(path.exists() for path in task.makes):
+                    continue
+                if not all(path.exists() for path in task.needs):
+                    continue
+                bar.set_postfix_str(task.label)
+                begun = time.perf_counter()
+                try:
+                    columns = study.measure(settings, task)
+                except InputError:
+                    raise
+                except (ValueError, ArithmeticError, RuntimeError) as error:
+                    failures.append(f"{task.label or asdict(task.key)}: {error}")
+                    continue
+                seconds = time.perf_counter() - begun
+                about = {"dtype": settings.dtype, "seconds": round(seconds, 3)}
+                if is_main():
+                    rows.append({**key, **about, **columns, **provenance(settings.device)})
+                new += 1
+                wait()
+                if task.label and is_main():
+                    tqdm.write(f"{task.label}: {seconds:.1f} s", file=sys.stderr)
+        finally:
+            if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
+                write_manifest(folder / "manifest.json", study.name, settings, rows, time.perf_counter() - started)
+        return Outcome(rows, frozenset(task.key.data_hash for task in tasks), tuple(failures), new)
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[Callable[[], None]]:
+    """Join the processes that ``torchrun`` started, if it did; yields what makes each of them wait for the others."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield lambda: None
+        return
+    from density.parallel.processes import barrier, joined
+
+    with joined(device):
+        yield barrier

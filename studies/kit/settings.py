@@ -1,0 +1,193 @@
+"""Settings that every study has, and how a study declares its own: a default, what the setting is for, and bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from studies.kit.errors import InputError
+
+T = TypeVar("T")
+
+# Marks of a setting.
+OF_THE_RUN: Mapping[str, Any] = {"of_the_run": True}  # it decides which rows there are and where, but no number in them
+ADDED_LATER: Mapping[str, Any] = {
+    "added_later": True
+}  # at its default, rows from before there was such a field stay valid
+
+
+def preset(name: str, value: object) -> Mapping[str, Any]:
+    """The setting's value where a preset of that name is in force, unless the user chose one."""
+    return {name: value}
+
+
+def quick(value: object) -> Mapping[str, Any]:
+    """The setting's value with ``--quick``, unless the user chose one."""
+    return preset("quick", value)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A condition on a setting's value.
+
+    Attributes:
+        holds: whether a value meets it.
+        words: what stands between the option and the value in the error, such as "must be positive".
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+POSITIVE = Bound(lambda value: 0 < value < math.inf, "must be positive")
+NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "must be 0 or positive")
+WIDTHS = Bound(lambda widths: all(width > 0 for width in widths), "expects positive widths")
+
+
+def at_least(least: int, reason: str = "") -> Bound:
+    """A number from ``least`` up; the reason follows in the error."""
+    return Bound(lambda value: value >= least, f"must be at least {least}" + (f", {reason}" if reason else ""))
+
+
+def all_or_at_least(least: int) -> Bound:
+    """A number of rows: from ``least`` up, or 0 for all."""
+    return Bound(lambda value: value == 0 or value >= least, f"must be 0 (all) or at least {least}")
+
+
+def different(things: str, least: int | None = None) -> Bound:
+    """One or more values, none of them twice; numbers from ``least`` up."""
+
+    def holds(values: Any) -> bool:  # noqa: ANN401 - a tuple of names or of numbers
+        return len(set(values)) == len(values) > 0 and (least is None or min(values) >= least)
+
+    return Bound(holds, f"expects different {things}" + ("" if least is None else f" from {least} up"))
+
+
+def setting(default: T, *about: Bound | Mapping[str, Any]) -> T:
+    """A field of a study's settings: its default, marks, values of presets, and bounds.
+
+    >>> @dataclass(frozen=True)
+    ... class Settings(CommonSettings):
+    ...     epochs: int = setting(300, quick(12), POSITIVE)
+    >>> Settings(quick=True).quickened().epochs
+    12
+    >>> Settings(epochs=0).check()
+    Traceback (most recent call last):
+    studies.kit.errors.InputError: --epochs must be positive; got 0
+    """
+    metadata: dict[str, Any] = {"bounds": tuple(bound for bound in about if isinstance(bound, Bound))}
+    for mark in about:
+        metadata |= {} if isinstance(mark, Bound) else mark
+    declared: Any = field(default=default, metadata=metadata)  # which a dataclass takes for a value of the field's type
+    return declared
+
+
+@dataclass(frozen=True)
+class CommonSettings:
+    """What every study can be asked for. Study classes add their own fields."""
+
+    quick: bool = setting(False, OF_THE_RUN)
+    """A small run, less than a minute: numbers worse than the study's, the same tables and figures."""
+    data: str = setting("digits", OF_THE_RUN)
+    """digits, breast-cancer, wine; a toy density (toy, gaussian, mixture, eight-gaussians, checkerboard, rings, moons,
+    random-flow, nonlinear); from the data directory mnist, mnist-binary, fashion-mnist, frey-faces, oil-flow, galaxies,
+    power, gas, hepmass, miniboone, bsds300; or a path to your own .csv, .tsv, .npy or .npz with one row a point."""
+    data_directory: Path | None = setting(None, OF_THE_RUN)
+    """Where data is that is not shipped; without it, the environment variable ELBOGAP_DATA."""
+    download: bool = setting(False, OF_THE_RUN)
+    """Fetch mnist if it is not in the data directory."""
+    dequantise: bool = False
+    """Add uniform noise on [0, 1) to your own data of integers, or to mnist-binary (other pixels always get it)."""
+    logit: bool = setting(False, ADDED_LATER)
+    """Fit pixels in their logits; log p(x) stays in the units of pixels."""
+    seeds: tuple[int, ...] = setting((0,), OF_THE_RUN, different("integers", least=0))
+    """Each seed is a whole repetition: split, noise, starts, draws."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """What to compute in."""
+    threads: int = setting(1, at_least(1))
+    """CPU threads. With one, numbers do not depend on how many cores there are; small models gain little from more."""
+    replot: bool = setting(False, OF_THE_RUN)
+    """Redraw figure and table from the stored rows; computes nothing."""
+    output: Path = setting(Path("results"), OF_THE_RUN)
+    """Folder for results; each study and data set has its own below it."""
+
+    def check(self) -> None:
+        """Compare every setting with its bounds; studies add what concerns several settings at once.
+
+        Raises:
+            InputError: a value is out of bounds, which the command line could not know.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for bound in f.metadata.get("bounds", ()):
+                if not bound.holds(value):
+                    raise InputError(f"{_option(f.name)} {bound.words}; got {_words(value) or 'none'}")
+
+    def presets(self) -> tuple[str, ...]:
+        """The presets in force, the one that counts most first."""
+        return ("quick",) if self.quick else ()
+
+    def quickened(self) -> Self:
+        """Every setting that is still at its default takes the value that a preset in force has for it."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            chosen = [f.metadata[name] for name in self.presets() if name in f.metadata]
+            if chosen and getattr(self, f.name) == f.default:
+                values[f.name] = chosen[0]
+        return replace(self, **values)
+
+    @property
+    def digest(self) -> str:
+        """Names the settings that a row's numbers depend on, beside its data and seed: 12 hexadecimal digits."""
+        values = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if "of_the_run" not in f.metadata
+            and not ("added_later" in f.metadata and getattr(self, f.name) == f.default)
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def folder(self, study: str) -> Path:
+        """Where this run's results lie: ``output/study/data``, quick ones apart.
+
+        The folder of one's own file has a few digits of the file's whole path in its name, since two files in
+        different places may be called alike.
+        """
+        path = Path(self.data)
+        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6] if path.suffix else ""
+        name = "-".join(filter(None, (path.stem, place, "quick" if self.quick else "")))
+        return self.output / study / name
+
+    def options(self) -> str:
+        """The options that differ from their defaults, as one would give them; empty if none does.
+
+        >>> CommonSettings(seeds=(0, 1), quick=True).options()
+        '--quick --seeds 0 1'
+        """
+        shown = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            of_quick = self.quick and f.metadata.get("quick") == value
+            if value != f.default and not of_quick and f.name not in ("output", "replot"):
+                shown.append(_option(f.name) if value is True else f"{_option(f.name)} {_words(value)}".rstrip())
+        return " ".join(shown)
+
+    def plain(self) -> dict[str, object]:
+        """As JSON can hold it."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _words(value: object) -> str:
+    """A value as one would give it on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

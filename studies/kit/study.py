@@ -1,0 +1,111 @@
+"""What a study is made of: keys that name rows, tasks that compute them, claims that they decide, and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, Generic, TypeVar
+
+from studies.kit.rows import Row
+from studies.kit.settings import CommonSettings
+
+
+@dataclass(frozen=True)
+class Key:
+    """What names a row among those of equal settings; a study's own key adds columns.
+
+    A row is a function of settings, data and key, and of nothing else: so it need not be computed twice.
+    """
+
+    data: str
+    data_hash: str
+    seed: int
+
+
+K = TypeVar("K", bound=Key)
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Generic[K, D]):
+    """A row that can be computed, from its data, by the study's ``measure``.
+
+    Attributes:
+        key: the columns that name the row.
+        data: what the key's name and hash stand for; None where a study simulates its data.
+        label: what to call the task while it runs; empty for rows that take no time.
+        makes: files that are written beside the row; where one is missing the row counts as unfinished.
+        needs: files that must be there, or else the task is passed over.
+    """
+
+    key: K
+    data: D
+    label: str = ""
+    makes: tuple[Path, ...] = ()
+    needs: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim that the study's own numbers decide; for the report, what was expected and what came."""
+
+    claim: str
+    passed: bool
+    expected: str = ""
+    measured: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study by its package, whose parts are imported when they are first asked for.
+
+    - The package itself holds the docstring and nothing else.
+    - ``settings``: ``Settings``, ``Key``, and ``tasks(settings)``, the rows that there are to be.
+    - ``measure``: ``measure(settings, task)``, the columns of a row beside its key. No other part loads torch.
+    - ``report``: ``table(rows)``, ``figure(rows)``, ``checks(rows)``, and ``selected(settings, rows)`` where settings
+      choose among rows by more than their seeds.
+
+    >>> study = Study("studies.elbo_gap")
+    >>> study.name, study.settings().data, study.key
+    ('elbo_gap', 'digits', ('study', 'settings_hash', 'data', 'data_hash', 'seed', 'model', 'versus'))
+    """
+
+    package: str
+
+    @property
+    def name(self) -> str:
+        """The last word of the package's."""
+        return self.package.rpartition(".")[2]
+
+    @property
+    def text(self) -> str:
+        """The docstring."""
+        return resolve_name(self.package).__doc__ or ""
+
+    @property
+    def settings(self) -> type[CommonSettings]:
+        """The class of its settings."""
+        return self._part("settings").Settings
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that name a row in a file of rows."""
+        return ("study", "settings_hash", *(field.name for field in fields(self._part("settings").Key)))
+
+    def tasks(self, settings: CommonSettings) -> Iterable[Task[Key, Any]]:
+        """The rows that a run with these settings consists of, in the order in which they are computed."""
+        return self._part("settings").tasks(settings)
+
+    def measure(self, settings: CommonSettings, task: Task[Key, Any]) -> Row:
+        """Compute a row's columns; ``dtype`` and ``seconds`` are added where it does not say them."""
+        return self._part("measure").measure(settings, task)
+
+    @property
+    def report(self) -> Any:  # noqa: ANN401 - a module
+        """The part that draws and judges rows."""
+        return self._part("report")
+
+    def _part(self, name: str) -> Any:  # noqa: ANN401
+        return resolve_name(f"{self.package}.{name}")

@@ -1,0 +1,89 @@
+"""Rows as data frames, selected and averaged over seeds, and tables of them for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+
+from studies.kit.rows import Rows
+from studies.kit.settings import CommonSettings
+from studies.kit.study import Study
+
+
+def frame(rows: Rows) -> pd.DataFrame:
+    """All rows as a data frame: exact numbers where a whole column is numeric, NaN in empty cells."""
+    texts = list(rows)
+    return pd.DataFrame({column: _cells(column, [row.get(column, "") for row in texts]) for column in rows.columns})
+
+
+def selected(study: Study, settings: CommonSettings, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a run with these settings shows: of its seeds, and what the study's own ``selected`` leaves."""
+    mine = rows[rows["seed"].isin(settings.seeds)]
+    choose = getattr(study.report, "selected", None)
+    return mine if choose is None else choose(settings, mine)
+
+
+def averaged(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Means over seeds of every number, one row for each value of some columns, which become the index.
+
+    What ends in ``_error`` is taken for the standard error of one seed, and becomes that of the mean: seeds are
+    independent.
+
+    >>> rows = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "gap": [1.0, 2.0], "gap_error": [0.3, 0.4]})
+    >>> averaged(rows, "model").loc["a", ["gap", "gap_error"]].tolist()
+    [1.5, 0.25]
+    """
+    groups = rows.groupby(list(by) if len(by) > 1 else by[0])
+    numbers = groups.mean(numeric_only=True)
+    for name in numbers.columns[numbers.columns.str.endswith("_error")]:
+        numbers[name] = groups[name].apply(lambda errors: float((errors**2).sum() ** 0.5)) / rows["seed"].nunique()
+    return numbers
+
+
+def series(cell: str) -> NDArray[np.float64]:
+    """The numbers of a curve that is kept in one cell, with blanks between them.
+
+    >>> series("1 0.5 0.25").tolist()
+    [1.0, 0.5, 0.25]
+    """
+    return np.array([float(number) for number in str(cell).split()])
+
+
+def with_error(value: float, error: float) -> str:
+    """A number with its error to two significant digits, three where it is above 1, and at most 5 decimals.
+
+    >>> with_error(-119.657, 1.013), with_error(0.0123456, 0.00123), with_error(-12345.6, 123.4)
+    ('-119.66 ± 1.01', '0.0123 ± 0.0012', '-12346 ± 123')
+    """
+    digits = 2
+    if 0 < error < math.inf:
+        order = math.floor(math.log10(error))
+        digits = max(0, min(5, max(1 - order, min(2, 2 - order))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def narrow(title: str) -> Table:
+    """An empty table that spends two blanks between columns and no lines, so that 80 columns hold its numbers."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def _cells(column: str, texts: list[str]) -> pd.Series[int] | pd.Series[float] | pd.Series[str]:
+    if not column.endswith("hash"):  # one of digits alone is no number
+        for number in (int, float):
+            try:
+                return pd.Series([number(text) if text or number is int else math.nan for text in texts])
+            except ValueError:
+                continue
+    return pd.Series([text or None for text in texts], dtype="str")

@@ -1,0 +1,173 @@
+"""What the rows of `kl_term` say: table, checks and figure."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.kit.tables import averaged
+from studies.kl_term.settings import Settings
+
+BLUE, ORANGE, GREEN = PALETTE[:3]
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the sweep, the weights of these settings."""
+    return rows[(rows["part"] != "sweep") | rows["at"].isin(map("{:g}".format, settings.betas))]
+
+
+def of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of a part by ``at``, mean over seeds."""
+    found = averaged(rows[rows["part"] == part], "at")
+    return found.sort_values("beta") if part == "sweep" else found
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """One row for each weight, then warm-up."""
+    first = Table(title="By the weight β of the KL term; test points, nats", title_justify="left")
+    names = ("β", "rate", "distortion", "squared error", "ELBO", "importance-weighted bound", "KL(q(z) ‖ p(z))")
+    for name in (*names, "active", "told apart, %"):
+        first.add_column(name, justify="right")
+    for at, row in of_part(rows, "sweep").iterrows():
+        numbers = ("rate", "distortion", "squared_error", "elbo", "log_p", "marginal")
+        digits = (2, 2, 3, 2, 2, 2)
+        cells = [f"{row[n]:.{d}f} ± {row[f'{n}_error']:.{d}f}" for n, d in zip(numbers, digits, strict=True)]
+        told = f"{100 * row['told_apart']:.1f} ± {100 * row['told_apart_error']:.1f}"
+        first.add_row(str(at), *cells, f"{row['active']:g}", told)
+    second = Table(title="A decoder that learns its width, many latents", title_justify="left")
+    for name in ("warm-up", "ELBO", "gained", "active", "rate"):
+        second.add_column(name, justify="left" if name == "warm-up" else "right")
+    for at, row in of_part(rows, "warm-up").iterrows():
+        cells = [f"{row[n]:.2f} ± {row[f'{n}_error']:.2f}" for n in ("elbo", "gain")]
+        second.add_row(str(at), *cells, f"{row['active']:g}", f"{row['rate']:.2f}")
+    return Group(first, second, Text(words(rows)))
+
+
+def words(rows: pd.DataFrame) -> str:
+    """The answer from the rows."""
+    sweep, warm, width = of_part(rows, "sweep"), of_part(rows, "warm-up"), rows[rows["part"] == "width"]
+    best = sweep["elbo"].idxmax()
+    return (
+        f"The ELBO is best at β = {best} ({sweep['elbo'].max():.1f} nats), samples are told apart least at "
+        f"β = {sweep['told_apart'].idxmin()}, squared error is least at β = {sweep['squared_error'].idxmin()}. β at "
+        f"width σ and 1 at width σ√β: weights differ by {width['weights_apart'].max():.0e} after moving up to "
+        f"{width['weights_moved'].max():.2f}. Warm-up: {warm['active']['warm-up']:g} active latents instead of "
+        f"{warm['active']['none']:g}, ELBO gained {warm['gain']['warm-up']:.2f} ± "
+        f"{warm['gain_error']['warm-up']:.2f}."
+    )
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """Monotone rate and distortion, the best bound at 1, and one fit by weight or by width."""
+    sweep, width, warm = of_part(rows, "sweep"), rows[rows["part"] == "width"], of_part(rows, "warm-up")
+    found = {
+        "the rate falls as β grows": sweep["rate"].is_monotonic_decreasing,
+        "β at width σ and 1 at width σ√β give weights equal to 0.001 of their way": bool(
+            (width["weights_apart"] < 1e-3 * width["weights_moved"]).all()
+        ),
+        "no weight of the KL term has a better ELBO than β = 1": sweep["elbo"].idxmax() == "1",
+        "warm-up keeps at least as many latents active": warm["active"]["warm-up"] >= warm["active"]["none"],
+    }
+    if "0" in sweep.index:
+        found["without the KL term the aggregate posterior is furthest from the prior"] = (
+            sweep["marginal"].idxmax() == "0"
+        )
+    return [Check(claim, bool(holds)) for claim, holds in found.items()]
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Rate and distortion; bounds and samples by β; pictures of samples where a point is a square image."""
+    sweep = of_part(rows, "sweep")
+    with panels(2, 2, width=13) as (drawn, (rate, bounds, told, pictures)):
+        _rate(rate, sweep)
+        _bounds(bounds, sweep)
+        _told(told, sweep)
+        _pictures(pictures, rows)
+        caption(drawn, words(rows))
+    return drawn
+
+
+def _rate(axes: Axes, sweep: pd.DataFrame) -> None:
+    axes.errorbar(
+        sweep["rate"], sweep["distortion"], xerr=sweep["rate_error"], yerr=sweep["distortion_error"],
+        color=BLUE, marker="o", capsize=3, linewidth=1.2,
+    )  # fmt: skip
+    last = 0.0
+    for at, row in sweep[::-1].iterrows():  # from the left; a label whose left neighbour is close goes below
+        place = (7, 9) if row["rate"] > 1.5 * last else (-14, -34)
+        last = row["rate"]
+        axes.annotate(f"β = {at}", (row["rate"], row["distortion"]), place, textcoords="offset points", fontsize=10)
+    axes.set_xscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.06 * (high - low), high + 0.08 * (high - low))
+    axes.set_xlim(right=sweep["rate"].max() * 2)
+    axes.set(xlabel="rate KL(q(z|x) ‖ p(z)), nats per point", ylabel="distortion −E log p(x|z), nats per point")
+    axes.set_title("Rate and distortion", loc="left", fontweight="bold")
+
+
+def _bounds(axes: Axes, sweep: pd.DataFrame) -> None:
+    places = range(len(sweep))
+    for name, error, colour, label, marker in (
+        ("log_p", "log_p_error", BLUE, "importance-weighted bound", ">"),
+        ("elbo", "elbo_error", ORANGE, "ELBO", "s"),
+    ):
+        axes.errorbar(places, sweep[name], yerr=sweep[error], color=colour, marker=marker, capsize=3, label=label)
+    axes.set_xticks(places, list(sweep.index))
+    low = sweep.loc[sweep.index != "0", ["elbo", "log_p"]].min().min()
+    high = sweep["log_p"].max()
+    if sweep["elbo"].min() < low - (high - low):  # β = 0 would flatten all the others
+        axes.set_ylim(low - 0.45 * (high - low), high + 0.25 * (high - low))
+        below = f"β = 0: ELBO {sweep['elbo']['0']:.0f},\nbound {sweep['log_p']['0']:.0f}"
+        axes.text(0, low - 0.38 * (high - low), below, ha="center", fontsize=10, color="0.3")
+    axes.set(xlabel="weight β of the KL term", ylabel="lower bounds on log p(x), nats per point")
+    axes.set_title("Only β = 1 aims at log p(x)", loc="left", fontweight="bold")
+    axes.legend(loc="lower center")
+
+
+def _told(axes: Axes, sweep: pd.DataFrame) -> None:
+    places = np.arange(len(sweep))
+    axes.errorbar(
+        places, 100 * sweep["told_apart"], yerr=100 * sweep["told_apart_error"], color=GREEN, marker="o", capsize=3
+    )
+    axes.axhline(50, color="0.5", linestyle="--", linewidth=1.2)
+    axes.text(len(sweep) - 0.6, 51, "as good as data", ha="right", va="bottom", fontsize=10, color="0.4")
+    for place, (_, row) in zip(places, sweep.iterrows(), strict=True):
+        axes.annotate(
+            f"{row['active']:g} active", (place, 100 * row["told_apart"]), (0, -18), textcoords="offset points",
+            ha="center", fontsize=9.5, color="0.3",
+        )  # fmt: skip
+    axes.set_xticks(places, list(sweep.index))
+    axes.set(xlabel="weight β of the KL term", ylabel="samples told from data by 5 neighbours, %", ylim=(44, 100))
+    axes.set_title("Samples from the prior", loc="left", fontweight="bold")
+
+
+def _pictures(axes: Axes, rows: pd.DataFrame) -> None:
+    """A line of samples for each β; nothing where points are no images."""
+    axes.set_axis_off()
+    first = rows[(rows["part"] == "sweep") & (rows["seed"] == rows["seed"].min())].sort_values("beta")
+    lines, names = [], []
+    for _, row in first.iterrows():
+        path = Path(str(row["points"]))
+        if not path.exists():
+            return
+        with np.load(path) as file:
+            means = file["means"]
+        side = math.isqrt(means.shape[1])
+        if side * side != means.shape[1] or side < 6:
+            return
+        lines.append(np.concatenate([np.pad(m.reshape(side, side), 1, constant_values=np.nan) for m in means], 1))
+        names.append(str(row["at"]))
+    axes.imshow(np.concatenate(lines), cmap="Greys", aspect="equal")
+    for number, name in enumerate(names):
+        axes.text(-3, (number + 0.5) * len(lines[0]), f"β = {name}", ha="right", va="center", fontsize=10.5)
+    axes.set_title("Means of the decoder at draws from the prior", loc="left", fontweight="bold")

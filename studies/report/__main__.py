@@ -1,0 +1,55 @@
+"""The command line of the page of results: ``python -m studies.report``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+import studies.report
+from studies.kit.errors import InputError
+from studies.kit.registry import every_study
+from studies.kit.rows import write_whole
+from studies.report.committed import results
+from studies.report.page import chapter, page
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where results are and where the page goes."""
+
+    results: Path = Path("results")
+    """A folder of your own results, shown beside the committed ones; it need not exist."""
+    output: Path = Path("results/report.html")
+    """The page."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 1 if a check failed or committed rows are of other settings."""
+    settings = tyro.cli(
+        Settings,
+        prog="python -m studies.report",
+        description=studies.report.__doc__,
+        args=None if arguments is None else list(arguments),
+    )
+    try:
+        folder = settings.results if settings.results.is_dir() else None
+        chapters = [chapter(study, results(study, folder)) for study in every_study()]
+        write_whole(settings.output, page(chapters))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    shown = [(one.name, result) for one in chapters for result in one.results]
+    failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if not check.passed]
+    stale = [f"{name}: {result.warning}" for name, result in shown if result.warning]
+    for line in [*(f"FAILED: {line}" for line in failed), *(f"warning: {line}" for line in stale)]:
+        print(line, file=sys.stderr)
+    print(f"{settings.output}: {len(chapters)} studies, {len(shown)} results")
+    return 1 if failed or stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,53 @@
+"""Rows as data frames: numbers where all of a column are, the rows that settings ask for, means over seeds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from studies.elbo_gap.settings import Settings
+from studies.kit.rows import Rows
+from studies.kit.study import Study
+from studies.kit.tables import averaged, frame, selected, series
+from studies.report.committed import results
+
+
+def test_a_column_is_of_numbers_where_all_its_cells_are_and_a_hash_never_is(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.csv", ("seed",))
+    rows.append({"seed": 0, "data_hash": "123456", "draws": 5, "value": 0.1, "at": "0.1"})
+    rows.append({"seed": 1, "data_hash": "1e5", "draws": None, "value": 2, "at": "none"})
+    read = frame(rows)
+    assert read["seed"].tolist() == [0, 1]
+    assert read["data_hash"].tolist() == ["123456", "1e5"]
+    assert read["draws"].iloc[0] == 5
+    assert math.isnan(read["draws"].iloc[1])
+    assert read["value"].tolist() == [0.1, 2.0]
+    assert read["at"].tolist() == ["0.1", "none"]
+
+
+def test_a_run_shows_its_seeds_and_its_models() -> None:
+    study = Study("studies.elbo_gap")
+    every = results(study)[0].rows
+    assert every["seed"].nunique() == 5
+    few = selected(study, Settings(seeds=(1, 3), models=("ppca", "vae-2")), every)
+    assert set(few["seed"]) == {1, 3}
+    assert set(few["model"]) == {"ppca", "vae-2"}
+    assert set(few["versus"].dropna()) == {"ppca"}
+    assert len(few) == 2 * 3  # two models, one pair
+
+
+def test_errors_of_independent_seeds_are_those_of_their_mean() -> None:
+    rows = pd.DataFrame(
+        {"part": ["a"] * 4, "at": ["x", "x", "y", "y"], "seed": [0, 1] * 2, "v": [1.0, 3.0, 5.0, 7.0], "v_error": 0.6}
+    )
+    found = averaged(rows, "part", "at")
+    assert found["v"].tolist() == [2.0, 6.0]
+    assert found["v_error"].tolist() == pytest.approx([0.6 / 2**0.5] * 2)
+    assert found.index.tolist() == [("a", "x"), ("a", "y")]
+
+
+def test_a_curve_of_one_point_is_a_curve() -> None:
+    assert series("0.5").tolist() == [0.5]

@@ -1,0 +1,201 @@
+"""The page: everything in one file, whatever results there are, and a browser that has nothing to complain of."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit.registry import doc, every_study
+from studies.kit.study import Study
+from studies.report import __main__ as report
+from studies.report import committed
+from studies.report.committed import results
+from studies.report.page import prose, rendered
+from tests.places import ROOT
+
+SURVAE = next(study for study in every_study() if study.name == "survae")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "new" / "report.html"
+    assert report.main(["--results", str(path.parent / "absent"), "--output", str(path)]) == 0  # what is committed
+    return path
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to and says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.alternatives: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(values.get("src") or "")
+            self.alternatives.append(values.get("alt") or "")
+        assert tag not in ("script", "link", "iframe", "object"), f"<{tag}> could load something"
+        if "href" in values:
+            self.links.append(values["href"] or "")
+        if "id" in values:
+            self.ids.append(values["id"] or "")
+        if tag not in ("meta", "img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_has_every_study_in_one_file_that_loads_nothing(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    found = Page(text)
+    assert found.open == []
+    studies = every_study()
+    names = [study.name for study in studies]
+    assert found.ids == names
+    assert found.links == [f"#{name}" for name in names]
+    assert "url(" not in text
+    assert "@import" not in text
+    for image in found.images:
+        assert base64.b64decode(image.removeprefix("data:image/png;base64,"))[:4] == b"\x89PNG"
+    assert all(found.alternatives)
+    assert len(found.images) == sum(result.figure is not None for study in studies for result in results(study))
+    for study in studies:
+        about = doc(study)
+        assert about.question in found.words
+        for section in ("Claim", "Answer"):
+            first = about.sections.get(section, "").split("\n")[0]
+            assert first[1:] in re.sub(r"\s+", " ", found.words), study.name
+    for word in ("settings hash", "data hash", "versions", "seeds", "confirmed"):
+        assert word in found.words
+
+
+def test_a_browser_finds_no_error_and_every_image(path: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    probe = """<script>addEventListener("load", () => {
+        const images = [...document.images], all = document.documentElement;
+        const fetched = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
+        document.title = JSON.stringify({images: images.length, missing: images.filter(i => !i.naturalWidth).length,
+            wide: all.scrollWidth - all.clientWidth, fetched: fetched.length}); });</script></body>"""
+    copy = tmp_path / "report.html"
+    copy.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    for width in (390, 1200):  # a phone and a desk
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            f"--window-size={width},900",
+        ]
+        place = f"--user-data-dir={tmp_path / 'profile'}"
+        command = [browser, *options, place, "--virtual-time-budget=5000", "--dump-dom", copy.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert "CONSOLE" not in done.stderr, done.stderr
+        title = re.search(r"<title>(.*?)</title>", done.stdout)
+        assert title is not None
+        state = json.loads(title[1])
+        assert state == {"images": len(Page(path.read_text()).images), "missing": 0, "wide": 0, "fetched": 0}
+
+
+def test_own_results_stand_beside_the_committed_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "elbo_gap" / "mine-quick"
+    folder.mkdir(parents=True)
+    text = (
+        (committed.REFERENCE / "elbo_gap.csv").read_text().replace("digits", "mine").replace(",image,", ",<b>row</b>,")
+    )
+    (folder / "rows.csv").write_text(text)
+    page = tmp_path / "page.html"
+    report.main(["--results", str(tmp_path / "results"), "--output", str(page)])
+    found = Page(page.read_text())
+    assert "Measured: digits" in found.words
+    assert "Measured: mine, quick run" in found.words
+    assert "<b>row</b>" in found.words  # as text, not as markup
+    (folder / "rows.csv").write_text("\n".join(text.splitlines()[:2]) + "\n")  # a run that has just begun
+    assert report.main(["--results", str(tmp_path / "results"), "--output", str(page)]) in (0, 1)
+    (folder / "rows.csv").write_text("x,y\n1,2\n")
+    assert report.main(["--results", str(tmp_path / "results"), "--output", str(page)]) == 2
+
+
+def test_rows_of_other_settings_are_told_and_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = tmp_path / "reference"
+    shutil.copytree(committed.REFERENCE, reference)
+    monkeypatch.setattr(committed, "REFERENCE", reference)
+    path = reference / "survae.csv"
+    path.write_text(path.read_text().replace(SURVAE.settings().digest, "0123456789ab"))
+    arguments = ["--results", str(tmp_path), "--output", str(tmp_path / "page.html")]
+    assert report.main(arguments) == 1
+    assert "survae: rows in survae.csv were made by other settings" in capsys.readouterr().err
+    assert "made by other settings" in (tmp_path / "page.html").read_text()
+    (folder := reference / "elbo_gap" / "again").mkdir(parents=True)  # further rows are found in folders
+    shutil.copy(reference / "elbo_gap.csv", folder / "rows.csv")
+    assert len(results(Study("studies.elbo_gap"))) == 2
+
+
+def test_rows_of_several_settings_are_several_results_those_of_the_defaults_first(tmp_path: Path) -> None:
+    study = Study("studies.kl_term")
+    digest = study.settings().digest
+    header, *lines = (committed.REFERENCE / "kl_term.csv").read_text().splitlines(keepends=True)
+    (folder := tmp_path / "kl_term" / "digits").mkdir(parents=True)
+    (folder / "rows.csv").write_text("".join([header, *(line.replace(digest, "0" * 12) for line in lines), *lines]))
+    (folder / "figure.png").write_bytes(b"")
+    own = results(study, tmp_path)[1:]
+    assert [result.current for result in own] == [True, False]
+    assert [result.rows["settings_hash"].unique().tolist() for result in own] == [[digest], ["0" * 12]]
+    assert [len(result.rows) for result in own] == [len(lines)] * 2
+    assert [result.figure is None for result in own] == [False, True]  # it is of one of them
+    assert not any(result.stale for result in own)  # one's own rows may be of any settings
+
+
+def test_what_a_terminal_shows_becomes_blocks() -> None:
+    table = Table("a", "[bold]b[/bold]", title="t", caption="below")
+    table.columns[1].justify = "right"
+    table.add_row("[red]1[/red]", Text("2 < 3"))
+    words, shown, box = rendered(Group(Text("some\n\n"), table, Panel("inside")))
+    assert words.text == "some"
+    assert (shown.header, shown.rows, shown.right) == (("a", "b"), (("1", "2 < 3"),), (False, True))
+    assert (shown.text, shown.caption) == ("t", "below")
+    assert box.kind == "verbatim"
+    assert "inside" in box.text
+
+
+def test_tables_of_docstrings_keep_their_cells() -> None:
+    _, table, _ = (block for block in prose(doc(SURVAE).sections["Expected"] + "\n\nEnd."))
+    assert table.kind == "table"
+    assert table.header == ("toy", "entropy", "flow", "with surjections")
+    assert table.rows[0][1] == "3.466"
+    assert table.rows[-1] == ("sets", "", "", "permute: ≤ 5.243 (≤ 0.155 ± 0.002)")
+
+
+def test_the_page_is_made_without_torch() -> None:
+    code = "import sys; from studies.report.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = [sys.executable, "-W", "error", "-c", code, "--output", "/dev/null/none.html"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
