@@ -109,9 +109,7 @@ def _built(content: Recipe, classes: Iterable[type]) -> nn.Module:
 def _difference(model: nn.Module, again: nn.Module) -> str | None:
     """The first place where a model differs from another one, in words; None if there is none."""
     mine, other = _facts(model), _facts(again)
-    for name in sorted(
-        mine | other, key=lambda name: " of " in name
-    ):  # modules and tensors before what is said of them
+    for name in sorted(mine | other, key=lambda name: " of " in name):  # what there is before what it is like
         if name not in mine or name not in other:
             return f"{name} was {'added' if name in mine else 'removed'}"
         if mine[name] != other[name]:
