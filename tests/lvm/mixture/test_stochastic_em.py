@@ -124,3 +124,32 @@ def test_bad_settings_are_one_clear_error() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             StochasticEM(**changes)  # type: ignore[arg-type]
+
+
+def test_the_steps_written_out(generator: Generator) -> None:
+    """Chunks of one minibatch each, so that their order is known: running averages, and of them the second half's."""
+    chunks = list(apart(generator, 600).split(150))
+    model, by_hand = random_mixture(Full(), generator, components=3), GaussianMixture(3, 3).double()
+    by_hand.load_state_dict(model.state_dict())
+    algorithm = StochasticEM(epochs=3, batch_size=150, regularisation=0.0, start=Present(), progress=False)
+    history = model.fit(chunks, em=algorithm, generator=seed(0))
+    mean = by_hand.summarise(torch.cat(chunks)).times(0.0)  # of no weight: the first step's rate is not 1
+    weights, means, covariances = (t.detach().clone() for t in (by_hand.weights, by_hand.means, by_hand.covariances))
+    mean = replace(mean, count=weights, mean=means, scatter=weights[:, None, None] * covariances)
+    objective, kept = [], []
+    for step in range(12):
+        found = by_hand.summarise(chunks[step % 4])
+        objective.append(found.mean_log_likelihood)
+        rate = (step + 1 + 10.0) ** -0.6
+        mean = mean.times(1 - rate) + found.times(rate / 150)
+        by_hand.update(mean)
+        if 2 * 150 * (step + 1) > 3 * 600:
+            kept.append(mean)
+    assert len(kept) == 6
+    average = kept[0]
+    for number, one in enumerate(kept[1:], start=2):
+        average = average.times(1 - 1 / number) + one.times(1 / number)
+    by_hand.update(average)
+    np.testing.assert_allclose(history.objective[:3], np.reshape(objective, (3, 4)).mean(1), rtol=1e-10)
+    for one, other in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
