@@ -7,6 +7,7 @@ encoder expressible: log p(x|z) and log q(z|x) may each be infinite while their 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -254,6 +255,26 @@ class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return LatentVariableModel.sample(self, n, generator=generator)
+
+
+class CountedModel(ExactLatentVariableModel, ABC):
+    """An exact latent-variable model that counts its free parameters, and so has information criteria."""
+
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Free parameters."""
+
+    def bic(self, x: Tensor) -> float:
+        """Bayesian information criterion k log n − 2 Σ log p(x), k the :attr:`parameter_count`; lower is better."""
+        return self._deviance(x) + self.parameter_count * math.log(x.shape[0])
+
+    def aic(self, x: Tensor) -> float:
+        """Akaike information criterion 2k − 2 Σ log p(x), k the :attr:`parameter_count`; lower is better."""
+        return self._deviance(x) + 2 * self.parameter_count
+
+    def _deviance(self, x: Tensor) -> float:
+        return -2 * self.log_density(x).value.double().sum().item()
 
 
 def check_three(prior: Density, encoder: Density, decoder: Density) -> None:

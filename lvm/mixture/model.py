@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
@@ -14,7 +12,7 @@ from density.families.categorical import Categorical
 from density.families.kl import kl
 from density.history import History
 from lvm.em import Climbed
-from lvm.latent import ElboTerms, ExactLatentVariableModel
+from lvm.latent import CountedModel, ElboTerms
 from lvm.mixture.components import Components, Responsibilities
 from lvm.mixture.covariance import CollapsedComponent, Covariance, Full
 from lvm.mixture.em import EM
@@ -25,7 +23,7 @@ from lvm.mixture.parameters import MixtureParameters, checked
 from lvm.mixture.statistics import Statistics
 
 
-class GaussianMixture(ExactLatentVariableModel):
+class GaussianMixture(CountedModel):
     r"""p(x) = Σ_k π_k N(x; μ_k, Σ_k), the latent-variable model whose latent is the one-hot component.
 
     .. math:: \log p(x) = \log\sum_k \exp\big(\log\pi_k + \log N(x; \mu_k, \Sigma_k)\big)
@@ -153,17 +151,6 @@ class GaussianMixture(ExactLatentVariableModel):
         divergence = kl(self.encoder, self.prior, context=x)
         assert divergence is not None, "two categoricals have a closed form"
         return ElboTerms((responsibilities * self.decoder.log_prob_of_each(x)).sum(-1), divergence)
-
-    def bic(self, x: Tensor) -> float:
-        """Bayesian information criterion p log n − 2 Σ log p(x), nats; lower is better."""
-        return -2 * self._total_log_likelihood(x) + self.parameter_count * math.log(x.shape[0])
-
-    def aic(self, x: Tensor) -> float:
-        """Akaike information criterion 2p − 2 Σ log p(x), nats; lower is better."""
-        return 2 * self.parameter_count - 2 * self._total_log_likelihood(x)
-
-    def _total_log_likelihood(self, x: Tensor) -> float:
-        return self.log_density(x).value.double().sum().item()
 
     def fit(
         self,

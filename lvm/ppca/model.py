@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from density.data.rows import Rows
 from density.families.gaussian import StandardNormal
 from density.history import History
 from density.linalg.moments import Moments
-from lvm.latent import ExactLatentVariableModel
+from lvm.latent import CountedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.ppca.observed import ObservedPPCA
 from lvm.ppca.observed_em import MissingEM
@@ -44,7 +43,7 @@ class Posterior:
     covariance: Tensor
 
 
-class PPCA(ExactLatentVariableModel):
+class PPCA(CountedModel):
     r"""x = Wz + μ + σε with z and ε standard normal: the latent-variable model whose ELBO is log p(x).
 
     The encoder is the exact posterior, so every log-weight equals log p(x) and the gap is 0. ``log_prob`` is
@@ -173,25 +172,6 @@ class PPCA(ExactLatentVariableModel):
         check_points(x, self.features, "PPCA", reference=self.reference)
         mean, scale = self.encoder.at(x)
         return Posterior(mean, scale.dense() @ scale.dense().mT)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """E[z|x]: ``[*batch, q]``."""
-        return self.posterior(x).mean
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """E[Wz + μ | x] ``[*batch, D]``: drawn towards μ, unlike PCA's projection, by what the noise leaves unsure."""
-        return self.decoder.at(self.encode(x))[0]
-
-    def bic(self, x: Tensor) -> float:
-        """Bayesian information criterion −2 Σ log p(x) + k log n, k the :attr:`parameter_count`; lower is better."""
-        return self._deviance(x) + self.parameter_count * math.log(x.shape[0])
-
-    def aic(self, x: Tensor) -> float:
-        """Akaike information criterion −2 Σ log p(x) + 2k; lower is better."""
-        return self._deviance(x) + 2 * self.parameter_count
-
-    def _deviance(self, x: Tensor) -> float:
-        return -2 * self.log_density(x).value.double().sum().item()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.decoder.marginal_log_prob(x)
