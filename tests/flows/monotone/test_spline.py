@@ -9,9 +9,10 @@ import torch
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
 from torch import Generator, Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
-from torch.func import grad, hessian, jacrev, jvp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from flows import RationalQuadratic, SplineAutoregressive, SplineCoupling
+from flows.monotone import spline_gradient
 from flows.monotone.spline import SMALLEST, UNIT
 from tests.laws.transforms import randomise
 
@@ -124,7 +125,7 @@ Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def pair(spline: RationalQuadratic, inverse: bool) -> tuple[Function, Function]:
     """The spline in one direction, with its own gradient and with that of the operations."""
     own = spline.inverse if inverse else spline.forward
-    return own, lambda x, theta: spline._evaluate(x, theta, inverse, False)[:2]
+    return own, lambda x, theta: spline._evaluate(x, theta, inverse)[:2]
 
 
 def gradients(function: Function, inputs: tuple[Tensor, Tensor], weights: tuple[Tensor, Tensor]) -> list[Tensor]:
@@ -215,37 +216,118 @@ def test_a_penalty_on_gradients_where_parameters_depend_on_the_number(inverse: b
     torch.testing.assert_close(penalty(own), penalty(plain), rtol=1e-10, atol=1e-10)
 
 
+Total = Callable[[Tensor, Tensor], Tensor]
+
+
+def without_graph(function: Function, x: Tensor, theta: Tensor) -> object:
+    """A gradient that is taken under torch.func and itself not to be differentiated."""
+    outputs, pull_back = vjp(function, x, theta)
+    with torch.no_grad():
+        return outputs, pull_back(outputs)
+
+
+def graph_outside(total: Total, x: Tensor, theta: Tensor) -> object:
+    """A graph of tensors that a transform does not see, and one of tensors that it batches."""
+    x, theta = x.clone().requires_grad_(), theta.clone().requires_grad_()
+    scaled = vmap(lambda factor: factor * total(x, theta))(torch.arange(3.0, dtype=x.dtype))
+    moved = vmap(lambda x: total(x, theta))(torch.stack([x, 0.5 * x]))
+    return torch.autograd.grad(scaled.sum() + moved.sum(), (x, theta))
+
+
+def forward_mode(total: Total, x: Tensor, theta: Tensor) -> object:
+    """Directions beside a graph, in all combinations."""
+    tangents = []
+    with forward_ad.dual_level():
+        for graph in (True, False):
+            for one, other in ((True, True), (True, False), (False, True)):
+                moved = forward_ad.make_dual(x.clone().requires_grad_(graph), x.cos()) if one else x
+                turned = forward_ad.make_dual(theta.clone().requires_grad_(graph), theta.sin()) if other else theta
+                tangents.append(forward_ad.unpack_dual(total(moved, turned)).tangent.detach())
+    return tangents
+
+
+# Of the spline, and of a number made of it that depends on x beside it.
+TRANSFORMATIONS: dict[str, Callable[[Function, Total, Tensor, Tensor], object]] = {
+    "vmap": lambda spline, total, x, theta: vmap(spline, (0, 1))(x, theta),
+    "vmap, x": lambda spline, total, x, theta: vmap(lambda x: spline(x, theta))(torch.stack([x, -x])),
+    "vmap, parameters": lambda spline, total, x, theta: vmap(lambda theta: spline(x, theta), 2)(
+        torch.stack([theta, -theta], 2)
+    ),
+    "vmap of vmap": lambda spline, total, x, theta: vmap(vmap(spline, (0, 1)), (0, None))(torch.stack([x, -x]), theta),
+    "grad": lambda spline, total, x, theta: grad(total, (0, 1))(x, theta),
+    "grad of vmap": lambda spline, total, x, theta: grad(
+        lambda x, theta: vmap(lambda scale: total(scale * x, theta))(x).sum(), (0, 1)
+    )(x, theta),
+    "vmap of grad": lambda spline, total, x, theta: vmap(grad(total, (0, 1)), (0, 1), (0, 1))(x, theta),
+    "vmap of grad, x": lambda spline, total, x, theta: vmap(grad(total, (0, 1)), (0, None))(
+        torch.stack([x, -x]), theta
+    ),
+    "grad of grad": lambda spline, total, x, theta: grad(
+        lambda x, theta: grad(total, 1)(x, theta).square().sum(), (0, 1)
+    )(x, theta),
+    "vjp": lambda spline, total, x, theta: without_graph(spline, x, theta),
+    "vmap of vjp": lambda spline, total, x, theta: vmap(lambda x, theta: without_graph(spline, x, theta), (0, 1))(
+        x, theta
+    ),
+    "jvp": lambda spline, total, x, theta: jvp(spline, (x, theta), (x.cos(), theta.sin())),
+    "jvp of grad": lambda spline, total, x, theta: jvp(grad(total, (0, 1)), (x, theta), (x.cos(), theta.sin())),
+    "jacrev": lambda spline, total, x, theta: jacrev(spline, (0, 1))(x, theta),
+    "jacfwd": lambda spline, total, x, theta: jacfwd(spline, (0, 1))(x, theta),
+    "hessian": lambda spline, total, x, theta: hessian(total, (0, 1))(x, theta),
+    "vmap of hessian": lambda spline, total, x, theta: vmap(hessian(total, (0, 1)), (0, 1))(x, theta),
+    "jacrev of jacfwd": lambda spline, total, x, theta: jacrev(jacfwd(total, 1), (0, 1))(x, theta),
+    "third derivatives": lambda spline, total, x, theta: jacfwd(jacrev(jacrev(total)))(x, theta),
+    "graph outside": lambda spline, total, x, theta: graph_outside(total, x, theta),
+    "forward mode": lambda spline, total, x, theta: forward_mode(total, x, theta),
+}
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch's own rules for forward mode
 @pytest.mark.parametrize("inverse", [False, True])
-def test_torch_func_and_forward_mode(inverse: bool, generator: Generator) -> None:
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_transformations_of_the_spline_are_those_of_its_operations(
+    name: str, inverse: bool, generator: Generator
+) -> None:
+    spline = RationalQuadratic(4, 3.0)
+    theta, x = draws(generator, spline.parameters, 5), torch.tensor([-4.0, -1.5, -0.3, 0.8, 2.9], dtype=torch.float64)
+
+    def transformed(function: Function) -> object:
+        def total(x: Tensor, theta: Tensor) -> Tensor:
+            value, log = function(x, theta)
+            return (value.sin() + x * log).sum()
+
+        return TRANSFORMATIONS[name](function, total, x, theta)
+
+    found, expected = (transformed(function) for function in pair(spline, inverse))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_per_sample_gradients_and_hessians_use_the_rules(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def watch(rule: str) -> None:
+        own = getattr(spline_gradient._Spline, rule)
+        noted = staticmethod(lambda *given: used.append(rule) or own(*given))
+        monkeypatch.setattr(spline_gradient._Spline, rule, noted)
+
+    for rule in ("backward", "jvp", "vmap"):
+        watch(rule)
+    spline = RationalQuadratic(4, 3.0)
+    theta, x = draws(generator, spline.parameters, 5), draws(generator, 5)
+    vmap(grad(lambda x, theta: spline.forward(x, theta)[1]), (0, 1))(x, theta)
+    assert used == ["vmap", "backward"]
+    hessian(lambda x: spline.forward(x, theta)[0].sum())(x)
+    assert sorted(used[2:]) == ["backward", "jvp"]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_several_gradients_in_one_batch(inverse: bool, generator: Generator) -> None:
     spline = RationalQuadratic(4, 3.0)
     own, _ = pair(spline, inverse)
-    theta, x = draws(generator, spline.parameters, 9), draws(generator, 9, scale=1.5)
-    ones = torch.ones_like(x)
-    by_x, by_theta = gradients(own, (x, theta), (ones, ones))
-
-    def total(x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack(own(x, theta)).sum()
-
-    close = {"rtol": 1e-10, "atol": 1e-10}
-    each = vmap(grad(total, (0, 1)), (0, 1), (0, 1))(x, theta)
-    torch.testing.assert_close(each, (by_x, by_theta), **close)
-    torch.testing.assert_close(jacrev(total, 1)(x, theta), by_theta, **close)
-    direction = draws(generator, *x.shape), draws(generator, *theta.shape)
-    expected = (by_x * direction[0]).sum() + (by_theta * direction[1]).sum()
-    torch.testing.assert_close(jvp(total, (x, theta), direction)[1], expected, **close)
-    with forward_ad.dual_level():
-        duals = (forward_ad.make_dual(*both) for both in zip((x.requires_grad_(), theta), direction, strict=True))
-        torch.testing.assert_close(forward_ad.unpack_dual(total(*duals)).tangent, expected, **close)
-    x = x.detach()
-    (slope,) = torch.autograd.grad(total(x.requires_grad_(), theta), x, create_graph=True)
-    (second,) = torch.autograd.grad(slope.sum(), x)
-    torch.testing.assert_close(hessian(total)(x.detach(), theta).diagonal(), second, **close)
+    theta, x = draws(generator, spline.parameters, 9), draws(generator, 9, scale=1.5).requires_grad_()
     (rows,) = torch.autograd.grad(own(x, theta)[1], x, torch.eye(9, dtype=torch.float64), is_grads_batched=True)
-    torch.testing.assert_close(rows, jacrev(lambda x: own(x, theta)[1])(x.detach()), **close)
-    # Under a transform of something else: nothing that the spline sees is wrapped.
-    scaled = vmap(lambda factor: factor * total(x, theta))(torch.arange(3.0, dtype=torch.float64))
-    torch.testing.assert_close(torch.autograd.grad(scaled[2], x)[0], 2 * by_x, **close)
+    torch.testing.assert_close(rows, jacrev(lambda x: own(x, theta)[1])(x.detach()), rtol=1e-10, atol=1e-10)
 
 
 def test_gradients_of_views(generator: Generator) -> None:
