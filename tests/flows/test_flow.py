@@ -38,6 +38,7 @@ from flows import (
     iaf,
     linear_flow,
     maf,
+    neural_spline_flow,
     real_nvp,
 )
 from tests.cases.transforms import CONTEXT, NARROW, matrix, vector
@@ -275,6 +276,104 @@ def test_fit_refuses_contexts_that_do_not_fit() -> None:
         flow.sample(3, context=torch.zeros(0, 2))
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_only_the_call_itself_checks_its_arguments(
+    name: str, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hooks of base and transform take what the flow has checked."""
+    flow, context = built(name, generator)
+    x = torch.stack([vector(generator, flow.features) for _ in range(20)])
+    contexts = None if context is None else context.expand(20, -1)
+    expected = [flow.log_prob(x, context), flow.sample(3, context=context, generator=generator.manual_seed(1))]
+
+    def forbidden(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("checked a second time")
+
+    monkeypatch.setattr(Transform, "_checked", forbidden)
+    for method in ("log_prob", "sample", "sample_with_log_prob"):
+        setattr(flow.base, method, forbidden)
+    assert flow.log_prob(x, context).equal(expected[0])
+    assert flow.sample(3, context=context, generator=generator.manual_seed(1)).equal(expected[1])
+    flow.sample_with_log_prob(3, context=context, generator=generator)
+    flow.fit(x, Training(epochs=1, learning_rate=1e-12, validation=0.0, progress=False), context=contexts)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_call_itself_checks_its_arguments(name: str, generator: Generator) -> None:
+    flow, context = built(name, generator)
+    x = vector(generator, flow.features).expand(2, -1)
+    for bad, error, message in (
+        (x.long(), TypeError, "^Flow expects x to be floating point"),
+        (x.tolist(), TypeError, "^Flow expects x to be a torch.Tensor"),
+        (x.float(), TypeError, r"^Flow computes in torch\.float64 .*x is torch\.float32"),
+        (torch.cat([x, x], -1), ValueError, rf"^Flow expects x of shape \[\*batch, {flow.features}\]"),
+    ):
+        with pytest.raises(error, match=message):
+            flow.log_prob(bad, context)
+    calls: list[Callable[[Tensor | None], object]] = [
+        lambda context: flow.log_prob(x, context),
+        lambda context: flow.sample(2, context=context),
+        lambda context: flow.sample_with_log_prob(2, context=context),
+    ]
+    for call in calls:
+        if context is None:
+            with pytest.raises(ValueError, match=r"^Flow takes no context"):
+                call(x)
+            continue
+        with pytest.raises(ValueError, match=r"^Flow needs a context of shape \[\*batch, 2\]"):
+            call(None)
+        with pytest.raises(ValueError, match=r"^Flow expects a context of shape \[\*batch, 2\]; got \[4\]"):
+            call(torch.cat([context, context]))
+        with pytest.raises(TypeError, match=r"^Flow computes in torch\.float64 .*context is torch\.float32"):
+            call(context.float())
+    if context is not None:
+        with pytest.raises(ValueError, match=r"^Flow expects batch shapes that broadcast"):
+            flow.log_prob(x, context.expand(3, -1))
+    for n in (0, 1.5):
+        with pytest.raises(ValueError, match="n must be a positive int"):
+            flow.sample(n, context=context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_pair_of_points_and_contexts(name: str, generator: Generator) -> None:
+    flow, context = built(name, generator)
+    if context is None:
+        return
+    x = torch.stack([vector(generator, flow.features) for _ in range(4)])
+    contexts = torch.stack([context, -context, 2 * context])
+    pairs = flow.log_prob(x[:, None], contexts)
+    assert pairs.shape == (4, 3)
+    for point, row in zip(x, pairs, strict=True):
+        torch.testing.assert_close(flow.log_prob(point, contexts), row)  # one point, many contexts
+    torch.testing.assert_close(flow.log_prob(x, contexts[1]), pairs[:, 1])
+
+
+@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf, neural_spline_flow])
+def test_per_sample_gradients(build: Callable[..., Flow], generator: Generator) -> None:
+    flow = randomise(build(3, 2, NARROW, CONTEXT), generator, scale=0.2)
+    x, contexts = (torch.stack([vector(generator, width) for _ in range(5)]) for width in (3, CONTEXT))
+
+    class LogProb(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flow = flow
+
+        def forward(self, x: Tensor, context: Tensor) -> Tensor:
+            return self.flow.log_prob(x, context)
+
+    module = LogProb()
+    state = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    of_each = torch.func.vmap(
+        torch.func.grad(lambda state, x, context: torch.func.functional_call(module, state, (x, context))),
+        (None, 0, 0),
+    )(state, x, contexts)
+    for row in range(5):
+        log_prob = flow.log_prob(x[row], contexts[row])
+        expected = torch.autograd.grad(log_prob, list(module.parameters()), materialize_grads=True)
+        for (name, found), gradient in zip(of_each.items(), expected, strict=True):
+            torch.testing.assert_close(found[row], gradient, rtol=1e-10, atol=1e-10, msg=name)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -293,8 +392,9 @@ def test_fit_refuses_contexts_that_do_not_fit() -> None:
         ),
         (lambda: glow(1), ValueError, "glow couples features"),
         (lambda: real_nvp(3, layers=1), ValueError, "needs at least 2 layers"),
-        (lambda: maf(0), ValueError, "features must be a positive int"),
-        (lambda: iaf(2, layers=0), ValueError, "layers must be a positive int"),
+        (lambda: maf(0), ValueError, "^maf: features must be a positive int"),
+        (lambda: iaf(2, layers=0), ValueError, "^iaf: layers must be a positive int"),
+        (lambda: glow(2.0), ValueError, "^glow: features must be a positive int"),
         (lambda: maf(2, hidden=(8, 0)), ValueError, r"hidden\[1\] must be a positive int"),
         (lambda: real_nvp(2, hidden=(-1,)), ValueError, r"hidden\[0\] must be a positive int"),
     ],
