@@ -21,7 +21,7 @@ from flows.transform import Inverse, Transform
 
 
 def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: bool = True) -> Flow:
-    """z = W x + b: a Gaussian, with W held as the layer holds it.
+    """A linear flow z = W x + b, which makes a Gaussian, with W held as the layer holds it.
 
     With a bias, an activation norm comes before the layer, so that ``fit`` starts from standardised data; both together
     are one affine map.
@@ -40,7 +40,7 @@ def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: b
 
 
 def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
-    """Affine couplings with alternating checker masks, each after an activation norm.
+    """RealNVP: affine couplings with alternating checker masks, each after an activation norm.
 
     Dinh et al. 2017, arXiv:1605.08803.
 
@@ -72,7 +72,7 @@ def glow(
     *,
     generator: Generator | None = None,
 ) -> Flow:
-    """Steps of activation norm, LU-linear layer and affine coupling.
+    """Glow: steps of activation norm, LU-linear layer and affine coupling.
 
     Kingma & Dhariwal 2018, arXiv:1807.03039, fig. 2a. Each linear layer starts as a random rotation, decomposed
     once; the coupling passes the first half of the features.
@@ -108,7 +108,7 @@ def neural_spline_flow(
     *,
     generator: Generator | None = None,
 ) -> Flow:
-    """Steps of activation norm, LU-linear layer and rational-quadratic spline coupling.
+    """A neural spline flow: steps of activation norm, LU-linear layer and rational-quadratic spline coupling.
 
     Durkan et al. 2019, arXiv:1906.04032. Each linear layer starts as a random rotation, decomposed once; the coupling
     passes the first half of the features.
@@ -137,7 +137,7 @@ def neural_spline_flow(
 
 
 def maf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
-    """Masked autoregressive flow (Papamakarios et al. 2017, arXiv:1705.07057): alternating orders, activation norms.
+    """A masked autoregressive flow (Papamakarios et al. 2017, arXiv:1705.07057): alternating orders, activation norms.
 
     One pass of each network for ``log_prob``; about as much arithmetic, in D steps, for a sample. One feature makes a
     Gaussian (given the context).
@@ -154,11 +154,11 @@ def maf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), cont
     >>> maf(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
     -3.6758
     """
-    return _autoregressive(features, layers, hidden, context_features, lambda layer: layer)
+    return _autoregressive(features, layers, hidden, context_features, lambda layer: layer, "maf")
 
 
 def iaf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
-    """Inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): :func:`maf`, each layer the other way round.
+    """An inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): :func:`maf` with each layer inverted.
 
     One pass of each network for a sample; about as much arithmetic, in D steps, for ``log_prob``. Arguments and errors
     as for :func:`maf`.
@@ -166,7 +166,7 @@ def iaf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), cont
     >>> iaf(4, layers=2, hidden=(8,)).log_prob(torch.zeros(1, 4)).item()
     -3.6758
     """
-    return _autoregressive(features, layers, hidden, context_features, Inverse)
+    return _autoregressive(features, layers, hidden, context_features, Inverse, "iaf")
 
 
 def _autoregressive(
@@ -175,9 +175,10 @@ def _autoregressive(
     hidden: Sequence[int],
     context_features: int,
     direction: Callable[[Transform], Transform],
+    owner: str,
 ) -> Flow:
-    check_count(features, "features")
-    check_count(layers, "layers")
+    check_count(features, f"{owner}: features")
+    check_count(layers, f"{owner}: layers")
     parts: list[Transform] = []
     for layer in range(layers):
         order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
@@ -187,8 +188,8 @@ def _autoregressive(
 
 
 def _check_couplings(features: int, layers: int, owner: str) -> None:
-    check_count(features, "features")
-    check_count(layers, "layers")
+    check_count(features, f"{owner}: features")
+    check_count(layers, f"{owner}: layers")
     if features < 2:
         raise ValueError(f"{owner} couples features and needs at least 2; got {features}. For one feature use maf")
     if layers < 2:

@@ -1,4 +1,4 @@
-"""Transforms one after the other."""
+"""Chains of transforms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.transform import Transform
 
 
 class Chain(Transform):
-    r"""Transforms one after the other, the first nearest to the data: z = f_K(… f_1(x)), log-determinants add.
+    r"""A chain of transforms, the first nearest to the data: z = f_K(… f_1(x)), log-determinants add.
 
     Args:
         transforms: the parts. Those that fix a width must fix the same one, and likewise for contexts, which go to
@@ -37,14 +37,14 @@ class Chain(Transform):
 
     def __init__(self, *transforms: Transform) -> None:
         super().__init__()
+        owner = type(self).__name__
         for position, part in enumerate(transforms):
             if not isinstance(part, Transform):
-                raise TypeError(f"Chain is made of Transforms; part {position} is a {type(part).__name__}")
+                raise TypeError(f"{owner} is made of Transforms; part {position} is a {type(part).__name__}")
         self.parts = nn.ModuleList(transforms)
-        self.features = _agreed([part.features for part in transforms], transforms, "features")
-        self.context_features = (
-            _agreed([part.context_features or None for part in transforms], transforms, "context features") or 0
-        )
+        self.features = _agreed([part.features for part in transforms], transforms, "features", owner)
+        contexts = [part.context_features or None for part in transforms]
+        self.context_features = _agreed(contexts, transforms, "context features", owner) or 0
 
     def _sequence(self) -> list[Transform]:
         return cast("list[Transform]", list(self.parts))
@@ -86,7 +86,7 @@ def _total(log_dets: list[Tensor], x: Tensor) -> Tensor:
     return total.expand(x.shape[1:])
 
 
-def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: str) -> int | None:
+def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: str, owner: str) -> int | None:
     """The one size that all parts share which fix one, None if none does."""
     first: int | None = None
     for position, size in enumerate(sizes):
@@ -96,7 +96,7 @@ def _agreed(sizes: Sequence[int | None], transforms: Sequence[Transform], what: 
             first = position
         elif size != sizes[first]:
             raise ValueError(
-                f"Chain: part {first} ({type(transforms[first]).__name__}) has {sizes[first]} {what}, "
+                f"{owner}: part {first} ({type(transforms[first]).__name__}) has {sizes[first]} {what}, "
                 f"part {position} ({type(transforms[position]).__name__}) has {size}; they must agree"
             )
     return None if first is None else sizes[first]

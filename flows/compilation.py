@@ -1,4 +1,4 @@
-"""``torch.compile`` where it works."""
+"""Compilation by ``torch.compile``, and what happens where a machine cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A density by change of variables."""
+"""Flows: densities by change of variables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from density.log_density import Measure
-from flows.transform import Transform
+from flows.transform import Transform, broadcast
 
 
 class Flow(ExactModel):
-    r"""The density of x when z = f(x) has the base density (Rezende & Mohamed 2015, arXiv:1505.05770, eq. 5).
+    r"""A flow: the density of x when z = f(x) has the base density (Rezende & Mohamed 2015, arXiv:1505.05770, eq. 5).
 
     .. math:: \log p(x|c) = \log p_{\text{base}}(f(x; c)) + \log|\det \partial f/\partial x|
 
@@ -40,22 +40,24 @@ class Flow(ExactModel):
 
     def __init__(self, base: Density, transform: Transform) -> None:
         super().__init__()
+        owner = type(self).__name__
         if not isinstance(base, Density) or not isinstance(transform, Transform):
             raise TypeError(
-                "Flow takes a base Density and a Transform, in this order; "
+                f"{owner} takes a base Density and a Transform, in this order; "
                 f"got {type(base).__name__} and {type(transform).__name__}"
             )
         if base.measure is not Measure.LEBESGUE:
-            raise ValueError(f"Flow expects a continuous base; {type(base).__name__} is discrete")
+            raise ValueError(f"{owner} expects a continuous base; {type(base).__name__} is discrete")
         names = f"the base {type(base).__name__}", f"the transform {type(transform).__name__}"
         if transform.features not in (None, base.features):
             raise ValueError(
-                f"Flow: {names[0]} has {base.features} features, {names[1]} has {transform.features}; they must agree"
+                f"{owner}: {names[0]} has {base.features} features, {names[1]} has {transform.features}; "
+                "they must agree"
             )
         contexts = {base.context_features, transform.context_features} - {0}
         if len(contexts) > 1:
             raise ValueError(
-                f"Flow: {names[0]} takes {base.context_features} context features, {names[1]} takes "
+                f"{owner}: {names[0]} takes {base.context_features} context features, {names[1]} takes "
                 f"{transform.context_features}; they get the same context, so they must agree (or one takes none)"
             )
         self.base = base
@@ -95,41 +97,43 @@ class Flow(ExactModel):
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        self.transform.initialise(x, self._transform_context(context))
+        self.transform.initialise(x, context if self.transform.context_features else None)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        z, log_det = self.transform.forward(x, self._transform_context(context))
-        return self.base.log_prob(z, self._base_context(context)) + log_det
+        z, log_det = self.transform._forward(*self._paired(x, context))
+        return self.base._log_prob(z, self._base_context(context)) + log_det
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         if context is None or self.base.context_features:
-            z = self.base.sample(n, context=self._base_context(context), generator=generator)
+            z = self.base._sample(n, self._base_context(context), generator)
         else:
-            z = self.base.sample(n * _count(context), generator=generator)
+            z = self.base._sample(n * self._count(context), None, generator)
             z = z.reshape(n, *context.shape[:-1], self.features)
-        return self.transform.inverse(z, self._transform_context(context))[0]
+        return self.transform._inverse(*self._paired(z, context))[0]
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         if context is None or self.base.context_features:
-            z, log_prob = self.base.sample_with_log_prob(n, context=self._base_context(context), generator=generator)
+            z, log_prob = self.base._sample_with_log_prob(n, self._base_context(context), generator)
         else:
-            z, log_prob = self.base.sample_with_log_prob(n * _count(context), generator=generator)
+            z, log_prob = self.base._sample_with_log_prob(n * self._count(context), None, generator)
             z, log_prob = z.reshape(n, *context.shape[:-1], self.features), log_prob.reshape(n, *context.shape[:-1])
-        x, log_det = self.transform.inverse(z, self._transform_context(context))
+        x, log_det = self.transform._inverse(*self._paired(z, context))
         return x, log_prob - log_det
 
-    def _transform_context(self, context: Tensor | None) -> Tensor | None:
-        return context if self.transform.context_features else None
+    def _paired(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The transform's arguments: points and contexts of one batch shape, or points alone."""
+        return broadcast(x, context) if self.transform.context_features else (x, None)
 
     def _base_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.base.context_features else None
 
-
-def _count(context: Tensor) -> int:
-    """How many contexts there are."""
-    count = context.shape[:-1].numel()
-    if count == 0:
-        raise ValueError(f"Flow expects at least one context to sample for; got shape {list(context.shape)}")
-    return count
+    def _count(self, context: Tensor) -> int:
+        """The number of contexts to sample for, at least one."""
+        count = context.shape[:-1].numel()
+        if count == 0:
+            raise ValueError(
+                f"{type(self).__name__} expects at least one context to sample for; got shape {list(context.shape)}"
+            )
+        return count

@@ -23,7 +23,7 @@ AFFINE = (*LINEAR, *DIAGONAL, Permutation)
 
 
 class Fold(NamedTuple):
-    r"""z = ((x − centre)/unit) Aᵀ + offset of a run of layers, or its inverse.
+    r"""A run of affine layers as one map z = ((x − centre)/unit) Aᵀ + offset, or its inverse.
 
     The first layer's centre and unit stay apart: an offset of 10⁸ is subtracted before anything is rounded, as the
     layer itself does it. Where the run does not begin with such a layer they are None.
@@ -36,7 +36,7 @@ class Fold(NamedTuple):
     log_abs_det: Tensor
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Points as columns ``[D, n]``; the log-determinant is one number."""
+        """z of points as columns ``[D, n]``, and the log-determinant, one number."""
         if self.centre is not None and self.unit is not None:
             x = (x - self.centre.unsqueeze(1)) / self.unit.unsqueeze(1)
         return self._applied(x), self.log_abs_det
@@ -116,7 +116,7 @@ def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]]
 
 
 def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    """Of two matrices ``[D, D]``, diagonals ``[D]`` or identities (None)."""
+    """The product of two matrices ``[D, D]``, diagonals ``[D]`` or identities (None)."""
     if left is None or right is None:
         return right if left is None else left
     if left.ndim == right.ndim == 2:

@@ -1,4 +1,4 @@
-"""Invertible maps that know their log-determinants, and the ways to put them together."""
+"""Transforms: invertible maps that know their log-determinants."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Transform(Rebuildable, nn.Module, ABC):
     context_features: int = 0
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        r"""Data to noise.
+        r"""Take data to noise.
 
         Args:
             x: shape ``[*batch, D]``; a single vector ``[D]`` will do.
@@ -44,14 +44,14 @@ class Transform(Rebuildable, nn.Module, ABC):
         return self._forward(*self._checked(x, context))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise to data: x of shape ``[*batch, D]`` and log|det ∂x/∂z| of shape ``[*batch]``, nats.
+        """Take noise to data: x of shape ``[*batch, D]`` and log|det ∂x/∂z| of shape ``[*batch]``, nats.
 
         Arguments and errors as in :meth:`forward`.
         """
         return self._inverse(*self._checked(z, context))
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Set what is to be set from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
+        """Initialise from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
 
         Most transforms have nothing to set. :class:`~flows.layers.activation_norm.ActNorm` has, and :class:`Chain`
         hands each part the data as the parts before it leave it. No gradients are recorded.
@@ -94,11 +94,12 @@ class Transform(Rebuildable, nn.Module, ABC):
         owner, reference = type(self).__name__, self.reference
         check_points(x, self.features, owner, reference=reference)
         check_context(context, self.context_features, owner, reference=x if reference is None else reference)
-        return broadcast(x, context, owner)
+        check_batches(x, context, owner)
+        return broadcast(x, context)
 
 
 class Inverse(Transform):
-    """A transform the other way round.
+    """The inverse of a transform, as a transform.
 
     ``Inverse(GaussianAutoregressive(D))`` is inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): fast
     to sample, slow to evaluate. Data-dependent initialisation does not reach inside: what the transform would have set
@@ -116,7 +117,7 @@ class Inverse(Transform):
     def __init__(self, transform: Transform) -> None:
         super().__init__()
         if not isinstance(transform, Transform):
-            raise TypeError(f"Inverse takes a Transform; got a {type(transform).__name__}")
+            raise TypeError(f"{type(self).__name__} takes a Transform; got a {type(transform).__name__}")
         self.transform = transform
         self.features = transform.features
         self.context_features = transform.context_features
@@ -128,10 +129,9 @@ class Inverse(Transform):
         return self.transform._forward(z, context)
 
 
-def broadcast(x: Tensor, context: Tensor | None, owner: str) -> tuple[Tensor, Tensor | None]:
-    """x ``[*batch, D]`` and context ``[*batch, C]`` with one batch shape; ValueError where theirs do not broadcast."""
+def broadcast(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Points ``[*batch, D]`` and contexts ``[*batch, C]`` with one batch shape, of batch shapes that broadcast."""
     if context is None or x.shape[:-1] == context.shape[:-1]:
         return x, context
-    check_batches(x, context, owner)
     batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
     return x.expand(*batch, x.shape[-1]), context.expand(*batch, context.shape[-1])

@@ -52,7 +52,7 @@ class FromNflows(Transform):
     def __init__(self, transform: NflowsTransform, features: int, context_features: int = 0) -> None:
         super().__init__()
         if not isinstance(transform, NflowsTransform):
-            raise TypeError(f"FromNflows takes an nflows Transform; got a {type(transform).__name__}")
+            raise TypeError(f"{type(self).__name__} takes an nflows Transform; got a {type(transform).__name__}")
         check_count(features, "features")
         self.transform = transform
         self.features = features

@@ -149,7 +149,7 @@ class Spacings(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        check_count(features, f"{type(self).__name__}: features")
         self.features = features
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

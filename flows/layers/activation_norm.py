@@ -10,7 +10,7 @@ from flows.transform import Transform
 
 
 class ActNorm(Transform):
-    r"""A trainable shift and scale of each feature, first set from data.
+    r"""An activation norm: a trainable shift and scale of each feature, first set from data.
 
     Kingma & Dhariwal 2018, arXiv:1807.03039, §3.1.
 
@@ -42,7 +42,7 @@ class ActNorm(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        check_count(features, f"{type(self).__name__}: features")
         self.features = features
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))

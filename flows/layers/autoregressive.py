@@ -1,4 +1,4 @@
-"""Autoregressive flows."""
+"""Autoregressive layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from flows.layers.permutation import as_order
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine, check_bound
 from flows.monotone.monotone import Monotone, check_parameters
 from flows.monotone.spline import RationalQuadratic
+from flows.networks.columns import is_watched
 from flows.networks.incremental import inverse_by_degree
 from flows.networks.masked import MaskedMLP, MaskedNetwork
 from flows.transform import Transform
 
 
 class Autoregressive(Transform):
-    r"""Each feature goes through an increasing function with parameters from those before it.
+    r"""An autoregressive layer: each feature goes through an increasing function with parameters from those before it.
 
     .. math:: z_j = f(x_j; \theta_j(x_{<j}, c)), \qquad
               \log|\det \partial z/\partial x| = \sum_j \log f'(x_j; \theta_j(x_{<j}, c))
@@ -39,7 +40,7 @@ class Autoregressive(Transform):
 
     Cost: forward one pass of the network. The inverse takes about one pass too, in O(D) steps one after the other, with
     a masked network of elementwise activations (:func:`~flows.networks.incremental.inverse_by_degree`), and D passes
-    with another network.
+    with another network, or with one whose layers have hooks.
     """
 
     features: int
@@ -56,7 +57,7 @@ class Autoregressive(Transform):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        check_count(features, "features")
+        check_count(features, f"{owner}: features")
         places = as_order(range(features) if order is None else order, owner)
         if len(places) != features:
             raise ValueError(f"{owner} expects an order of its {features} features; got one of {len(places)}")
@@ -71,16 +72,17 @@ class Autoregressive(Transform):
     @property
     @abstractmethod
     def monotone(self) -> Monotone:
-        """f."""
+        """The increasing function f."""
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_derivative = self.monotone.forward(x, self._condition(x, context))
         return z, log_derivative.sum(-1)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if isinstance(self.conditioner, MaskedNetwork) and self.conditioner.sizes is not None:
+        network = self.conditioner
+        if isinstance(network, MaskedNetwork) and network.sizes is not None and not is_watched(network.modules()):
             given = context if self.context_features else None
-            return inverse_by_degree(self.conditioner, z, given, self.monotone)
+            return inverse_by_degree(network, z, given, self.monotone)
         # Features that are not computed yet stand at 0: by the mask nothing that is read depends on them.
         columns = [torch.zeros_like(z[..., 0])] * self.features
         log_det = torch.zeros_like(z[..., 0])
@@ -91,7 +93,7 @@ class Autoregressive(Transform):
         return torch.stack(columns, -1), log_det
 
     def _condition(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """θ, shape ``[P, *batch, D]``."""
+        """The parameters θ, shape ``[P, *batch, D]``."""
         if context is not None and self.context_features:
             x = torch.cat([x, context], -1)
         theta: Tensor = self.conditioner(x)
@@ -100,8 +102,9 @@ class Autoregressive(Transform):
 
 
 class GaussianAutoregressive(Autoregressive):
-    r"""Masked autoregressive flow: each feature standardised given those before it (Papamakarios et al. 2017,
-    arXiv:1705.07057, eqs. 4-5).
+    r"""An affine autoregressive layer: each feature is standardised given those before it.
+
+    Papamakarios et al. 2017, arXiv:1705.07057, eqs. 4-5.
 
     .. math:: z_j = \frac{x_j - \mu_j(x_{<j}, c)}{\sigma_j(x_{<j}, c)}, \qquad
               \log|\det \partial z/\partial x| = -\sum_j \log\sigma_j
@@ -139,7 +142,7 @@ class GaussianAutoregressive(Autoregressive):
         conditioner: nn.Module | None = None,
     ) -> None:
         super().__init__(features, 2, hidden, order, context_features, conditioner)
-        check_bound(log_scale_bound, "GaussianAutoregressive")
+        check_bound(log_scale_bound, type(self).__name__)
         self.log_scale_bound = log_scale_bound
 
     @property
@@ -148,7 +151,7 @@ class GaussianAutoregressive(Autoregressive):
 
 
 class SplineAutoregressive(Autoregressive):
-    r"""Each feature goes through a rational-quadratic spline with knots from those before it.
+    r"""An autoregressive layer of rational-quadratic splines: each feature's knots come from the features before it.
 
     Durkan et al. 2019, arXiv:1906.04032. With the network that the layer makes itself, a new layer is the identity.
 
@@ -190,7 +193,7 @@ class SplineAutoregressive(Autoregressive):
 
 
 def _arrange_conditioner(layer: nn.Module, incompatible_keys: object) -> None:
-    """A loaded order may be another order."""
+    """Follow a loaded order, which may be another one."""
     assert isinstance(layer, Autoregressive)
     if isinstance(layer.conditioner, MaskedNetwork):
         layer.conditioner.arrange(layer.order)

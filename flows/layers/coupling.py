@@ -1,4 +1,4 @@
-"""Couplings: some features pass, and say how the others are moved."""
+"""Coupling layers: some features pass, and say how the others are moved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from density.families.nets import mlp
-from flows.layers.split import Split
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine, check_bound
 from flows.monotone.monotone import Monotone, check_parameters
 from flows.monotone.spline import RationalQuadratic
@@ -20,7 +19,7 @@ FEW = 8  # rows of log-derivatives that a chain may sum together with those of i
 
 
 class Coupling(Transform):
-    r"""Some features pass, each of the others goes through an increasing function with parameters from those.
+    r"""A coupling: some features pass, each other one goes through an increasing function with parameters from those.
 
     .. math:: z_1 = x_1, \qquad z_2 = f(x_2; \theta(x_1, c)), \qquad
               \log|\det \partial z/\partial x| = \sum \log f'(x_2; \theta(x_1, c))
@@ -60,7 +59,7 @@ class Coupling(Transform):
         try:
             keep = torch.as_tensor(mask).cpu()
         except (RuntimeError, TypeError, ValueError) as error:
-            raise TypeError(f"AffineCoupling expects a mask of D booleans; got {mask!r}") from error
+            raise TypeError(f"{owner} expects a mask of D booleans; got {mask!r}") from error
         if keep.dtype != torch.bool or keep.ndim != 1 or len(keep) == 0:
             raise ValueError(f"{owner} expects a mask of D booleans; got {keep.dtype} of shape {list(keep.shape)}")
         if keep.all():
@@ -78,17 +77,17 @@ class Coupling(Transform):
         self.conditioner = (
             mlp(inputs, outputs, hidden, activation, zero_init=True) if conditioner is None else conditioner
         )
-        self._split = Split(self.passed, self.moved)
-        self.register_load_state_dict_post_hook(_split_again)
+        self._arrange()
+        self.register_load_state_dict_post_hook(_arrange_again)
 
     @property
     @abstractmethod
     def monotone(self) -> Monotone:
-        """f."""
+        """The increasing function f."""
 
     @property
     def mask(self) -> Tensor:
-        """D booleans, True for the features that pass unchanged."""
+        """The mask: D booleans, True for the features that pass unchanged."""
         mask = torch.zeros(self.features, dtype=torch.bool, device=self.passed.device)
         return mask.index_fill(0, self.passed, True)
 
@@ -105,21 +104,35 @@ class Coupling(Transform):
         return self._move(z, context, inverse=True)
 
     def _move(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        views = self._split.views(x)
-        x_passed, x_moved = (x[self.passed], x[self.moved]) if views is None else views
+        if self._order:
+            x_passed, x_moved = torch.split_with_sizes(x, self._sizes)[:: self._order]
+        else:
+            passed, moved = self._stripes or (self.passed, self.moved)
+            x_passed, x_moved = x[passed], x[moved]
         seen = torch.cat([x_passed, context]) if context is not None and self.context_features else x_passed
-        theta, monotone, count = columns(self.conditioner, seen), self.monotone, self._split.sizes[1]
+        theta, monotone, count = columns(self.conditioner, seen), self.monotone, x_moved.shape[0]
         check_parameters(theta.shape[0], x.shape[1:], count, monotone, type(self).__name__)
         theta = theta.view(monotone.parameters, count, -1)
-        moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
-        if count > FEW:
-            log_derivative = log_derivative.sum(0)
-        joined = self._split.joined(x_passed, moved)
-        return x.index_copy(0, self.moved, moved) if joined is None else joined, log_derivative
+        z_moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
+        z = torch.cat([x_passed, z_moved][:: self._order]) if self._order else x.index_copy(0, self.moved, z_moved)
+        return z, log_derivative.sum(0) if count > FEW else log_derivative
+
+    def _arrange(self) -> None:
+        """Find whether the mask is two blocks, which are split and joined by one copy, or two stripes, which are views.
+
+        An order of 1 has the block that passes first, −1 the block that is moved; 0 are no blocks. Where there are no
+        stripes either, features are picked by index.
+        """
+        passed, moved = self.passed.tolist(), self.moved.tolist()
+        features = list(range(self.features))
+        self._order = 1 if passed + moved == features else -1 if moved + passed == features else 0
+        self._sizes = [len(passed), len(moved)][:: self._order or 1]
+        stripes = _stripe(passed), _stripe(moved)
+        self._stripes = None if None in stripes else stripes
 
 
 class AffineCoupling(Coupling):
-    r"""Some features pass, the others are shifted and scaled by functions of those.
+    r"""An affine coupling: some features pass, the others are shifted and scaled by functions of those.
 
     Dinh et al. 2017, arXiv:1605.08803, §3.
 
@@ -163,7 +176,7 @@ class AffineCoupling(Coupling):
         activation: Callable[[], nn.Module] = nn.Tanh,
     ) -> None:
         super().__init__(mask, 2, hidden, context_features, conditioner, activation)
-        check_bound(log_scale_bound, "AffineCoupling")
+        check_bound(log_scale_bound, type(self).__name__)
         self.log_scale_bound = log_scale_bound
 
     @property
@@ -172,7 +185,7 @@ class AffineCoupling(Coupling):
 
 
 class SplineCoupling(Coupling):
-    r"""Some features pass, the others go through rational-quadratic splines with knots from those.
+    r"""A spline coupling: some features pass, the others go through rational-quadratic splines with knots from those.
 
     Durkan et al. 2019, arXiv:1906.04032. With the network that the layer makes itself, a new layer is the identity.
 
@@ -215,7 +228,13 @@ class SplineCoupling(Coupling):
         return self.spline
 
 
-def _split_again(layer: nn.Module, incompatible_keys: object) -> None:
-    """A loaded mask may be another mask."""
+def _stripe(index: list[int]) -> slice | None:
+    """The slice that picks the same features, if there is one."""
+    whole = range(index[0], index[-1] + 1, index[1] - index[0] if len(index) > 1 else 1) if index else range(0)
+    return slice(whole.start, whole.stop, whole.step) if index == list(whole) else None
+
+
+def _arrange_again(layer: nn.Module, incompatible_keys: object) -> None:
+    """Follow a loaded mask, which may be another one."""
     assert isinstance(layer, Coupling)
-    layer._split = Split(layer.passed, layer.moved)
+    layer._arrange()

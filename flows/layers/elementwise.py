@@ -14,7 +14,7 @@ from flows.transform import Transform
 
 
 class Affine(Transform):
-    r"""z = (x − shift)/scale with fixed numbers; log|det ∂z/∂x| = −Σ log|scale|.
+    r"""A fixed affine map of each feature, z = (x − shift)/scale; log|det ∂z/∂x| = −Σ log|scale|.
 
     Args:
         shift, scale: numbers, or tensors ``[D]``. Two numbers make a transform of any width.
@@ -34,18 +34,22 @@ class Affine(Transform):
 
     def __init__(self, shift: float | Tensor, scale: float | Tensor) -> None:
         super().__init__()
+        owner = type(self).__name__
         tensors = [value for value in (shift, scale) if isinstance(value, Tensor) and value.is_floating_point()]
         dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
         for name, value in (("shift", shift), ("scale", scale)):
-            tensor = torch.as_tensor(value, dtype=dtype).detach().clone()
+            try:
+                tensor = torch.as_tensor(value, dtype=dtype).detach().clone()
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise TypeError(f"{owner} expects {name} to be a number or of shape [D]; got {value!r}") from error
             if tensor.ndim > 1 or tensor.numel() == 0:
-                raise ValueError(f"Affine expects {name} to be a number or of shape [D]; got {list(tensor.shape)}")
+                raise ValueError(f"{owner} expects {name} to be a number or of shape [D]; got {list(tensor.shape)}")
             if not tensor.isfinite().all() or (name == "scale" and (tensor == 0).any()):
-                raise ValueError(f"Affine expects finite numbers and no scale of 0; got {name} {tensor.tolist()}")
+                raise ValueError(f"{owner} expects finite numbers and no scale of 0; got {name} {tensor.tolist()}")
             self.register_buffer(name, tensor)
         widths = {len(tensor) for tensor in (self.shift, self.scale) if tensor.ndim}
         if len(widths) > 1:
-            raise ValueError(f"Affine expects shift and scale of one width; got {sorted(widths)}")
+            raise ValueError(f"{owner} expects shift and scale of one width; got {sorted(widths)}")
         self.features = widths.pop() if widths else None
 
     @classmethod
@@ -74,7 +78,7 @@ class Affine(Transform):
 
 
 class Logit(Transform):
-    r"""z = log x − log(1−x), from (0, 1) to the reals; log|det ∂z/∂x| = −Σ log x + log(1−x).
+    r"""The logit z = log x − log(1−x), from (0, 1) to the reals; log|det ∂z/∂x| = −Σ log x + log(1−x).
 
     Near 1 the numbers of (0, 1) are coarse: an inverse that would round to 0 or 1 gives the nearest number inside.
 
@@ -96,7 +100,9 @@ class Logit(Transform):
 
 
 class Sigmoid(Transform):
-    r"""z = 1/(1 + e⁻ˣ), from the reals to (0, 1): the inverse of :class:`Logit`; log|det ∂z/∂x| = Σ log z + log(1−z).
+    r"""The sigmoid z = 1/(1 + e⁻ˣ), from the reals to (0, 1); log|det ∂z/∂x| = Σ log z + log(1−z).
+
+    It is the inverse of :class:`Logit`.
 
     Raises:
         ValueError: inverse of a value outside (0, 1).

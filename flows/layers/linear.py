@@ -1,4 +1,4 @@
-"""What the linear flows share: z = W x + b, with W kept as trainable factors of a decomposition."""
+"""Linear layers z = W x + b, with W kept as trainable factors of a decomposition: what they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.transform import Transform
 
 
 class Linear(Transform):
-    r"""z = W x + b, log|det ∂z/∂x| = log|det W|, for invertible W.
+    r"""An invertible linear layer z = W x + b, with log|det ∂z/∂x| = log|det W|.
 
     A subclass says how W is held: its :meth:`matrix`, its log-determinant and how it is solved against.
 
@@ -29,7 +29,7 @@ class Linear(Transform):
 
     def __init__(self, features: int, bias: bool) -> None:
         super().__init__()
-        check_count(features, "features")
+        check_count(features, f"{type(self).__name__}: features")
         self.features = features
         self.register_parameter("bias", nn.Parameter(torch.zeros(features)) if bias else None)
 
@@ -64,7 +64,7 @@ class Linear(Transform):
 
     @abstractmethod
     def _solve(self, y: Tensor) -> Tensor:
-        """Rows W⁻¹y for rows y, both ``[n, D]``."""
+        """The rows W⁻¹y of rows y, both ``[n, D]``."""
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return F.linear(x, self.matrix(), self.bias), self.log_abs_det().expand(x.shape[:-1])

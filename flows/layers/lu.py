@@ -1,4 +1,4 @@
-"""Linear flow W = P L U."""
+"""The linear layer W = P L U."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.layers.linear import Linear, invertible
 
 
 class LULinear(Linear):
-    r"""z = W x + b with W = P·L·U decomposed once and the factors trained.
+    r"""A linear layer z = W x + b with W = P·L·U decomposed once and the factors trained.
 
     Kingma & Dhariwal 2018, arXiv:1807.03039, §3.2.
 

@@ -1,4 +1,4 @@
-"""Features in another order."""
+"""Permutations of features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.transform import Transform
 
 
 class Permutation(Transform):
-    """Features in another order: z_i = x_{order[i]}; the log-determinant is 0.
+    """A permutation of the features, z_i = x_{order[i]}; the log-determinant is 0.
 
     Args:
         order: each of 0 … D−1 once.

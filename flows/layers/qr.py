@@ -1,4 +1,4 @@
-"""Linear flow W = Q R."""
+"""The linear layer W = Q R."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from flows.layers.linear import Linear, invertible
 
 
 class QRLinear(Linear):
-    r"""z = W x + b with W = Q·R, Q a product of Householder reflections (Hoogeboom et al. 2019, arXiv:1901.11137, §3).
+    r"""A linear layer z = W x + b with W = Q·R, Q a product of Householder reflections.
+
+    Hoogeboom et al. 2019, arXiv:1901.11137, §3.
 
     .. math:: Q = H_1 \cdots H_K = I - V T V^\top, \quad
               T^{-1} = \operatorname{striu}(V^\top V) + \tfrac12 \operatorname{diag}(V^\top V),
@@ -49,11 +51,12 @@ class QRLinear(Linear):
         self, features: int, reflections: int | None = None, bias: bool = True, *, generator: Generator | None = None
     ) -> None:
         super().__init__(features, bias)
+        owner = type(self).__name__
         reflections = features if reflections is None else reflections
-        check_count(reflections, "reflections")
+        check_count(reflections, f"{owner}: reflections")
         if reflections > features:
             raise ValueError(
-                f"QRLinear of {features} features takes at most {features} reflections, which reach every rotation; "
+                f"{owner} of {features} features takes at most {features} reflections, which reach every rotation; "
                 f"got {reflections}"
             )
         device = None if generator is None else generator.device
@@ -94,7 +97,7 @@ class QRLinear(Linear):
         return self._rotate(self._triangle())
 
     def orthogonal(self) -> Tensor:
-        """Q, shape ``[D, D]``, differentiable."""
+        """The orthogonal factor Q, shape ``[D, D]``, differentiable."""
         return self._rotate(torch.eye(self.features, dtype=self.vectors.dtype, device=self.vectors.device))
 
     def log_abs_det(self) -> Tensor:
@@ -109,7 +112,7 @@ class QRLinear(Linear):
         return rows, columns
 
     def _normals(self) -> tuple[Tensor, Tensor]:
-        """V with columns of largest entry 1 (or zero), and T⁻¹ = striu(VᵀV) + ½ diag(VᵀV)."""
+        """The normals V with columns of largest entry 1 (or zero), and T⁻¹ = striu(VᵀV) + ½ diag(VᵀV)."""
         largest = self.vectors.detach().abs().amax(0)
         vectors = self.vectors / largest.where(largest > 0, 1.0)  # so that the squares neither under- nor overflow
         products = vectors.T @ vectors
@@ -117,7 +120,7 @@ class QRLinear(Linear):
         return vectors, products.triu(1) + (0.5 * squares.where(squares > 0, 1.0)).diag()
 
     def _rotate(self, columns: Tensor) -> Tensor:
-        """Q applied to columns ``[D, m]``."""
+        """The product of Q and columns ``[D, m]``."""
         unit, t_inverse = self._normals()
         return columns - unit @ torch.linalg.solve_triangular(t_inverse, unit.T @ columns, upper=True)
 

@@ -1,4 +1,4 @@
-"""z = (x − μ)/σ with μ and σ from a network."""
+"""Affine functions of one number, with shift and scale from a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOG_SCALE_BOUND = 5.0
 
 @dataclass(frozen=True)
 class ConditionalAffine(Monotone):
-    r"""z = (x − μ)/σ with parameters μ, raw and log σ = bound · tanh(raw/bound).
+    r"""An increasing affine function z = (x − μ)/σ with parameters μ, raw and log σ = bound · tanh(raw/bound).
 
     That is the identity near 0, and no data and no step of an optimiser takes σ out of [exp(−bound), exp(bound)],
     where exp would overflow. O(1) per number.

@@ -19,8 +19,9 @@ UNIT = math.log(math.expm1(1 - SMALLEST))  # softplus(UNIT) + SMALLEST = 1
 
 @dataclass(frozen=True)
 class RationalQuadratic(Monotone):
-    r"""A spline of K rational-quadratic pieces on [−B, B], the identity outside (Durkan et al. 2019, arXiv:1906.04032,
-    §3.1; the pieces are those of Gregory & Delbourgo 1982).
+    r"""A spline of K rational-quadratic pieces on [−B, B], and the identity outside.
+
+    Durkan et al. 2019, arXiv:1906.04032, §3.1; the pieces are those of Gregory & Delbourgo 1982.
 
     In a bin of width w, height h and slope s = h/w, with derivatives δ₀ and δ₁ at its ends and ξ = (x − x₀)/w,
 
@@ -57,11 +58,12 @@ class RationalQuadratic(Monotone):
     names = "logits of widths, logits of heights and then derivatives"
 
     def __post_init__(self) -> None:
-        check_count(self.bins, "bins")
+        owner = type(self).__name__
+        check_count(self.bins, f"{owner}: bins")
         if self.bins * SMALLEST > 0.5:
-            raise ValueError(f"RationalQuadratic takes at most {0.5 / SMALLEST:.0f} bins; got {self.bins}")
+            raise ValueError(f"{owner} takes at most {0.5 / SMALLEST:.0f} bins; got {self.bins}")
         if not (math.isfinite(self.bound) and self.bound > 0):
-            raise ValueError(f"RationalQuadratic expects a positive finite bound; got {self.bound}")
+            raise ValueError(f"{owner} expects a positive finite bound; got {self.bound}")
 
     @property
     def parameters(self) -> int:  # type: ignore[override]
@@ -75,37 +77,43 @@ class RationalQuadratic(Monotone):
 
     @property
     def _span(self) -> float:
-        """What the bins share: the interval without the least sizes."""
+        """The length that the bins share: the interval without their least sizes."""
         return 2 * self.bound * (1 - self.bins * SMALLEST)
 
-    def _evaluate(self, x: Tensor, theta: Tensor, inverse: bool, keep: bool) -> tuple[Tensor, Tensor, Piece | None]:
+    def _evaluate(self, x: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor, Piece]:
+        x = x.contiguous()  # so that all that follows is; features of points as rows come as strides
         inside = x.clamp(-self.bound, self.bound)
         outside = inside != x
-        start, sizes, derivatives, behind = self._bin(inside, theta, int(inverse), keep)
+        start, sizes, derivatives, shares, pair, raw = self._bin(inside, theta, int(inverse))
         (x0, z0), (width, height) = start.unbind(0), sizes.unbind(0)
         slope = height / width
         ends = derivatives / slope
         alpha, beta = ends.unbind(0)
-        excess = alpha + beta - 2
-        xi = _root((inside - z0) / height, alpha, excess) if inverse else (inside - x0) / width
-        fraction, rise, between = _rise(xi, slope, alpha, beta, excess)
+        xi = _root((inside - z0) / height, alpha, beta) if inverse else (inside - x0) / width
+        # Sums of positive terms, all of them.
+        rest = torch.rsub(xi, 1)
+        left, right = torch.addcmul(xi, alpha, rest), torch.addcmul(rest, beta, xi)
+        part = xi * left
+        below, above = torch.addcmul(part, rest, right), torch.addcmul(rest * left, xi, right)
+        fraction, rise = part / below, slope * (above / below) / below
         log_derivative = -rise.log() if inverse else rise.log()
         value = torch.addcmul(x0, width, xi) if inverse else torch.addcmul(z0, height, fraction)
-        kept = (outside, *behind, sizes, slope, ends, fraction, rise, excess, *between) if keep else ()
-        return x.where(outside, value), log_derivative.masked_fill_(outside, 0.0), Piece(*kept) if keep else None
+        value, log_derivative = x.where(outside, value), log_derivative.masked_fill_(outside, 0.0)
+        bin_of_each = (outside, shares, pair, raw, sizes, slope, ends)
+        return value, log_derivative, Piece(*bin_of_each, xi, rest, left, right, below, above, fraction, rise)
 
-    def _bin(
-        self, at: Tensor, theta: Tensor, axis: int, keep: bool
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Of the bin that each number is in: (x₀, z₀), (width, height) and (δ₀, δ₁).
+    def _bin(self, at: Tensor, theta: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The bin that each number is in: its corner (x₀, z₀), sizes (width, height) and derivatives (δ₀, δ₁).
 
-        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z. What led there comes last, if to be
-        kept: shares, ends of the bin, and arguments of softplus.
+        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z. What led there comes last: shares,
+        ends of the bin, and arguments of softplus.
         """
         bins, bound = self.bins, self.bound
         logits, raw = torch.split_with_sizes(theta, [2 * bins, bins - 1])
         shares = logits.view(2, bins, *at.shape).softmax(1)
-        least = torch.arange(1, bins, dtype=theta.dtype, device=theta.device).mul_(2 * bound * SMALLEST).sub_(bound)
+        step = 2 * bound * SMALLEST
+        first, last = step - bound, (bins - 1) * step - bound
+        least = torch.linspace(first, last, bins - 1, dtype=theta.dtype, device=theta.device)
         inner = torch.add(least.reshape(-1, *[1] * at.ndim), shares.cumsum(1)[:, :-1], alpha=self._span)
         widths, heights = inner.unbind(0)
         index = (at >= (heights if axis else widths)).sum(0)
@@ -116,33 +124,18 @@ class RationalQuadratic(Monotone):
         chosen = knots.gather(1, pair.expand(3, 2, *at.shape))
         start, stop = chosen[:2].unbind(1)
         shifted = chosen[2] + UNIT
-        behind = (shares, pair, shifted) if keep else ()
-        return start, stop - start, F.softplus(shifted) + SMALLEST, behind
+        return start, stop - start, F.softplus(shifted) + SMALLEST, shares, pair, shifted
 
 
-def _root(eta: Tensor, alpha: Tensor, excess: Tensor) -> Tensor:
-    """ξ where (z − z₀)/h is η.
+def _root(eta: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """The place ξ in a bin where (z − z₀)/h is η.
 
-    With the ends' derivatives α, β over the slope, a ξ² + b ξ = η, of whose root there are two forms. Each cancels
-    digits where the other one does not; a > 1 wherever b < 0.
+    It solves a ξ² + b ξ = η with a = 1 − b and b = α − η (α + β − 2). Of the root there are two forms, each of which
+    cancels digits where the other one does not; a > 1 wherever b < 0.
     """
-    bent = eta * excess
+    bent = eta * (alpha + beta - 2)
     a = 1 - alpha + bent
     b = alpha - bent
     root = torch.addcmul(b.square(), a, eta, value=4).clamp_min(torch.finfo(eta.dtype).tiny).sqrt()
     negative = b < 0
     return torch.where(negative, root - b, 2 * eta) / torch.where(negative, 2 * a, b + root)
-
-
-def _rise(
-    xi: Tensor, slope: Tensor, alpha: Tensor, beta: Tensor, excess: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """(z − z₀)/h at ξ, dz/dx, and what they are made of; every sum but the denominator's is one of positive terms."""
-    rest = 1 - xi
-    sides = torch.stack([rest, xi])
-    squares = sides.square()
-    mixed, (far, near) = rest * xi, squares.unbind(0)
-    below = 1 + excess * mixed
-    above = torch.addcmul(torch.addcmul(mixed + mixed, beta, near), alpha, far)
-    fraction = torch.addcmul(near, alpha, mixed) / below
-    return fraction, slope * above / below.square(), (sides, squares, mixed, below, above)

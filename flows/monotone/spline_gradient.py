@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.func import vjp
 
 
 class Piece(NamedTuple):
@@ -20,29 +22,31 @@ class Piece(NamedTuple):
     sizes: Tensor  # [2], width w and height h
     slope: Tensor  # s = h/w
     ends: Tensor  # [2], derivatives at the ends over the slope, α and β
-    fraction: Tensor  # f = (z − z₀)/h = (ξ² + α m)/d
+    xi: Tensor  # ξ
+    rest: Tensor  # 1 − ξ
+    left: Tensor  # P = ξ + α (1 − ξ)
+    right: Tensor  # Q = 1 − ξ + β ξ
+    below: Tensor  # d = ξ P + (1 − ξ) Q
+    above: Tensor  # a = (1 − ξ) P + ξ Q
+    fraction: Tensor  # f = (z − z₀)/h = ξ P/d
     rise: Tensor  # dz/dx = s a/d²
-    excess: Tensor  # α + β − 2
-    sides: Tensor  # [2], 1 − ξ and ξ
-    squares: Tensor  # [2], of those
-    mixed: Tensor  # m = ξ (1 − ξ)
-    below: Tensor  # d = 1 + (α + β − 2) m
-    above: Tensor  # a = 2m + β ξ² + α (1 − ξ)²
 
 
-Evaluate = Callable[[Tensor, Tensor, bool, bool], tuple[Tensor, Tensor, Piece | None]]
+Evaluate = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor, Piece]]
+Settings = tuple[Evaluate, bool, float]  # with the direction and the scale of evaluate_with_gradient
 
 
 def evaluate_with_gradient(
     evaluate: Evaluate, x: Tensor, theta: Tensor, inverse: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Value and log-derivative of a spline, with the gradient of :func:`pull_back` wherever that one can serve.
+    """Value and log-derivative of a spline, with the gradient of :func:`pull_back` wherever a graph is built.
 
-    A graph is then one node. Second derivatives, those that ``torch.func`` takes, those of forward mode and compiled
-    ones are taken through the operations of ``evaluate``.
+    The graph is then one node, whose gradient is itself differentiable, and which ``torch.func`` and forward mode know
+    rules for. Where tensors need no gradient, and in compiled code, the operations of ``evaluate`` stand for
+    themselves.
 
     Args:
-        evaluate: of x, θ, ``inverse`` and whether to keep the :class:`Piece`: value, log-derivative, and it or None.
+        evaluate: of x, θ and ``inverse``: value, log-derivative and :class:`Piece`.
         x: the numbers, in either direction.
         theta: ``[3K − 1, *x.shape]``.
         inverse: the direction.
@@ -50,20 +54,21 @@ def evaluate_with_gradient(
 
     Cost: that of ``evaluate``.
     """
-    if _is_plain_reverse_mode(x, theta):
-        value, log_derivative = _Spline.apply(x, theta, evaluate, inverse, scale)
-        return value, log_derivative
-    return evaluate(x, theta, inverse, False)[:2]
+    needed = torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad)
+    if not needed or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return evaluate(x, theta, inverse)[:2]
+    outputs: tuple[Tensor, Tensor] = _Spline.apply(x, theta, (evaluate, inverse, scale), [])
+    return outputs
 
 
 def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool, scale: float) -> tuple[Tensor, Tensor]:
     r"""Gradients with respect to the number and to its parameters, from those of value and log-derivative.
 
     The loss changes by γ dz + λ d log(dz/dx), where z(x, φ) has the bin's corners and ends for φ. With the
-    abbreviations of :class:`Piece`,
+    abbreviations of :class:`Piece` and m = ξ (1 − ξ),
 
     .. math::
-        \partial_ξ \log z' &= 2 \frac{1 - 2ξ + βξ - α(1-ξ)}{a} - 2 \frac{(α + β - 2)(1 - 2ξ)}{d} \\
+        \partial_ξ \log z' &= 2 \frac{Q - P}{a} - 2 \frac{(α + β - 2)(1 - 2ξ)}{d} \\
         g_x &= γ z' + λ\, \partial_ξ \log z' / w \\
         g_α &= λ (1-ξ)^2/a - (2 λ + γ h f) m/d + γ h m/d, \qquad g_β = λ ξ^2/a - (2 λ + γ h f) m/d \\
         g_{x_1} &= -g_x ξ - τ/w, \qquad g_{z_1} = γ f + τ/h, \qquad τ = λ - α g_α - β g_β \\
@@ -84,13 +89,14 @@ def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool,
     """
     width, height = piece.sizes.unbind(0)
     alpha, beta = piece.ends.unbind(0)
-    rest, xi = piece.sides.unbind(0)
-    inner, log = grad_value.masked_fill(piece.outside, 0.0), grad_log.masked_fill(piece.outside, 0.0)
+    xi, rest = piece.xi, piece.rest
+    inner, log = torch.where(piece.outside, 0.0, grad_value), torch.where(piece.outside, 0.0, grad_log)
     log = -log if inverse else log
 
-    lean, pull = rest - xi, log / piece.above
-    bend = torch.addcmul(torch.addcmul(lean, beta, xi), alpha, rest, value=-1) * pull
-    bend = torch.addcmul(bend, piece.excess * lean, log / piece.below, value=-1)
+    pull = log / piece.above
+    lean = rest - xi
+    slant = torch.sub(torch.addcmul(alpha * lean, beta, lean), lean, alpha=2)
+    bend = torch.addcmul((piece.right - piece.left) * pull, slant, log / piece.below, value=-1)
     if inverse:
         at = torch.addcdiv(inner, bend, width, value=2) / piece.rise
         moved = torch.stack([inner, at]).neg_()
@@ -99,10 +105,11 @@ def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool,
         at = torch.addcdiv(inner * piece.rise, bend, width, value=2)
         moved = torch.stack([at, inner])
 
-    lift, mixed = inner * height, piece.mixed / piece.below
-    ends = torch.addcmul(pull * piece.squares, torch.add(lift * piece.fraction, log, alpha=2), mixed, value=-1)
+    lift, mixed = inner * height, rest * xi / piece.below
+    sides = torch.stack([rest, xi])
+    ends = torch.addcmul(pull * sides * sides, torch.addcmul(log, lift, piece.fraction, value=0.5), mixed, value=-2)
+    ends[0].add_(lift * mixed)
     first, second = ends.unbind(0)
-    first.addcmul_(lift, mixed)
     tension = torch.addcmul(torch.addcmul(log, alpha, first, value=-1), beta, second, value=-1)
 
     # Both rows with one sign: minus the gradients of x₀ and x₁, and those of z₀ and z₁.
@@ -122,20 +129,28 @@ def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool,
 
 
 class _Spline(torch.autograd.Function):
+    """Value and log-derivative of a spline, with rules for gradients, directions and batches.
+
+    The piece reaches the context through a list among the arguments, and not as outputs, which would cost as much as
+    several kernels. A transform of ``torch.func`` in between does not see it; its gradient finds the piece anew.
+    """
+
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        x: Tensor,
-        theta: Tensor,
-        evaluate: Evaluate,
-        inverse: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        value, log_derivative, piece = evaluate(x, theta, inverse, True)
-        assert piece is not None
-        ctx.save_for_backward(x, theta, *piece)
-        ctx.settings = evaluate, inverse, scale
+    def forward(x: Tensor, theta: Tensor, settings: Settings, found: list[Piece]) -> tuple[Tensor, Tensor]:
+        evaluate, inverse, _ = settings
+        value, log_derivative, piece = evaluate(x, theta, inverse)
+        found.append(piece)
         return value, log_derivative
+
+    @staticmethod
+    def setup_context(
+        ctx: Any,  # noqa: ANN401
+        inputs: tuple[Tensor, Tensor, Settings, list[Piece]],
+        output: tuple[Tensor, Tensor],
+    ) -> None:
+        x, theta, ctx.settings, found = inputs
+        ctx.save_for_backward(x, theta, *(found.pop() if found else ()))
+        ctx.save_for_forward(x, theta)
 
     @staticmethod
     def backward(
@@ -143,26 +158,43 @@ class _Spline(torch.autograd.Function):
         grad_value: Tensor,
         grad_log: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        x, theta, *piece = ctx.saved_tensors
+        x, theta, *kept = ctx.saved_tensors
         evaluate, inverse, scale = ctx.settings
-        if not torch.is_grad_enabled():
-            return *pull_back(Piece(*piece), grad_value, grad_log, inverse, scale), None, None, None
-        # The gradient is itself to be differentiated, and the piece has no graph. Views, since θ may depend on x.
-        needed = ctx.needs_input_grad[:2]
-        inputs = x.view_as(x), theta.view_as(theta)
-        outputs = evaluate(*inputs, inverse, False)[:2]
-        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(outputs, wanted, (grad_value, grad_log), create_graph=True))
-        return *(next(found) if need else None for need in needed), None, None, None
+        # What was kept has no graph, which a gradient that is itself to be differentiated needs.
+        known = kept and not torch.is_grad_enabled()
+        piece = Piece(*kept) if known else evaluate(x, theta, inverse)[2]
+        return *pull_back(piece, grad_value, grad_log, inverse, scale), None, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any,  # noqa: ANN401
+        along_x: Tensor,
+        along_theta: Tensor,
+        *_: None,
+    ) -> tuple[Tensor, Tensor]:
+        x, theta = ctx.saved_tensors
+        evaluate, inverse, scale = ctx.settings
+        piece = evaluate(x, theta, inverse)[2]
+        # The gradient is linear in those that it comes from: its transpose is the derivative along a direction.
+        zero = torch.zeros_like(x)
+        transpose = vjp(partial(pull_back, piece, inverse=inverse, scale=scale), zero, zero)[1]
+        along: tuple[Tensor, Tensor] = transpose((along_x, along_theta))
+        return along
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ANN401
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        theta: Tensor,
+        settings: Settings,
+        found: list[Piece],
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """The batch becomes the first dimension of the numbers."""
+        x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        theta = theta.unsqueeze(1).expand(-1, *x.shape) if in_dims[1] is None else theta.movedim(in_dims[1], 1)
+        return _Spline.apply(x, theta, settings, found), (0, 0)
 
 
-def _is_plain_reverse_mode(x: Tensor, theta: Tensor) -> bool:
-    """Whether a graph is being built, and by nothing but reverse mode in eager mode."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and torch.is_grad_enabled()
-        and (x.requires_grad or theta.requires_grad)
-        and not torch._C._are_functorch_transforms_active()  # what Function.apply asks, to refuse what has no rules
-        and all(forward_ad.unpack_dual(tensor).tangent is None for tensor in (x, theta))
-    )
+# At every call torch looks up forward's signature and binds the arguments to it, as slow as several kernels.
+_Spline.forward.__signature__ = inspect.signature(lambda *inputs: None)  # type: ignore[attr-defined]

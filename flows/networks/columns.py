@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as modules
 
 ELEMENTWISE = (
     nn.CELU,
@@ -27,13 +28,14 @@ ELEMENTWISE = (
 
 
 def columns(network: nn.Module, x: Tensor) -> Tensor:
-    """network(xᵀ)ᵀ for x ``[inputs, n]``: outputs ``[outputs, n]``.
+    """The outputs of a network for points as columns: network(xᵀ)ᵀ, ``[outputs, n]`` for x ``[inputs, n]``.
 
     Each output then lies contiguous in memory, so that what follows works on whole rows. The plain linear layers and
-    elementwise activations of a ``Sequential`` are evaluated so; any other network or layer, or one with hooks, is
-    called with points as rows. Where a graph is recorded, all layers have points as columns, which the products of the
-    gradient with narrow first and last layers are faster for; elsewhere the last layer alone, since wide products
-    share better between threads with points as rows; the two agree to rounding.
+    elementwise activations of a ``Sequential`` are evaluated so; any other layer, such as one with computed weights, is
+    called with points as rows, and so is any other network, or one that somebody watches (:func:`is_watched`). Where a
+    graph is recorded, all layers have points as columns, which the products of the gradient with narrow first and last
+    layers are faster for; elsewhere the last layer alone, since wide products share better between threads with points
+    as rows; the two agree to rounding.
 
     Cost: that of the network.
 
@@ -42,21 +44,23 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
     >>> torch.allclose(columns(net, x.T), net(x).T, atol=1e-6)
     True
     """
-    if type(network) is not nn.Sequential or _watched(network):
+    layers = list(network) if type(network) is nn.Sequential else []
+    if not layers or any(HOOKS_OF_ALL) or is_watched([network, *layers]):
         y: Tensor = network(x.T)
         return y.T
-    last = None if torch.is_grad_enabled() or len(network) == 0 else network[-1]
+    last = None if torch.is_grad_enabled() else layers[-1]
     fresh = False  # whether x is a product just formed, which nobody else reads: a product's gradient does not
-    for layer in network:
-        kind = type(layer)
-        if _watched(layer) or not (kind in ELEMENTWISE or kind is nn.Linear):
-            x, fresh = layer(x.T).T, False
-        elif isinstance(layer, nn.Linear):
-            (weight, bias), fresh = _weight_and_bias(layer), True
+    for layer in layers:
+        kind, held = type(layer), layer._parameters
+        weight = held.get("weight")
+        if kind is nn.Linear and weight is not None and "bias" in held:
+            bias, fresh = held["bias"], True
             if last is not None and layer is not last:
                 x = F.linear(x.T, weight, bias).T
             else:
                 x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
+        elif kind not in ELEMENTWISE:
+            x, fresh = layer(x.T).T, False
         elif fresh and kind is nn.ReLU:
             x, fresh = torch.relu_(x), False
         elif fresh and kind is nn.Tanh:
@@ -69,7 +73,7 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
 def by_columns(
     function: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """A function of columns applied to points ``[*batch, D]`` and contexts ``[*batch, C]`` of one batch shape.
+    """What a function of columns returns for points ``[*batch, D]`` and contexts ``[*batch, C]`` of one batch shape.
 
     Its log-determinants may be one for each point, or rows to be summed.
     """
@@ -79,15 +83,27 @@ def by_columns(
     return z.T.reshape(x.shape), log_det.reshape(x.shape[:-1])
 
 
-def _weight_and_bias(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    try:
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # five times as fast as by attribute
-    except KeyError:  # replicas of a layer, and shards, hold tensors of the names instead
-        return layer.weight, layer.bias
-    assert weight is not None
-    return weight, bias
+# The private names of torch that this library uses: all of them are in this file. torch has no public query for hooks,
+# which are what nn.Module.__call__ asks for before it goes straight to ``forward``. And it has none for weights that a
+# layer holds itself: replicas, shards and pruned layers hold computed tensors of these names, and no such parameters.
+# tests/flows/networks/test_columns.py fails when these names change.
+HOOKS_OF_ALL = (
+    modules._global_forward_hooks,
+    modules._global_forward_pre_hooks,
+    modules._global_backward_hooks,
+    modules._global_backward_pre_hooks,
+)
 
 
-def _watched(layer: nn.Module) -> bool:
-    """Whether somebody has hooked into a layer, and so expects it to be called with points as rows."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+def is_watched(layers: Iterable[nn.Module]) -> bool:
+    """Whether calling one of the layers means more than its formula: it has hooks, or another ``forward``."""
+    for layer in layers:
+        if (
+            layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+            or "forward" in layer.__dict__
+        ):
+            return True
+    return False

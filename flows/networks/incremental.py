@@ -1,4 +1,4 @@
-"""An autoregressive transform inverted in about one pass of its masked network instead of D."""
+"""The inverse of an autoregressive layer in about one pass of its masked network instead of D."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def inverse_by_degree(
     context: Tensor | None,
     monotone: Monotone,
 ) -> tuple[Tensor, Tensor]:
-    r"""x with z_j = f(x_j; network(x_{<j}, c)_j) for every feature j, place by place.
+    r"""The x with z_j = f(x_j; network(x_{<j}, c)_j) for every feature j, found place by place.
 
     When x_j is found, only the hidden units of its degree have become computable. With units sorted by degree the
     weights are block triangular, and the features are found as a triangular system is solved by halves: the first half,
@@ -57,7 +57,7 @@ BLOCK = 8  # degrees that are taken one by one; more are halved first
 
 
 class _Solution:
-    """What is known so far. Columns are points; lists run over stages."""
+    """A solution as far as it is known. Columns are points; lists run over stages."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class _Solution:
         self.log_dets: list[Tensor] = []
 
     def solve(self, low: int, high: int, weights: list[Tensor], totals: list[Tensor]) -> list[list[Tensor]]:
-        """Units of degrees low … high−1 and the features after them; returns what each stage takes from these units.
+        """Find units of degrees low … high−1 and the features after them; returns what each stage takes from the units.
 
         ``weights`` are those among these units, ``totals`` their bias and what the units before them add.
         """

@@ -48,7 +48,7 @@ class Stage(NamedTuple):
 
 
 class MaskedNetwork(Rebuildable, nn.Module, ABC):
-    """Masked linear layers, elementwise activations and skips: a network that can be evaluated unit by unit.
+    """A network of masked linear layers, elementwise activations and skips, which can be evaluated unit by unit.
 
     A subclass builds its layers, names its :meth:`stages` and calls :meth:`arrange`. Inputs are ``[*batch, D + C]``,
     context last; outputs ``[*batch, outputs · D]``, the first output of every feature, then the second.
@@ -116,7 +116,7 @@ class MaskedNetwork(Rebuildable, nn.Module, ABC):
 
 
 def _rearrange(network: nn.Module, incompatible_keys: object) -> None:
-    """Loaded masks may be other masks; the order is the one arranged for last."""
+    """Follow loaded masks, which may be other ones; the order is the one arranged for last."""
     assert isinstance(network, MaskedNetwork)
     order = network.sorted_units()[-2]
     network.arrange(torch.arange(network.features) if order is None else order)
@@ -162,11 +162,12 @@ class MaskedMLP(MaskedNetwork):
         hidden_degrees: Sequence[Tensor] | None = None,
     ) -> None:
         super().__init__()
-        places = as_order(order, type(self).__name__)
+        owner = type(self).__name__
+        places = as_order(order, owner)
         place = places.argsort() + 1
         if hidden_degrees is None:
             for position, width in enumerate(hidden):
-                check_count(width, f"hidden[{position}]")
+                check_count(width, f"{owner}: hidden[{position}]")
             # A single feature without context has nothing to see: no hidden layer, and its output is a bias.
             widths = hidden if len(place) > 1 or context_features else ()
             hidden_degrees = [_even_degrees(len(place), width, context_features) for width in widths]
@@ -223,9 +224,10 @@ class MaskedResidualMLP(MaskedNetwork):
         activation: Callable[[], nn.Module] = nn.Tanh,
     ) -> None:
         super().__init__()
-        check_count(hidden, "hidden")
-        check_count(blocks, "blocks")
-        places = as_order(order, type(self).__name__)
+        owner = type(self).__name__
+        check_count(hidden, f"{owner}: hidden")
+        check_count(blocks, f"{owner}: blocks")
+        places = as_order(order, owner)
         place = places.argsort() + 1
         degrees = _even_degrees(len(place), hidden, context_features)
         within = degrees[:, None] >= degrees
@@ -257,5 +259,5 @@ class MaskedResidualMLP(MaskedNetwork):
 
 
 def _even_degrees(features: int, width: int, context_features: int) -> Tensor:
-    """Degrees of hidden units, spread evenly over those that some output sees."""
+    """The degrees of hidden units, spread evenly over those that some output sees."""
     return torch.linspace(0 if context_features else min(1, features - 1), features - 1, width).round().long()

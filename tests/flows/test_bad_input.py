@@ -10,6 +10,7 @@ from torch import Generator
 
 from flows import (
     ActNorm,
+    Affine,
     AffineCoupling,
     Chain,
     GaussianAutoregressive,
@@ -17,6 +18,8 @@ from flows import (
     LULinear,
     MaskedMLP,
     Permutation,
+    QRLinear,
+    SplineCoupling,
     Transform,
 )
 from tests.cases.transforms import TRANSFORMS
@@ -79,14 +82,18 @@ def test_transforms_refuse_what_they_cannot_take(name: str, generator: Generator
         (lambda: AffineCoupling([True, True], context_features=2), ValueError, "all True leaves nothing to transform"),
         (lambda: AffineCoupling([1, 0]), ValueError, "mask of D booleans; got torch.int64"),
         (lambda: AffineCoupling([]), ValueError, "mask of D booleans"),
+        (lambda: SplineCoupling("abc"), TypeError, "^SplineCoupling expects a mask of D booleans; got 'abc'"),
         (lambda: AffineCoupling([[True, False]]), ValueError, r"mask of D booleans; got torch.bool of shape \[1, 2\]"),
         (lambda: AffineCoupling([True, False], log_scale_bound=0.0), ValueError, "positive finite log_scale_bound"),
         (lambda: GaussianAutoregressive(2, log_scale_bound=torch.inf), ValueError, "positive finite log_scale_bound"),
         (lambda: GaussianAutoregressive(3, order=[0, 1]), ValueError, "an order of its 3 features; got one of 2"),
         (lambda: GaussianAutoregressive(2, order=[1, 1]), ValueError, "GaussianAutoregressive expects an order"),
-        (lambda: GaussianAutoregressive(0), ValueError, "features must be a positive int"),
-        (lambda: MaskedMLP([0, 1], hidden=(0,)), ValueError, r"hidden\[0\] must be a positive int"),
-        (lambda: ActNorm(-3), ValueError, "features must be a positive int"),
+        (lambda: GaussianAutoregressive(0), ValueError, "^GaussianAutoregressive: features must be a positive int"),
+        (lambda: MaskedMLP([0, 1], hidden=(0,)), ValueError, r"^MaskedMLP: hidden\[0\] must be a positive int"),
+        (lambda: ActNorm(-3), ValueError, "^ActNorm: features must be a positive int; got -3"),
+        (lambda: QRLinear(2, 3), ValueError, "^QRLinear of 2 features takes at most 2 reflections"),
+        (lambda: QRLinear(2, 0), ValueError, "^QRLinear: reflections must be a positive int"),
+        (lambda: Affine("abc", 1.0), TypeError, r"^Affine expects shift to be a number or of shape \[D\]; got 'abc'"),
     ],
 )
 def test_construction_refuses(build: Callable[[], Transform], error: type[Exception], message: str) -> None:

@@ -11,67 +11,36 @@ import torch
 from torch import Generator, Tensor
 
 from density import (
-    Bernoulli,
-    ConditionalGaussian,
     DiagonalGaussian,
     Gaussian,
     Kind,
     StandardNormal,
     Training,
     lbfgs,
-    mlp,
 )
 from flows import (
     ActNorm,
-    AffineCoupling,
     Chain,
     Flow,
-    GaussianAutoregressive,
-    Inverse,
     Linear,
     Logit,
     LULinear,
-    Permutation,
     QRLinear,
     Transform,
     glow,
     iaf,
     linear_flow,
     maf,
+    neural_spline_flow,
     real_nvp,
 )
+from tests.cases.flows import FLOWS, built
 from tests.cases.transforms import CONTEXT, NARROW, matrix, vector
 from tests.laws.transforms import randomise
 
 
 def logit_normal() -> Flow:
     return Flow(StandardNormal(2), Chain(Logit(), maf(2, 2, NARROW).transform))
-
-
-def conditional_base(context: int = CONTEXT) -> ConditionalGaussian:
-    return ConditionalGaussian(mlp(context, 4, (8,)), features=2, context_features=context)
-
-
-FLOWS: dict[str, Callable[[], Flow]] = {
-    "maf, one feature": lambda: maf(1, 2, NARROW),
-    "maf, one feature, context": lambda: maf(1, 2, NARROW, CONTEXT),
-    "linear, lu": lambda: linear_flow(2),
-    "linear, qr": lambda: linear_flow(2, QRLinear),
-    "real nvp": lambda: real_nvp(2, 4, NARROW),
-    "glow, context": lambda: glow(2, 3, NARROW, CONTEXT),
-    "maf": lambda: maf(2, 3, NARROW),
-    "iaf, context": lambda: iaf(2, 2, NARROW, CONTEXT),
-    "flow on a flow": lambda: Flow(real_nvp(2, 2, NARROW, CONTEXT), Permutation([1, 0])),
-    "conditional base": lambda: Flow(conditional_base(), LULinear(2)),
-    "conditional base and transform": lambda: Flow(
-        conditional_base(), GaussianAutoregressive(2, NARROW, context_features=CONTEXT)
-    ),
-}
-
-
-def built(name: str, generator: Generator) -> tuple[Flow, Tensor | None]:
-    flow = randomise(FLOWS[name](), generator)
-    return flow, vector(generator, CONTEXT) if flow.context_features else None
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -275,71 +244,100 @@ def test_fit_refuses_contexts_that_do_not_fit() -> None:
         flow.sample(3, context=torch.zeros(0, 2))
 
 
-@pytest.mark.parametrize(
-    ("build", "error", "message"),
-    [
-        (lambda: Flow(StandardNormal(2), LULinear(3)), ValueError, r"StandardNormal has 2 features.*LULinear has 3"),
-        (
-            lambda: Flow(conditional_base(3), GaussianAutoregressive(2, context_features=1)),
-            ValueError,
-            r"takes 3 context features.*takes 1",
-        ),
-        (lambda: Flow(LULinear(2), StandardNormal(2)), TypeError, "base Density and a Transform, in this order"),
-        (lambda: Flow(Bernoulli(2), LULinear(2)), ValueError, "Bernoulli is discrete"),
-        (
-            lambda: real_nvp(1),
-            ValueError,
-            "real_nvp couples features and needs at least 2; got 1. For one feature use maf",
-        ),
-        (lambda: glow(1), ValueError, "glow couples features"),
-        (lambda: real_nvp(3, layers=1), ValueError, "needs at least 2 layers"),
-        (lambda: maf(0), ValueError, "features must be a positive int"),
-        (lambda: iaf(2, layers=0), ValueError, "layers must be a positive int"),
-        (lambda: maf(2, hidden=(8, 0)), ValueError, r"hidden\[1\] must be a positive int"),
-        (lambda: real_nvp(2, hidden=(-1,)), ValueError, r"hidden\[0\] must be a positive int"),
-    ],
-)
-def test_construction_refuses(build: Callable[[], object], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        build()
+@pytest.mark.parametrize("name", FLOWS)
+def test_only_the_call_itself_checks_its_arguments(
+    name: str, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hooks of base and transform take what the flow has checked."""
+    flow, context = built(name, generator)
+    x = torch.stack([vector(generator, flow.features) for _ in range(20)])
+    expected = [flow.log_prob(x, context), flow.sample(3, context=context, generator=generator.manual_seed(1))]
+
+    def forbidden(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("checked a second time")
+
+    monkeypatch.setattr(Transform, "_checked", forbidden)
+    for method in ("log_prob", "sample", "sample_with_log_prob"):
+        setattr(flow.base, method, forbidden)
+    assert flow.log_prob(x, context).equal(expected[0])
+    assert flow.sample(3, context=context, generator=generator.manual_seed(1)).equal(expected[1])
+    flow.sample_with_log_prob(3, context=context, generator=generator)
 
 
-@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf])
-def test_architectures_start_as_a_standard_normal(build: Callable[..., Flow], generator: Generator) -> None:
-    flow = build(5, 3, NARROW).double()
-    x = torch.stack([vector(generator, 5) for _ in range(9)])
-    # Glow's rotations are built in float32.
-    torch.testing.assert_close(flow.log_prob(x), StandardNormal(5).double().log_prob(x), rtol=0, atol=1e-5)
-
-
-def test_glows_rotations_come_from_the_generator() -> None:
-    one, two = (glow(3, 2, NARROW, generator=Generator().manual_seed(3)) for _ in range(2))
-    for a, b in zip(one.transform.modules(), two.transform.modules(), strict=True):
-        if isinstance(a, LULinear) and isinstance(b, LULinear):
-            assert a.matrix().equal(b.matrix())
-            q = a.matrix().double()
-            torch.testing.assert_close(q @ q.T, torch.eye(3, dtype=q.dtype), rtol=0, atol=1e-5)
-            assert torch.linalg.det(q) > 0
-            assert (q - torch.eye(3)).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf])
-def test_every_feature_and_the_context_reach_the_density(build: Callable[..., Flow], generator: Generator) -> None:
-    flow = randomise(build(4, 2, NARROW, CONTEXT), generator)
-    x, context = vector(generator, 4).requires_grad_(), vector(generator, CONTEXT).requires_grad_()
-    by_x, by_context = torch.autograd.grad(flow.log_prob(x, context), [x, context])
-    assert (by_x != 0).all()
-    assert (by_context != 0).all()
-
-
-def test_iaf_is_maf_the_other_way_round() -> None:
-    assert any(isinstance(module, Inverse) for module in iaf(2, 2, NARROW).modules())
-    orders = [
-        module.order.tolist() for module in maf(3, 2, NARROW).modules() if isinstance(module, GaussianAutoregressive)
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_call_itself_checks_its_arguments(name: str, generator: Generator) -> None:
+    flow, context = built(name, generator)
+    x = vector(generator, flow.features).expand(2, -1)
+    for bad, error, message in (
+        (x.long(), TypeError, "^Flow expects x to be floating point"),
+        (x.tolist(), TypeError, "^Flow expects x to be a torch.Tensor"),
+        (x.float(), TypeError, r"^Flow computes in torch\.float64 .*x is torch\.float32"),
+        (torch.cat([x, x], -1), ValueError, rf"^Flow expects x of shape \[\*batch, {flow.features}\]"),
+    ):
+        with pytest.raises(error, match=message):
+            flow.log_prob(bad, context)
+    calls: list[Callable[[Tensor | None], object]] = [
+        lambda context: flow.log_prob(x, context),
+        lambda context: flow.sample(2, context=context),
+        lambda context: flow.sample_with_log_prob(2, context=context),
     ]
-    assert orders == [[0, 1, 2], [2, 1, 0]]
-    masks = [module.mask.tolist() for module in real_nvp(3, 2, NARROW).modules() if isinstance(module, AffineCoupling)]
-    assert masks == [[True, False, True], [False, True, False]]
+    for call in calls:
+        if context is None:
+            with pytest.raises(ValueError, match=r"^Flow takes no context"):
+                call(x)
+            continue
+        with pytest.raises(ValueError, match=r"^Flow needs a context of shape \[\*batch, 2\]"):
+            call(None)
+        with pytest.raises(ValueError, match=r"^Flow expects a context of shape \[\*batch, 2\]; got \[4\]"):
+            call(torch.cat([context, context]))
+        with pytest.raises(TypeError, match=r"^Flow computes in torch\.float64 .*context is torch\.float32"):
+            call(context.float())
+    if context is not None:
+        with pytest.raises(ValueError, match=r"^Flow expects batch shapes that broadcast"):
+            flow.log_prob(x, context.expand(3, -1))
+    for n in (0, 1.5):
+        with pytest.raises(ValueError, match="n must be a positive int"):
+            flow.sample(n, context=context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_pair_of_points_and_contexts(name: str, generator: Generator) -> None:
+    flow, context = built(name, generator)
+    if context is None:
+        return
+    x = torch.stack([vector(generator, flow.features) for _ in range(4)])
+    contexts = torch.stack([context, -context, 2 * context])
+    pairs = flow.log_prob(x[:, None], contexts)
+    assert pairs.shape == (4, 3)
+    for point, row in zip(x, pairs, strict=True):
+        torch.testing.assert_close(flow.log_prob(point, contexts), row)  # one point, many contexts
+    torch.testing.assert_close(flow.log_prob(x, contexts[1]), pairs[:, 1])
+
+
+@pytest.mark.parametrize("build", [real_nvp, glow, maf, iaf, neural_spline_flow])
+def test_per_sample_gradients(build: Callable[..., Flow], generator: Generator) -> None:
+    flow = randomise(build(3, 2, NARROW, CONTEXT), generator, scale=0.2)
+    x, contexts = (torch.stack([vector(generator, width) for _ in range(5)]) for width in (3, CONTEXT))
+
+    class LogProb(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flow = flow
+
+        def forward(self, x: Tensor, context: Tensor) -> Tensor:
+            return self.flow.log_prob(x, context)
+
+    module = LogProb()
+    state = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    of_each = torch.func.vmap(
+        torch.func.grad(lambda state, x, context: torch.func.functional_call(module, state, (x, context))),
+        (None, 0, 0),
+    )(state, x, contexts)
+    for row in range(5):
+        log_prob = flow.log_prob(x[row], contexts[row])
+        expected = torch.autograd.grad(log_prob, list(module.parameters()), materialize_grads=True)
+        for (name, found), gradient in zip(of_each.items(), expected, strict=True):
+            torch.testing.assert_close(found[row], gradient, rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_a_transform_is_callable_and_saved_with_its_flow(generator: Generator, tmp_path: object) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from density import mlp
 from flows import (
     ActNorm,
     Affine,
@@ -23,7 +22,6 @@ from flows import (
     glow,
 )
 from flows.folding import Fold, folded
-from flows.networks.columns import columns
 from tests.cases.transforms import actnorm, matrix, vector
 from tests.laws.transforms import randomise
 
@@ -127,41 +125,6 @@ def test_a_loaded_mask_is_obeyed(mask: list[bool], generator: Generator) -> None
         assert expected[0][:, torch.tensor(mask)].equal(x[:, torch.tensor(mask)])
 
 
-def test_columns_are_the_network_and_leave_its_input_alone(generator: Generator) -> None:
-    for activation in (nn.Tanh, nn.ReLU, nn.SiLU):
-        net = randomise(mlp(3, 4, (6, 5), activation), generator)
-        # An activation first would work on the caller's memory if it worked in place.
-        for network in (net, nn.Sequential(activation(), *net), nn.Sequential(activation()), nn.Sequential(*net, net)):
-            x = torch.stack([vector(generator, 3) for _ in range(7)]).T.contiguous()
-            before = x.clone()
-            with torch.no_grad():
-                if network[-1] is net:
-                    network[-1] = nn.Linear(4, 2, bias=False).double()
-                y = columns(network, x)
-            assert x.equal(before)
-            torch.testing.assert_close(y, network(x.T).T, rtol=1e-13, atol=1e-13)
-
-
-@pytest.mark.parametrize("grad", [True, False])
-def test_layers_of_any_kind_in_any_order(generator: Generator, grad: bool) -> None:
-    """Some are called with points as rows; none works in place on what another one's gradient needs."""
-    for middle in (
-        [nn.Sigmoid(), nn.ReLU()],
-        [nn.ReLU(), nn.Tanh()],
-        [nn.LayerNorm(6), nn.Tanh()],
-        [nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Identity(), nn.ReLU()],
-    ):
-        net = randomise(nn.Sequential(nn.Linear(3, 6), *middle, nn.Linear(6, 2)), generator)
-        x = torch.stack([vector(generator, 3) for _ in range(7)]).T.contiguous().requires_grad_(grad)
-        with torch.set_grad_enabled(grad):
-            y, expected = columns(net, x), net(x.T).T
-        torch.testing.assert_close(y, expected, rtol=1e-13, atol=1e-13)
-        if grad:
-            ours, theirs = (torch.autograd.grad(z.sum(), [x, *net.parameters()]) for z in (y, expected))
-            for a, b in zip(ours, theirs, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("features", [5, 40])
 def test_log_determinants_of_couplings_few_and_many_features_wide(features: int, generator: Generator) -> None:
     """Few rows are summed with those of the other parts, many at once."""
@@ -175,16 +138,6 @@ def test_log_determinants_of_couplings_few_and_many_features_wide(features: int,
         assert term.shape == (6,)
         total = total + term
     torch.testing.assert_close((z, log_det), (y, total), rtol=1e-13, atol=1e-12)
-
-
-def test_hooks_are_called(generator: Generator) -> None:
-    net = randomise(mlp(3, 4, (6,)), generator)
-    calls: list[Tensor] = []
-    for module in (net, net[0], net[1]):
-        handle = module.register_forward_hook(lambda module, inputs, output: calls.append(output))
-        columns(net, vector(generator, 3)[:, None])
-        handle.remove()
-    assert len(calls) == 3
 
 
 class Calls(TorchDispatchMode):

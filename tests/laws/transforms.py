@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from density.rebuildable import arguments_of
 from flows import Transform
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -277,6 +279,20 @@ def the_inverse_has_the_gradients_of_the_inverse_function(case: TransformCase, g
     _all_close(direct, through)
 
 
+def a_bad_argument_is_reported_by_the_class_that_was_called(case: TransformCase, generator: Generator) -> None:
+    """A subclass of somebody's own is named too, and not the one that it comes from."""
+    transform = case.make(generator)
+    own = type("Own", (type(transform),), {})
+    if own.__init__ is nn.Module.__init__:
+        return  # takes no arguments
+    variadic, arguments = arguments_of(transform)
+    first, *_ = inspect.signature(own).parameters.values()
+    several = first.kind is inspect.Parameter.VAR_POSITIONAL
+    for bad in ("abc", None):
+        with pytest.raises((TypeError, ValueError), match=r"^Own\b.*\bgot\b|^Own is made of Transforms; part 1 is a"):
+            _ = own(*variadic[:1], bad) if several else own(**{**arguments, first.name: bad})
+
+
 transform_laws: list[Callable[[TransformCase, Generator], None]] = [
     round_trip,
     log_det_is_that_of_the_jacobian,
@@ -292,6 +308,7 @@ transform_laws: list[Callable[[TransformCase, Generator], None]] = [
     inputs_are_not_mutated,
     both_directions_are_differentiable,
     the_inverse_has_the_gradients_of_the_inverse_function,
+    a_bad_argument_is_reported_by_the_class_that_was_called,
 ]
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
-from torch import Generator, Tensor
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
-from torch.func import grad, hessian, jacrev, jvp, vmap
+from torch import Generator
 
 from flows import RationalQuadratic, SplineAutoregressive, SplineCoupling
 from flows.monotone.spline import SMALLEST, UNIT
+from tests.flows.monotone.splines import draws, gradients, pair
 from tests.laws.transforms import randomise
-
-
-def draws(generator: Generator, *shape: int, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -116,186 +109,6 @@ def test_gradients_are_finite_everywhere(generator: Generator) -> None:
             assert all(gradient.isfinite().all() for gradient in gradients), scale
     outside = x.abs() > 2
     assert spline.forward(x, theta)[0][outside].equal(x[outside])
-
-
-Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def pair(spline: RationalQuadratic, inverse: bool) -> tuple[Function, Function]:
-    """The spline in one direction, with its own gradient and with that of the operations."""
-    own = spline.inverse if inverse else spline.forward
-    return own, lambda x, theta: spline._evaluate(x, theta, inverse, False)[:2]
-
-
-def gradients(function: Function, inputs: tuple[Tensor, Tensor], weights: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """Of a weighted sum of values and log-derivatives."""
-    x, theta = (tensor.detach().requires_grad_() for tensor in inputs)
-    return list(torch.autograd.grad(function(x, theta), [x, theta], weights))
-
-
-def worst(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest error, over the largest number of its tensor."""
-    return max(
-        ((one - other).abs().max() / other.abs().max()).item() for one, other in zip(found, expected, strict=True)
-    )
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize(("bins", "bound", "scale"), [(8, 5.0, 1.0), (3, 1.0, 3.0), (16, 20.0, 2.0), (2, 0.3, 1.0)])
-def test_the_gradient_is_that_of_the_operations(
-    bins: int, bound: float, scale: float, inverse: bool, generator: Generator
-) -> None:
-    spline = RationalQuadratic(bins, bound)
-    own, plain = pair(spline, inverse)
-    theta, x = draws(generator, spline.parameters, 3, 200, scale=scale), draws(generator, 3, 200, scale=0.8 * bound)
-    x[0, :2] = torch.tensor([-bound, bound])
-    value, log = draws(generator, 2, 3, 200)
-    with_graph = own(x.requires_grad_(), theta)
-    assert with_graph[0].grad_fn is with_graph[1].grad_fn
-    for fast, slow in zip(with_graph, plain(x.detach(), theta), strict=True):
-        assert fast.equal(slow)
-    # A knot is rounded to ε bound. Over the width of a bin, 10⁻³ of the interval or more, that is an error of at
-    # most 500 ε in ξ, and some 50 roundings follow it.
-    tolerance = 50 * 500 * torch.finfo(torch.float64).eps
-    for weights in ((value, log), (value, torch.zeros_like(log)), (torch.zeros_like(value), log)):
-        found, expected = (gradients(function, (x, theta), weights) for function in pair(spline, inverse))
-        assert worst(found, expected) < tolerance
-        outside = x.detach().abs() > bound
-        assert outside.any()
-        assert found[0][outside].equal(weights[0][outside])
-        assert not found[1][:, outside].any()
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_the_gradient_loses_no_digits_to_that_of_the_operations(inverse: bool, generator: Generator) -> None:
-    """In float32, against float64."""
-    spline = RationalQuadratic(8, 5.0)
-    own, plain = pair(spline, inverse)
-    double = (
-        draws(generator, spline.parameters, 2000, scale=2.0),
-        draws(generator, 2000, scale=3.0),
-        draws(generator, 2, 2000),
-    )
-    theta, x, weights = (tensor.float() for tensor in double)
-    expected = gradients(plain, (x.double(), theta.double()), tuple(weights.double()))
-    errors = [
-        worst([tensor.double() for tensor in gradients(function, (x, theta), tuple(weights))], expected)
-        for function in (own, plain)
-    ]
-    # Both inherit the error of ξ, which is the larger part; the rest is a few roundings.
-    assert errors[0] < 2 * errors[1] + 16 * torch.finfo(torch.float32).eps
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_first_and_second_derivatives_are_those_of_differences(inverse: bool, generator: Generator) -> None:
-    spline = RationalQuadratic(3, 2.0)
-    own, _ = pair(spline, inverse)
-    theta = draws(generator, spline.parameters, 7).requires_grad_()
-    x = torch.tensor([-3.0, -1.7, -0.9, 0.05, 0.8, 1.6, 2.5], dtype=torch.float64).requires_grad_()
-    assert gradcheck(own, (x, theta))
-    assert gradgradcheck(own, (x, theta))
-    for one in ((x, theta.detach()), (x.detach(), theta)):
-        assert gradcheck(own, one)
-        assert gradgradcheck(own, one)
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_a_penalty_on_gradients_where_parameters_depend_on_the_number(inverse: bool, generator: Generator) -> None:
-    """As in autoregressions: the graph of θ begins at x, and is not the spline's to follow."""
-    spline = RationalQuadratic(4, 3.0)
-    weight = draws(generator, spline.parameters, 1, scale=0.5).requires_grad_()
-    x = draws(generator, 60, scale=1.5).requires_grad_()
-
-    def penalty(function: Function) -> tuple[Tensor, ...]:
-        value, log = function(x, torch.sin(weight * x))
-        (slope,) = torch.autograd.grad((value + log).sum(), x, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), (x, weight))
-
-    own, plain = pair(spline, inverse)
-    torch.testing.assert_close(penalty(own), penalty(plain), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch's own rules for forward mode
-@pytest.mark.parametrize("inverse", [False, True])
-def test_torch_func_and_forward_mode(inverse: bool, generator: Generator) -> None:
-    spline = RationalQuadratic(4, 3.0)
-    own, _ = pair(spline, inverse)
-    theta, x = draws(generator, spline.parameters, 9), draws(generator, 9, scale=1.5)
-    ones = torch.ones_like(x)
-    by_x, by_theta = gradients(own, (x, theta), (ones, ones))
-
-    def total(x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack(own(x, theta)).sum()
-
-    close = {"rtol": 1e-10, "atol": 1e-10}
-    each = vmap(grad(total, (0, 1)), (0, 1), (0, 1))(x, theta)
-    torch.testing.assert_close(each, (by_x, by_theta), **close)
-    torch.testing.assert_close(jacrev(total, 1)(x, theta), by_theta, **close)
-    direction = draws(generator, *x.shape), draws(generator, *theta.shape)
-    expected = (by_x * direction[0]).sum() + (by_theta * direction[1]).sum()
-    torch.testing.assert_close(jvp(total, (x, theta), direction)[1], expected, **close)
-    with forward_ad.dual_level():
-        duals = (forward_ad.make_dual(*both) for both in zip((x.requires_grad_(), theta), direction, strict=True))
-        torch.testing.assert_close(forward_ad.unpack_dual(total(*duals)).tangent, expected, **close)
-    x = x.detach()
-    (slope,) = torch.autograd.grad(total(x.requires_grad_(), theta), x, create_graph=True)
-    (second,) = torch.autograd.grad(slope.sum(), x)
-    torch.testing.assert_close(hessian(total)(x.detach(), theta).diagonal(), second, **close)
-    (rows,) = torch.autograd.grad(own(x, theta)[1], x, torch.eye(9, dtype=torch.float64), is_grads_batched=True)
-    torch.testing.assert_close(rows, jacrev(lambda x: own(x, theta)[1])(x.detach()), **close)
-    # Under a transform of something else: nothing that the spline sees is wrapped.
-    scaled = vmap(lambda factor: factor * total(x, theta))(torch.arange(3.0, dtype=torch.float64))
-    torch.testing.assert_close(torch.autograd.grad(scaled[2], x)[0], 2 * by_x, **close)
-
-
-def test_gradients_of_views(generator: Generator) -> None:
-    """Parameters shared by numbers, and neither contiguous; and a number alone."""
-    spline = RationalQuadratic(4, 3.0)
-    theta, x = draws(generator, 3, spline.parameters), draws(generator, 5, 3, scale=2.0)
-
-    def shared(function: Function) -> Function:
-        return lambda x, theta: function(x.T, theta.T[:, :, None].expand(-1, -1, 5))
-
-    for inverse in (False, True):
-        weights = tuple(draws(generator, 2, 3, 5))
-        found, expected = (gradients(shared(function), (x, theta), weights) for function in pair(spline, inverse))
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        one = tuple(weights[0][0, :2])
-        found, expected = (gradients(function, (x[0, 0], theta[0]), one) for function in pair(spline, inverse))
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_gradients_have_the_types_of_their_numbers(inverse: bool, generator: Generator) -> None:
-    spline = RationalQuadratic(4, 3.0)
-    inputs, weights = (
-        (draws(generator, 30, scale=2.0), draws(generator, spline.parameters, 30).float()),
-        draws(generator, 2, 30),
-    )
-    found, expected = (gradients(function, inputs, tuple(weights)) for function in pair(spline, inverse))
-    assert [tensor.dtype for tensor in found] == [torch.float64, torch.float32]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_a_graph_keeps_no_more_than_that_of_the_operations(inverse: bool, generator: Generator) -> None:
-    spline = RationalQuadratic(8, 5.0)
-    theta, x = draws(generator, spline.parameters, 100).requires_grad_(), draws(generator, 100).requires_grad_()
-    kept = []
-    for function in pair(spline, inverse):
-        held: dict[int, int] = {}
-        tensors = []
-
-        def pack(tensor: Tensor, held: dict[int, int] = held, tensors: list[Tensor] = tensors) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            tensors.append(tensor)  # so that no two share an address
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = function(x, theta)
-        kept.append(sum(held.values()))
-        del outputs
-    assert kept[0] < kept[1]
 
 
 @pytest.mark.slow
