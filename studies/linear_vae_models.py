@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from density import Training, constant, lbfgs
 from density.linalg.moments import Moments
-from lvm import PPCA, LinearVAE
+from lvm import PPCA, LinearVAE, Present
 from studies.kit.compute import usable_device
 from studies.kit.rows import Row
 from studies.kit.seeds import derived_seed
@@ -106,7 +106,7 @@ def collapse(found: Found, settings: Settings) -> list[Row]:
         model.decoder.log_std.requires_grad_(False)
         model.set_optimal_encoder()
         model.fit(
-            found.x, replace(LBFGS, epochs=COLLAPSE_ROUNDS), warm_start=True, generator=_generator(found, "collapse")
+            found.x, replace(LBFGS, epochs=COLLAPSE_ROUNDS), start=Present(), generator=_generator(found, "collapse")
         )
         norms = model.decoder.weight.detach().double().square().sum(0).sort(descending=True).values
         expected = (found.spectrum[:q] - noise).clamp_min(0)

@@ -15,6 +15,8 @@ from density.fitting.optimisers import constant, lbfgs
 from density.fitting.training import Training
 from density.history import History
 from density.linalg.moments import resolution
+from density.renamed import renamed
+from lvm.em import Present
 from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian
 from lvm.ppca.spectrum import centre
@@ -136,12 +138,13 @@ class LinearVAE(ExactLatentVariableModel):
         self.encoder.centre.copy_(self.decoder.mean)
         self.encoder.log_std.copy_(-0.5 * factor.scaled.square().sum(0).log1p())
 
+    @renamed(warm_start="start=Present()")
     def fit(
         self,
         x: Tensor,
         training: Training = FULL_BATCH,
         *,
-        warm_start: bool = False,
+        start: Present | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient steps, all parameters together.
@@ -152,7 +155,7 @@ class LinearVAE(ExactLatentVariableModel):
 
         Args:
             training: settings of the fit.
-            warm_start: start from the present parameters; else from a random W and the best encoder for it.
+            start: ``Present()`` to go on from the present parameters; None for a random W and the best encoder for it.
             generator: of the random start and the order of the rows, on the device of x.
 
         Returns:
@@ -171,7 +174,7 @@ class LinearVAE(ExactLatentVariableModel):
         self.to(x)
         standardised = (rows / std).to(x.dtype)
         origin = torch.zeros_like(mean)
-        if warm_start:
+        if isinstance(start, Present):
             self._move(mean, origin, 1 / std)
         else:
             self._start(generator)

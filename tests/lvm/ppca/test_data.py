@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 import lvm
-from lvm.ppca.model import PPCA, ClosedForm, EMSolver, Solver
+from lvm import Present
+from lvm.ppca import PPCA, ClosedForm, EMSolver, MissingEM, Solver
 from tests.lvm.vae.linear_examples import data
 
 
@@ -175,3 +176,26 @@ def test_bad_settings() -> None:
         EMSolver(tolerance=-1.0)
     with pytest.raises(ValueError, match="tolerance must be finite and at least 0"):
         EMSolver(tolerance=math.nan)
+
+
+@pytest.mark.parametrize("settings", [EMSolver, MissingEM])
+def test_former_settings_are_refused_with_the_present_ones(settings: type) -> None:
+    with pytest.raises(TypeError, match=rf"^{settings.__name__} takes start=RandomWeight\(seed\) instead of seed"):
+        settings(seed=1)
+    with pytest.raises(TypeError, match=rf"^{settings.__name__} takes start=Present\(\) instead of warm_start"):
+        settings(warm_start=True)
+    with pytest.raises(TypeError, match=r"start must be RandomWeight\(\) or Present\(\); got 3"):
+        settings(start=3)
+    with pytest.raises(ValueError, match="Present starts alike every time"):
+        settings(start=Present(), restarts=2)
+
+
+def test_restarts_are_never_worse(generator: Generator) -> None:
+    x = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    x[torch.rand(x.shape, generator=generator) < 0.4] = torch.nan
+    ends = [
+        PPCA(6, 2).observed.fit(x, MissingEM(max_iterations=50, restarts=restarts)).objective[-1]
+        for restarts in (1, 2, 4)
+    ]
+    assert ends == sorted(ends)
+    assert ends[2] > ends[0]

@@ -15,6 +15,7 @@ from scipy.stats import multivariate_normal
 from torch import Generator, Tensor
 
 from density import Kind, Training, constant, kl, lbfgs
+from lvm.em import Present
 from lvm.evidence import gap
 from lvm.linear_gaussian import LinearGaussianPosterior
 from lvm.ppca.model import PPCA
@@ -190,7 +191,9 @@ def test_warm_start_goes_on_from_where_it_is(generator: Generator) -> None:
     short = replace(QUIET, epochs=2)
     model.fit(x, short, generator=generator)
     before = model.elbo_closed_form(x).mean().item()
-    history = model.fit(x, short, warm_start=True)
+    history = model.fit(x, short, start=Present())
+    with pytest.raises(TypeError, match=r"LinearVAE.fit takes start=Present\(\) instead of warm_start"):
+        model.fit(x, short, warm_start=True)  # type: ignore[call-arg]
     assert history.objective[0] == pytest.approx(before, rel=1e-10)
     assert history.objective[-1] >= before
 
