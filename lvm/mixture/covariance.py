@@ -61,9 +61,9 @@ class Covariance(ABC):
     def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
         """Σ_k + diag(ridge) for a ridge ``[D]``."""
 
-    @abstractmethod
     def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """The new covariances, except the old ones of the components that are empty, ``[K]``."""
+        return torch.where(empty.reshape(-1, *[1] * (new.ndim - 1)), old, new)
 
     @abstractmethod
     def variances(self, covariances: Tensor) -> Tensor:
@@ -133,9 +133,6 @@ class Full(Covariance):
 
     def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
         return covariances + torch.diag_embed(ridge)
-
-    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(empty[:, None, None], old, new)
 
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.diagonal(dim1=-2, dim2=-1)
@@ -222,9 +219,6 @@ class Diagonal(Covariance):
     def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
         return covariances + ridge
 
-    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(empty[:, None], old, new)
-
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances
 
@@ -256,7 +250,7 @@ class Diagonal(Covariance):
 
 
 @dataclass(frozen=True)
-class Spherical(Covariance):
+class Spherical(Diagonal):
     """Σ_k = σ_k² I; the factor is log σ ``[K]``. Its scatter, and a ridge, are averaged over features. O(nKD)."""
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
@@ -271,20 +265,8 @@ class Spherical(Covariance):
     def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
         return covariances + ridge.mean()
 
-    def keep(self, empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(empty, old, new)
-
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.unsqueeze(-1)
-
-    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-        return 0.5 * covariances.log(), (variances > 0).all(-1)
-
-    def unpack(self, factor: Tensor) -> Tensor:
-        return (2 * factor).exp()
-
-    def precision(self, factor: Tensor) -> Tensor:
-        return (-factor).exp()
 
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
         return (residual * precision[:, None, None]).square().sum(-1)
