@@ -1,10 +1,10 @@
-"""What measuring parts share: the device, seeded generators and starts, standardised rows, and arrays on disk."""
+"""What measuring parts share: the device, seeded generators and starts, standardised rows, rules, arrays on disk."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,30 @@ class Standardised:
 def standard_error(values: Tensor) -> float:
     """Of the mean of values ``[n]``."""
     return (values.double().std() / math.sqrt(len(values))).item()
+
+
+def gauss_hermite(dimensions: int, nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Rule for means over N(0, I): places ``[N, d]`` and masses ``[N]``, N = nodesᵈ, of the kind of a tensor.
+
+    Exact for polynomials of degree 2 nodes − 1 in each variable.
+
+    >>> places, masses = gauss_hermite(2, 3, torch.zeros(1).double())
+    >>> (masses @ places.pow(4)).tolist()  # E ε⁴ = 3
+    [3.0000, 3.0000]
+    """
+    place, mass = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(nodes))
+    places = torch.cartesian_prod(*[place] * dimensions).reshape(-1, dimensions)
+    masses = torch.cartesian_prod(*[mass / mass.sum()] * dimensions).reshape(-1, dimensions).prod(1)
+    return places.to(like), masses.to(like)
+
+
+def curve(numbers: Sequence[float], digits: int) -> str:
+    """Numbers of so many significant digits in one cell of a row, as ``tables.series`` reads them.
+
+    >>> curve([1, 2 / 3], digits=4)
+    '1 0.6667'
+    """
+    return " ".join(f"{number:.{digits}g}" for number in numbers)
 
 
 def save_arrays(path: Path, **arrays: ArrayLike) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,20 @@ def with_error(value: float, error: float) -> str:
         order = math.floor(math.log10(error))
         digits = max(0, min(5, max(1 - order, min(2, 2 - order))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def empty(title: str, words: Sequence[str], numbers: Sequence[str], *, wrap: bool = False) -> Table:
+    """A table without rows: columns of words, then columns of numbers, on the right.
+
+    >>> [column.justify for column in empty("Fits", ["model"], ["ELBO"]).columns]
+    ['left', 'right']
+    """
+    table = Table(title=title, title_justify="left")
+    for header in words:
+        table.add_column(header, no_wrap=not wrap)
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=not wrap)
+    return table
 
 
 def narrow(title: str) -> Table:
