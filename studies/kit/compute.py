@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor
 
 from studies.kit.errors import InputError
-from studies.kit.rows import write_whole
+from studies.kit.rows import Row, write_whole
 from studies.kit.seeds import derived_seed
 from studies.kit.settings import CommonSettings
 
@@ -95,6 +95,15 @@ class Standardised:
 def standard_error(values: Tensor) -> float:
     """Of the mean of values ``[n]``."""
     return (values.double().std() / math.sqrt(len(values))).item()
+
+
+def mean_and_error(name: str, values: Tensor, shift: float = 0.0) -> Row:
+    """The columns of a mean of values ``[n]``, shifted, and of its standard error, which ``tables.averaged`` knows.
+
+    >>> mean_and_error("gap", torch.tensor([1.0, 3.0]), shift=0.5)
+    {'gap': 2.5, 'gap_error': 1.0}
+    """
+    return {name: values.mean().item() + shift, f"{name}_error": standard_error(values)}
 
 
 def gauss_hermite(dimensions: int, nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:

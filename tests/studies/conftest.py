@@ -1,4 +1,4 @@
-"""What tests of studies ask for: threads that stay as they were, and what a study says of a request it refuses."""
+"""What tests of studies share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from studies.kit.run import main
 from tests.studies.running import Refused
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def threads_as_before() -> Iterator[None]:
+    """Studies set torch's threads as their settings say; the next file's tests have what there was before."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

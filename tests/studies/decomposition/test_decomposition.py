@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,11 @@ from density import ConditionalGaussian, NetworkScale, PerFeatureScale, Standard
 from lvm import VAE
 from lvm.evidence import LocalFit, local_elbo
 from lvm.evidence.quadrature.adaptive import quadrature
-from studies import decomposition
-from studies.decomposition_models import _grid, _log_joint_at, best_gaussian, gaussian_elbo
+from studies.decomposition.plane import best_gaussian, gaussian_elbo, grid, log_joint_at
+from studies.kit.run import main
+from tests.studies.running import Refused
 
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+STUDY = "studies.decomposition"
 
 
 @pytest.fixture
@@ -37,9 +32,9 @@ def vae() -> VAE:
 
 def test_the_grid_sums_to_the_evidence(vae: VAE, generator: torch.Generator) -> None:
     x = torch.randn(6, 5, generator=generator, dtype=torch.float64)
-    nodes, cell = _grid(200, x)
+    nodes, cell = grid(200, x)
     with torch.no_grad():
-        summed = (_log_joint_at(vae, x, nodes) + torch.tensor(cell).log()).logsumexp(1)
+        summed = (log_joint_at(vae, x, nodes) + torch.tensor(cell).log()).logsumexp(1)
     # the prior beyond ± 5 holds 1e-6 of its mass, and the midpoints of smooth peaks 0.05 apart sum exactly
     torch.testing.assert_close(summed, quadrature(vae, x, tolerance=1e-8).value, rtol=0, atol=1e-4)
 
@@ -48,7 +43,7 @@ def test_the_log_joint_by_matrix_product_is_the_models_own(vae: VAE, generator: 
     x = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     z = torch.randn(7, 2, generator=generator, dtype=torch.float64)
     expected = vae.log_joint(x, z.unsqueeze(1).expand(7, 6, 2)).T
-    torch.testing.assert_close(_log_joint_at(vae, x, z), expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(log_joint_at(vae, x, z), expected, rtol=0, atol=1e-11)
 
 
 def test_the_best_gaussian_is_the_local_posterior_found_by_sampling(vae: VAE, generator: torch.Generator) -> None:
@@ -67,9 +62,21 @@ def test_the_best_gaussian_is_the_local_posterior_found_by_sampling(vae: VAE, ge
 def test_the_study_runs_and_replots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--data", "wine", "--epochs", "2", "--hidden", "8", "--points", "4", "--draws", "20"]
     arguments += ["--grid", "120", "--output", str(tmp_path)]
-    decomposition.main(arguments)
+    main(STUDY, arguments)
     printed = capsys.readouterr().out
     assert "passed: PPCA: log p = ELBO + KL" in printed
     assert list(tmp_path.rglob("figure.png"))
-    decomposition.main([*arguments, "--replot"])
+    main(STUDY, [*arguments, "--replot"])
     assert "One decoder, three objectives" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--training-grid", "0"], "--training-grid must be positive"),
+        (["--steps", "1"], "--steps must be at least 2"),
+        (["--hidden", "0"], "--hidden expects positive widths"),
+    ],
+)
+def test_bad_requests_are_one_clear_error(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused(STUDY, arguments)
