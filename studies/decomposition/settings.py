@@ -60,7 +60,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
     for seed in settings.seeds:
         data = dataset(settings, seed)
         key = partial(Key, data.name, data.hash, seed)
-        pictures = settings.folder("decomposition") / "points" / f"{seed}-{data.hash[:8]}-{settings.digest}.npz"
+        pictures = settings.arrays("decomposition", f"{seed}", data.hash)
         for part, count in counts.items():
             makes = (pictures,) if part == "gaussians" else ()
             for index in range(count):

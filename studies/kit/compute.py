@@ -1,4 +1,4 @@
-"""What measuring parts share: the device, seeded generators and starts, standardised rows, rules, arrays on disk."""
+"""What measuring parts share: the device, seeds, standardised rows, an optimiser, rules, cells, arrays on disk."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
+from density.fitting.optimisers import OptimiserOf
+from flows import MaskedLinear
 from studies.kit.errors import InputError
 from studies.kit.rows import Row, write_whole
 from studies.kit.seeds import derived_seed
@@ -90,6 +93,22 @@ class Standardised:
     def double(self) -> Standardised:
         """The same in float64."""
         return Standardised(self.train.double(), self.test.double(), self.mean, self.std, self.log_scale)
+
+
+def adamw(decay: float) -> OptimiserOf:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    def of(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
+        fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=fused)
+
+    return of
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Free parameters; a masked weight does not count."""
+    masked = sum(int((~layer.mask).sum()) for layer in model.modules() if isinstance(layer, MaskedLinear))
+    return sum(parameter.numel() for parameter in model.parameters()) - masked
 
 
 def standard_error(values: Tensor) -> float:

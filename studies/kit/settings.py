@@ -168,6 +168,10 @@ class CommonSettings:
         name = "-".join(filter(None, (path.stem, place, "quick" if self.quick else "")))
         return self.output / study / name
 
+    def arrays(self, study: str, name: str, data_hash: str) -> Path:
+        """A file for the arrays of one row, which says of what data and settings they are."""
+        return self.folder(study) / "points" / f"{name}-{data_hash[:8]}-{self.digest}.npz"
+
     def options(self) -> str:
         """The options that differ from their defaults, as one would give them; empty if none does.
 

@@ -1,20 +1,17 @@
-"""What `flow_layers` computes: flows of one budget, fitted, and timed side by side."""
+"""What `flow_layers` measures: flows of one budget, fitted, timed side by side, and compared point by point."""
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
+from torch import Generator, Tensor
 
 from density import StandardNormal, Training
 from flows import (
@@ -27,75 +24,65 @@ from flows import (
     Inverse,
     Linear,
     LULinear,
-    MaskedLinear,
     Permutation,
     QRLinear,
     SplineCoupling,
     Transform,
 )
-from studies.kit.compute import usable_device
-from studies.kit.rows import Row, write_whole
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.data.load import Dataset
-    from studies.flow_layers import Settings
+from studies.data.load import Dataset
+from studies.flow_layers.settings import Between, Key, Kind, Part, Settings
+from studies.kit.compute import adamw, mean_and_error, parameter_count, place, save_arrays, seeded, seeded_start
+from studies.kit.rows import Row
+from studies.kit.study import Task
 
 ROWS_TIMED = 512
 WARM_UP = 3  # calls before any is timed
 WIDEST = 4096
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Training and test rows, and how many nats they are from the units of the data."""
-
-    settings: Settings
-    train: Tensor
-    test: Tensor
-    log_scale: float
-    seed: int
+def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
+    """The columns of a row."""
+    if task.key.versus:
+        return compare(*task.needs)
+    return fit_and_time(settings, task.data, task.key, *task.makes)
 
 
-def prepared(settings: Settings, data: Dataset, seed: int) -> Found:
-    """The rows, on the device."""
-    torch.set_num_threads(settings.threads)
-    device, dtype = usable_device(settings.device), getattr(torch, settings.dtype)
-    train, test = (torch.as_tensor(rows).to(device, dtype) for rows in (data.train, data.test))
-    return Found(settings, train, test, data.log_scale, seed)
+def compare(a: Path, b: Path) -> Row:
+    """What a flow gains over another one, paired."""
+    with np.load(a) as first, np.load(b) as second:
+        gain = first["log_p"] - second["log_p"]
+    return {"gain": float(gain.mean()), "gain_error": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
 
 
-def fit_and_time(found: Found, part: str, name: str, path: Path) -> Row:
+def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:
     """Fit one flow, judge it on the test rows, and time density and sampling."""
-    settings, features = found.settings, found.train.shape[1]
-    budget = parameter_count(_built(found, "kind", "affine", settings.hidden))
-    width = _width(lambda hidden: parameter_count(_built(found, part, name, hidden)), budget)
-    flow = _built(found, part, name, width)
-    generator = Generator(found.train.device).manual_seed(derived_seed(found.seed, "flow_layers", "fit"))
+    device, dtype = place(settings)
+    train, test = (torch.as_tensor(rows).to(device, dtype) for rows in (data.train, data.test))
+    sized = partial(built, settings, train, key.seed)
+    budget = parameter_count(sized("kind", "affine", settings.hidden))
+    width = width_nearest(budget, lambda hidden: parameter_count(sized(key.part, key.name, hidden)))
+    flow = sized(key.part, key.name, width)
+    generator = seeded(device, key.seed, "flow_layers", "fit")
     training = Training(
         epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate,
-        optimiser=_decoupled(settings.decay), patience=settings.patience, progress=False,
+        optimiser=adamw(settings.decay), patience=settings.patience, progress=False,
     )  # fmt: skip
-    device = found.train.device
     started = _clock(device)
-    history = flow.fit(found.train, training, generator=generator)
+    history = flow.fit(train, training, generator=generator)
     seconds = _clock(device) - started
     with torch.no_grad():
-        log_p = flow.log_prob(found.test).double() + found.log_scale
-        rows = found.train[torch.arange(ROWS_TIMED, device=found.train.device) % len(found.train)]
+        log_p = flow.log_prob(test).double() + data.log_scale
+        rows = train[torch.arange(ROWS_TIMED, device=device) % len(train)]
         density = _median(lambda: flow.log_prob(rows), settings.repeats, device)
         sample = _median(lambda: flow.sample(ROWS_TIMED, generator=generator), settings.repeats, device)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, log_p=log_p.cpu().numpy())
-    write_whole(path, buffer.getvalue())
+    save_arrays(path, log_p=log_p.cpu().numpy())
     return {
-        "features": features,
+        "features": data.features,
         "epochs": settings.epochs,
         "epochs_done": len(history.objective),
         "width": width,
         "parameters": parameter_count(flow),
-        "log_p": log_p.mean().item(),
-        "log_p_error": (log_p.std() / math.sqrt(len(log_p))).item(),
+        **mean_and_error("log_p", log_p),
         "train_log_p": history.objective[history.best],
         "condition": _condition(flow),
         "density_us": 1e6 * density / ROWS_TIMED,
@@ -104,18 +91,16 @@ def fit_and_time(found: Found, part: str, name: str, path: Path) -> Row:
     }
 
 
-def _built(found: Found, part: str, name: str, hidden: int) -> Flow:
+def built(settings: Settings, train: Tensor, seed: int, part: Part, name: Between | Kind, hidden: int) -> Flow:
     """The flow of a name, over standardised data, from a start that is the same in every run."""
-    features, settings = found.train.shape[1], found.settings
+    features, start = train.shape[1], seeded(torch.device("cpu"), seed, "flow_layers", "permutations")
     between, kind = (name, "affine") if part == "between" else ("lu+actnorm", name)
-    start = Generator().manual_seed(derived_seed(found.seed, "flow_layers", "permutations"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(found.seed, "flow_layers", "start"))
-        parts: list[Transform] = [Affine.standardise(found.train.cpu())]
+    with seeded_start(seed, "flow_layers", "start"):
+        parts: list[Transform] = [Affine.standardise(train.cpu())]
         for layer in range(settings.layers):
             parts += _between(between, features, start)
             parts.append(_transform(kind, features, layer, (hidden, hidden)))
-        return Flow(StandardNormal(features), Chain(*parts)).to(found.train)
+        return Flow(StandardNormal(features), Chain(*parts)).to(train)
 
 
 def _between(name: str, features: int, generator: Generator) -> list[Transform]:
@@ -139,13 +124,7 @@ def _transform(kind: str, features: int, layer: int, hidden: tuple[int, ...]) ->
     return autoregressive if kind == "maf" else Inverse(autoregressive)
 
 
-def parameter_count(flow: nn.Module) -> int:
-    """Free parameters; a masked weight does not count."""
-    masked = sum(int((~layer.mask).sum()) for layer in flow.modules() if isinstance(layer, MaskedLinear))
-    return sum(parameter.numel() for parameter in flow.parameters()) - masked
-
-
-def _width(count: Callable[[int], int], budget: int) -> int:
+def width_nearest(budget: int, count: Callable[[int], int]) -> int:
     """The width whose number of parameters is nearest to the budget, by bisection."""
     low, high = 1, WIDEST
     while high - low > 1:
@@ -179,11 +158,3 @@ def _median(work: Callable[[], object], repeats: int, device: torch.device) -> f
 
 def _clock(device: torch.device) -> float:
     return time.process_time() if device.type == "cpu" else time.perf_counter()
-
-
-def _decoupled(decay: float) -> Callable[[list[nn.Parameter], float], Optimizer]:
-    def adamw(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
-        fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=fused)
-
-    return adamw
