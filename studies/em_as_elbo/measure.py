@@ -1,29 +1,36 @@
-"""Run EM half step by half step, and against gradient ascent and the closed form from the same start."""
+"""What `em_as_elbo` measures: EM half step by half step, and beside gradient ascent and the closed form."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from density import GaussianFamily, kl
 from lvm import EM, PPCA, GaussianMixture, Present
-from lvm.mixture.starts import Given
 from lvm.ppca.model import EMSolver
-from studies.kit.compute import usable_device
+from studies.em_as_elbo.settings import MIXTURES, Key, Method, Problem, Settings
+from studies.kit.compute import curve, gauss_hermite, place, seeded
 from studies.kit.rows import Row
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.em_as_elbo import Method, Problem, Settings
+from studies.kit.study import Task
 
 Model = GaussianMixture | PPCA
+Climb = tuple[list[float], list[float]]  # after each pass: log p(x) and CPU seconds
 MARKS = 60  # points of a curve that are kept
+DIGITS = 12
+
+
+def measure(settings: Settings, task: Task[Key, None]) -> Row:
+    """The columns of a row."""
+    key = task.key
+    if key.method == "half steps":
+        return half_steps(settings, key.problem, key.seed)
+    return race(settings, key.problem, key.method, key.seed)
 
 
 def problem(settings: Settings, name: Problem, seed: int) -> tuple[Model, Tensor]:
@@ -33,13 +40,13 @@ def problem(settings: Settings, name: Problem, seed: int) -> tuple[Model, Tensor
     truth, disturbed, so that all methods climb the same hill. PPCA with three latents of variance 4, 2 and 1 in 20
     features, noise of variance 1 or 0.01; the start is random.
     """
-    generator = Generator().manual_seed(derived_seed(seed, "data", name))
+    device, _ = place(settings)
+    generator = seeded(torch.device("cpu"), seed, "data", name)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    device = usable_device(settings.device)
-    if name in ("separated", "overlapping"):
+    if name in MIXTURES:
         radius = (6.0 if name == "separated" else 2.5) / 3**0.5
         angle = 2 * torch.pi * torch.arange(3, dtype=torch.float64) / 3
         centres = radius * torch.stack([angle.cos(), angle.sin()], 1)
@@ -71,19 +78,15 @@ def bound(model: Model, q: Model, x: Tensor) -> Tensor:
         log_q = encoder.log_prob(z.expand(-1, len(x), -1), x)
         return (log_q.exp() * (model.log_joint(x, z) - log_q)).sum(0).mean()
     assert isinstance(encoder, GaussianFamily)
-    nodes, masses = (torch.from_numpy(part).to(x) for part in np.polynomial.hermite_e.hermegauss(3))
-    size = encoder.features
-    places = torch.cartesian_prod(*[nodes] * size).reshape(-1, 1, size)
-    weights = torch.cartesian_prod(*[masses / masses.sum()] * size).reshape(-1, size).prod(1)
+    places, masses = gauss_hermite(encoder.features, 3, x)
     mean, scale = encoder.at(x)
-    z = mean + scale.color(places.expand(-1, len(x), -1))
-    return (weights @ (model.log_joint(x, z) - encoder.log_prob(z, x))).mean()
+    z = mean + scale.color(places.unsqueeze(1).expand(-1, len(x), -1))
+    return (masses @ (model.log_joint(x, z) - encoder.log_prob(z, x))).mean()
 
 
 @torch.no_grad()
 def half_steps(settings: Settings, name: Problem, seed: int) -> Row:
     """The bound after every E-step and after every M-step, beside log p(x), nats per point."""
-    torch.set_num_threads(settings.threads)
     model, x = problem(settings, name, seed)
     log_p, after_e, after_m, divergence = [model.log_prob(x).mean().item()], [], [], []
     for _ in range(settings.half_steps):
@@ -98,9 +101,9 @@ def half_steps(settings: Settings, name: Problem, seed: int) -> Row:
     before, after = np.array(log_p[:-1]), np.array(log_p[1:])
     return {
         "points": len(x),
-        "log_p": _series(log_p),
-        "after_e": _series(after_e),
-        "after_m": _series(after_m),
+        "log_p": curve(log_p, DIGITS),
+        "after_e": curve(after_e, DIGITS),
+        "after_m": curve(after_m, DIGITS),
         "touching": float(np.abs(np.array(after_e) - before).max()),
         "raised": float((np.array(after_m) - np.array(after_e)).min()),
         "fallen": float((before - after).max()),
@@ -111,69 +114,50 @@ def half_steps(settings: Settings, name: Problem, seed: int) -> Row:
 
 def race(settings: Settings, name: Problem, method: Method, seed: int) -> Row:
     """log p(x) against passes over the data and CPU seconds, from the shared start."""
-    torch.set_num_threads(settings.threads)
     model, x = problem(settings, name, seed)
     start = model.log_prob(x).mean().item()
-    _warm_up(settings, name, method, seed)
-    runs = {"EM": _em, "Adam": _adam, "L-BFGS": _lbfgs, "closed form": _closed_form, "expanded EM": _expanded_em}
-    values, seconds = runs[method](settings, model, x)
+    _warm_up(deepcopy(model), x, method)
+    values, seconds = METHODS[method](settings, model, x)
     best = np.maximum.accumulate([start, *values])
-    clock = np.concatenate([[0.0], seconds])
+    clock = np.array([0.0, *seconds])
     kept = sorted({0, *(round(mark) for mark in np.geomspace(1, len(values), MARKS))})
     return {
         "points": len(x),
-        "passes": _series(kept),
-        "values": _series([float(best[k]) for k in kept]),
-        "clock": _series([float(clock[k]) for k in kept]),
+        "passes": curve(kept, DIGITS),
+        "values": curve(best[kept].tolist(), DIGITS),
+        "clock": curve(clock[kept].tolist(), DIGITS),
         "best": float(best[-1]),
         "most_passes": len(values),
         "cpu_seconds": float(clock[-1]),
     }
 
 
-Curve = tuple[list[float], list[float]]  # after each pass: log p(x) and CPU seconds
-
-
-def _em(settings: Settings, model: Model, x: Tensor) -> Curve:
-    began = time.process_time()
+def _em(settings: Settings, model: Model, x: Tensor, expanded: bool = False) -> Climb:
     if isinstance(model, GaussianMixture):
-        start = Given(model.means.detach(), model.weights.detach(), model.covariances.detach())
-        em = EM(settings.passes, tolerance=0, regularisation=0.0, start=start, progress=False)
-        values = model.fit(x, em=em).objective[1:]
-    else:
-        values = _ppca_em(settings, model, x, expanded=False)
-    return values, _evenly(began, len(values))
-
-
-def _expanded_em(settings: Settings, model: Model, x: Tensor) -> Curve:
-    assert isinstance(model, PPCA)
-    began = time.process_time()
-    values = _ppca_em(settings, model, x, expanded=True)
-    return values, _evenly(began, len(values))
-
-
-def _ppca_em(settings: Settings, model: PPCA, x: Tensor, expanded: bool) -> list[float]:
+        em = EM(settings.passes, tolerance=0, regularisation=0.0, start=Present(), progress=False)
+        return _evenly(lambda: model.fit(x, em=em).objective[1:])
     solver = EMSolver(max_iterations=settings.passes, tolerance=0.0, start=Present(), expanded=expanded)
-    return model.fit(x, solver=solver).objective[1:]
+    return _evenly(lambda: model.fit(x, solver=solver).objective[1:])
 
 
-def _closed_form(settings: Settings, model: Model, x: Tensor) -> Curve:
+def _closed_form(settings: Settings, model: Model, x: Tensor) -> Climb:
     assert isinstance(model, PPCA)
+    return _evenly(lambda: model.fit(x).objective)
+
+
+def _evenly(fit: Callable[[], list[float]]) -> Climb:
+    """Every pass costs the same: the time of all of them is shared out."""
     began = time.process_time()
-    return model.fit(x).objective, _evenly(began, 1)
+    values = fit()
+    return values, np.linspace(0, time.process_time() - began, len(values) + 1)[1:].tolist()
 
 
-def _evenly(began: float, passes: int) -> list[float]:
-    """Every pass costs the same: the time since then, shared out."""
-    return np.linspace(0, time.process_time() - began, passes + 1)[1:].tolist()
-
-
-def _adam(settings: Settings, model: Model, x: Tensor) -> Curve:
+def _adam(settings: Settings, model: Model, x: Tensor) -> Climb:
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     return _ascend(model, x, optimiser, settings.passes)
 
 
-def _lbfgs(settings: Settings, model: Model, x: Tensor) -> Curve:
+def _lbfgs(settings: Settings, model: Model, x: Tensor) -> Climb:
     optimiser = torch.optim.LBFGS(
         model.parameters(), max_iter=settings.passes, max_eval=settings.passes, history_size=20,
         tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe",
@@ -181,7 +165,7 @@ def _lbfgs(settings: Settings, model: Model, x: Tensor) -> Curve:
     return _ascend(model, x, optimiser, 1)
 
 
-def _ascend(model: Model, x: Tensor, optimiser: torch.optim.Optimizer, steps: int) -> Curve:
+def _ascend(model: Model, x: Tensor, optimiser: torch.optim.Optimizer, steps: int) -> Climb:
     """Every evaluation of value and gradient is a pass over the data."""
     values: list[float] = []
     seconds: list[float] = []
@@ -200,15 +184,18 @@ def _ascend(model: Model, x: Tensor, optimiser: torch.optim.Optimizer, steps: in
     return values, seconds
 
 
-def _warm_up(settings: Settings, name: Problem, method: Method, seed: int) -> None:
-    """First calls pay for libraries that wake up: a pass or two that nobody times."""
-    model, x = problem(settings, name, seed)
-    objective: Callable[[], Tensor] = lambda: model.log_prob(x).mean()  # noqa: E731
+METHODS: dict[Method, Callable[[Settings, Model, Tensor], Climb]] = {
+    "EM": _em,
+    "expanded EM": partial(_em, expanded=True),
+    "Adam": _adam,
+    "L-BFGS": _lbfgs,
+    "closed form": _closed_form,
+}
+
+
+def _warm_up(model: Model, x: Tensor, method: Method) -> None:
+    """First calls pay for libraries that wake up: a pass that nobody times."""
     if method in ("Adam", "L-BFGS"):
-        objective().backward()
+        model.log_prob(x).mean().backward()
     else:
         model.em_step(x)
-
-
-def _series(numbers: list[int] | list[float]) -> str:
-    return " ".join(f"{number:.12g}" for number in numbers)

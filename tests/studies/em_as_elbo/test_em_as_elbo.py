@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,35 +13,25 @@ from scipy.stats import multivariate_normal
 from torch import Generator
 
 from lvm import PPCA, GaussianMixture
-from studies import em_as_elbo
-from studies import em_as_elbo_ask as ask
-from studies.em_as_elbo import Settings, arrivals, checks
-from studies.kit.rows import Rows
-from studies.kit.tables import frame
+from studies.em_as_elbo import measure
+from studies.em_as_elbo.report import arrivals, checks
+from studies.em_as_elbo.settings import Method, Problem, Settings
+from studies.kit.tables import series
+from tests.studies.running import Refused, run
 
-KEY = ("problem", "method", "study", "data", "data_hash", "seed", "settings_hash")
+STUDY = "studies.em_as_elbo"
 SMALL = Settings(rows=60, half_steps=3, passes=20)
 ARGUMENTS = ["--quick", "--seeds", "0", "--rows", "100", "--passes", "100"]
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    folder = tmp_path_factory.mktemp("results")
-    em_as_elbo.main([*ARGUMENTS, "--output", str(folder)])
-    assert (folder / "em_as_elbo" / "simulated-quick" / "figure.png").exists()
-    return frame(Rows(folder / "em_as_elbo" / "simulated-quick" / "rows.csv", KEY))
+    return run(STUDY, ARGUMENTS, tmp_path_factory.mktemp("results"))[1]
 
 
 def two_mixtures() -> tuple[GaussianMixture, GaussianMixture, torch.Tensor]:
-    old, x = ask.problem(SMALL, "overlapping", 0)
-    new, _ = ask.problem(SMALL, "overlapping", 1)
+    old, x = measure.problem(SMALL, "overlapping", 0)
+    new, _ = measure.problem(SMALL, "overlapping", 1)
     assert isinstance(old, GaussianMixture)
     assert isinstance(new, GaussianMixture)
     return old, new, x
@@ -59,26 +47,26 @@ def test_the_mixtures_bound_is_the_sum_over_components() -> None:
 
     log_r = log_joint(old) - np.logaddexp.reduce(log_joint(old))
     expected = (np.exp(log_r) * (log_joint(new) - log_r)).sum(0).mean()
-    assert ask.bound(new, old, x).item() == pytest.approx(expected, abs=1e-12)
-    assert ask.bound(new, new, x).item() - expected > 1e-3  # another q is another bound
+    assert measure.bound(new, old, x).item() == pytest.approx(expected, abs=1e-12)
+    assert measure.bound(new, new, x).item() - expected > 1e-3  # another q is another bound
 
 
 def test_the_bound_of_ppca_is_what_sampling_finds() -> None:
-    old, x = ask.problem(SMALL, "noisy", 0)
-    new, _ = ask.problem(SMALL, "noisy", 1)
+    old, x = measure.problem(SMALL, "noisy", 0)
+    new, _ = measure.problem(SMALL, "noisy", 1)
     assert isinstance(new, PPCA)
     with torch.no_grad():
         z, log_q = old.encoder.sample_with_log_prob(4000, context=x, generator=Generator().manual_seed(0))
         means = (new.log_joint(x, z) - log_q).mean(1)
     error = means.std().item() / 4000**0.5
-    assert ask.bound(new, old, x).item() == pytest.approx(means.mean().item(), abs=4.5 * error)
-    assert ask.bound(old, old, x).item() == pytest.approx(old.log_prob(x).mean().item(), abs=1e-11)
+    assert measure.bound(new, old, x).item() == pytest.approx(means.mean().item(), abs=4.5 * error)
+    assert measure.bound(old, old, x).item() == pytest.approx(old.log_prob(x).mean().item(), abs=1e-11)
 
 
 @pytest.mark.parametrize("method", ["EM", "Adam", "L-BFGS"])
-def test_all_methods_start_alike_and_say_what_they_reached(method: em_as_elbo.Method) -> None:
-    model, x = ask.problem(SMALL, "noisy", 2)
-    row = ask.race(SMALL, "noisy", method, 2)
+def test_all_methods_start_alike_and_say_what_they_reached(method: Method) -> None:
+    model, x = measure.problem(SMALL, "noisy", 2)
+    row = measure.race(SMALL, "noisy", method, 2)
     values = [float(value) for value in str(row["values"]).split()]
     assert values[0] == pytest.approx(model.log_prob(x).mean().item(), abs=1e-9)  # 12 digits are kept
     assert values == sorted(values)
@@ -90,12 +78,12 @@ def test_all_methods_start_alike_and_say_what_they_reached(method: em_as_elbo.Me
 
 
 @pytest.mark.parametrize("name", ["overlapping", "noisy"])
-def test_the_m_step_ends_where_no_other_parameters_have_a_higher_bound(name: em_as_elbo.Problem) -> None:
-    old, x = ask.problem(SMALL, name, 0)
+def test_the_m_step_ends_where_no_other_parameters_have_a_higher_bound(name: Problem) -> None:
+    old, x = measure.problem(SMALL, name, 0)
     new = deepcopy(old)
     new.em_step(x)
-    highest = ask.bound(new, old, x).item()
-    assert em_as_elbo.series(str(ask.half_steps(SMALL, name, 0)["after_m"]))[0] == pytest.approx(highest, abs=1e-9)
+    highest = measure.bound(new, old, x).item()
+    assert series(str(measure.half_steps(SMALL, name, 0)["after_m"]))[0] == pytest.approx(highest, abs=1e-9)
     generator = Generator().manual_seed(0)
     for _ in range(10):
         step = [1e-3 * torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in new.parameters()]
@@ -104,7 +92,7 @@ def test_the_m_step_ends_where_no_other_parameters_have_a_higher_bound(name: em_
             with torch.no_grad():
                 for parameter, part in zip(other.parameters(), step, strict=True):
                     parameter.add_(sign * part)
-            assert ask.bound(other, old, x).item() < highest  # by some 1e-6, its curvature; a slope would be 1e-5
+            assert measure.bound(other, old, x).item() < highest  # by some 1e-6, its curvature; a slope would be 1e-5
 
 
 def made() -> pd.DataFrame:
@@ -146,21 +134,25 @@ def test_a_wrong_half_step_is_a_failed_check(results: pd.DataFrame, column: str,
 
 def test_a_posterior_that_is_not_renewed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """An E-step left out: with the first posterior for good, the bound no longer touches."""
-    first, right = {}, ask.bound
+    first, right = {}, measure.bound
 
-    def stale(model: ask.Model, q: ask.Model, x: torch.Tensor) -> torch.Tensor:
+    def stale(model: measure.Model, q: measure.Model, x: torch.Tensor) -> torch.Tensor:
         return right(model, first.setdefault("q", q), x)
 
-    monkeypatch.setattr(ask, "bound", stale)
-    row = ask.half_steps(SMALL, "overlapping", 0)
+    monkeypatch.setattr(measure, "bound", stale)
+    row = measure.half_steps(SMALL, "overlapping", 0)
     assert float(row["touching"]) > 1e-4
     assert float(row["gap_is_kl"]) > 1e-4
 
 
-@pytest.mark.parametrize("arguments", [["--rows", "10"], ["--problems", "noisy", "noisy"], ["--learning-rate", "0"]])
-def test_bad_requests_are_one_clear_error(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert em_as_elbo.main([*arguments, "--output", str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "10"], "--rows must be at least 50"),
+        (["--problems", "noisy", "noisy"], "--problems expects different problems"),
+        (["--learning-rate", "0"], "--learning-rate must be positive"),
+        (["--seeds", "1", "1"], "--seeds expects different integers"),
+    ],
+)
+def test_bad_requests_are_one_clear_error(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused(STUDY, arguments)
