@@ -1,4 +1,4 @@
-"""Measure the theorem on random flows: value, gradient, training path, and the limit of Gaussians that tend to deltas.
+"""What `equivalence` measures on random flows: value, gradient, training path, and the limit of Gaussians as deltas.
 
 The two sides are computed apart. The flow's side sums its layers' log-determinants. The VAE's side takes z = f(x) from
 the encoder and its log-ratio from the decoder alone, −log|det ∂g/∂z|, by differentiating g at z.
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from bridge import FlowVAE, GaussianRelaxation
 from bridge.relaxation import value_and_jacobian
 from flows import Flow, glow, iaf, linear_flow, maf, real_nvp
-from studies.kit.compute import usable_device
+from studies.equivalence.settings import FlowName, Key, Settings
+from studies.kit.compute import curve, gauss_hermite, mean_and_error, place, seeded, seeded_start
 from studies.kit.rows import Row
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.equivalence import FlowName, Settings
+from studies.kit.study import Task
 
 NODES = 5  # of the Gauss-Hermite rule along each axis: exact for polynomials of degree 9 in each ε
 FEWER = 3  # enough for a training that is meant to differ
-PATHS = ("elbo", "reordered", "relaxed")
+DIGITS = 4  # of a curve
 
 ARCHITECTURES: dict[FlowName, Callable[[int, int, tuple[int, ...]], Flow]] = {
     "linear": lambda features, layers, hidden: linear_flow(features),
@@ -37,24 +34,35 @@ ARCHITECTURES: dict[FlowName, Callable[[int, int, tuple[int, ...]], Flow]] = {
 }
 
 
-def random_flow(settings: Settings, name: FlowName, seed: int) -> Flow:
-    """In float64, every parameter away from its start, so that nothing is measured at an identity."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "flow", name))
-        flow = ARCHITECTURES[name](settings.features, settings.layers, settings.hidden).double()
-        with torch.no_grad():
-            for parameter in flow.parameters():
-                parameter.add_(settings.spread * torch.randn_like(parameter))
-    return flow.to(usable_device(settings.device))
+def measure(settings: Settings, task: Task[Key, None]) -> Row:
+    """The columns of a row."""
+    flow, x = flow_and_points(settings, task.key.flow, task.key.seed)
+    match task.key.part:
+        case "theorem":
+            return theorem(flow, x)
+        case "path":
+            return path(settings, flow, x)
+        case "limit":
+            assert task.key.sigma is not None
+            return limit(flow, x, task.key.sigma)
 
 
-def points(settings: Settings, seed: int) -> Tensor:
-    """A bent Gaussian ``[n, D]``: each feature is noise plus half the square of the one before it, less its mean."""
-    generator = Generator().manual_seed(derived_seed(seed, "points"))
-    noise = torch.randn(settings.points, settings.features, generator=generator, dtype=torch.float64)
+def flow_and_points(settings: Settings, name: FlowName, seed: int) -> tuple[Flow, Tensor]:
+    """A random flow, and points ``[n, D]`` of a bent Gaussian.
+
+    Every parameter of the flow is away from its start, so that nothing is measured at an identity. Each feature is
+    noise plus half the square of the one before it, less its mean.
+    """
+    device, dtype = place(settings)
+    with seeded_start(seed, "flow", name), torch.no_grad():
+        flow = ARCHITECTURES[name](settings.features, settings.layers, settings.hidden).to(dtype)
+        for parameter in flow.parameters():
+            parameter.add_(settings.spread * torch.randn_like(parameter))
+    generator = seeded(torch.device("cpu"), seed, "points")
+    noise = torch.randn(settings.points, settings.features, generator=generator, dtype=dtype)
     bent = noise.clone()
     bent[:, 1:] = 0.7 * noise[:, 1:] + 0.5 * (noise[:, :-1].square() - 1)
-    return bent.to(usable_device(settings.device))
+    return flow.to(device), bent.to(device)
 
 
 def elbo_from_the_decoder(vae: FlowVAE, x: Tensor) -> Tensor:
@@ -64,15 +72,19 @@ def elbo_from_the_decoder(vae: FlowVAE, x: Tensor) -> Tensor:
     return vae.prior.log_prob(z) - torch.linalg.slogdet(jacobian).logabsdet
 
 
+def relaxed_elbo(flow: Flow, x: Tensor, sigma: float, nodes: int) -> Tensor:
+    """ELBO(σ) ``[n]`` with decoder N(g(z), σ²I) and encoder N(f(x), σ²JJᵀ), by so many nodes along each axis."""
+    places, masses = gauss_hermite(x.shape[1], nodes, x)
+    return masses @ GaussianRelaxation(flow, sigma).log_weights_at(x, places.unsqueeze(1))
+
+
 def _gradient(objective: Tensor, module: nn.Module) -> Tensor:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.cat([part.flatten() for part in torch.autograd.grad(objective, parameters)])
 
 
-def theorem(settings: Settings, name: FlowName, seed: int) -> Row:
+def theorem(flow: Flow, x: Tensor) -> Row:
     """Largest differences of values, relative to the largest |log p(x)|, and of gradients, to their largest entry."""
-    torch.set_num_threads(settings.threads)
-    flow, x = random_flow(settings, name, seed), points(settings, seed)
     vae = FlowVAE(flow)
     log_p, elbo = flow.log_prob(x), elbo_from_the_decoder(vae, x)
     log_weights = vae.log_weights(x, 3).detach()
@@ -80,42 +92,31 @@ def theorem(settings: Settings, name: FlowName, seed: int) -> Row:
     return {
         "points": len(x),
         "parameters": likelihood.numel(),
-        "log_p": log_p.mean().item(),
-        "log_p_error": (log_p.std() / len(x) ** 0.5).item(),
+        **mean_and_error("log_p", log_p),
         "value_error": ((elbo - log_p).abs().max() / log_p.abs().max()).item(),
         "gradient_error": ((bound - likelihood).abs().max() / likelihood.abs().max()).item(),
         "log_weight_spread": (log_weights - log_weights[0]).abs().max().item(),
     }
 
 
-def path(settings: Settings, name: FlowName, seed: int) -> Row:
+def path(settings: Settings, start: Flow, x: Tensor) -> Row:
     """Weights along training by log p(x), and how far three other trainings from the same start are from them.
 
     ``elbo`` maximises the ELBO of the delta VAE, ``reordered`` again log p(x) with the rows in another order (what
     rounding alone does), ``relaxed`` the ELBO with Gaussians of a visible width instead of deltas.
     """
-    torch.set_num_threads(settings.threads)
-    start, x = random_flow(settings, name, seed), points(settings, seed)
-    nodes, masses = hermite(settings.features, x, FEWER)
-
-    def relaxed(flow: Flow) -> Tensor:
-        log_weights = GaussianRelaxation(flow, settings.width).log_weights_at(x, nodes.unsqueeze(1))
-        return (masses @ log_weights).mean()
-
     objectives: dict[str, Callable[[Flow], Tensor]] = {
         "likelihood": lambda flow: flow.log_prob(x).mean(),
         "elbo": lambda flow: elbo_from_the_decoder(FlowVAE(flow), x).mean(),
         "reordered": lambda flow: flow.log_prob(x.flip(0)).mean(),
-        "relaxed": relaxed,
+        "relaxed": lambda flow: relaxed_elbo(flow, x, settings.width, FEWER).mean(),
     }
     marks = sorted({round(step) for step in np.geomspace(1, settings.steps, 16)})
     weights = {which: _train(deepcopy(start), objective, marks, settings) for which, objective in objectives.items()}
-    reference = weights["likelihood"]
-    origin = _weights(start)
-    row: Row = {"steps": _series(marks), "moved": _series((reference - origin).abs().amax(1).tolist())}
-    for which in PATHS:
-        row[which] = _series((weights[which] - reference).abs().amax(1).tolist())
-    return row
+    reference = weights.pop("likelihood")
+    moved = {"moved": reference - _weights(start), **{which: other - reference for which, other in weights.items()}}
+    curves = {which: curve(differences.abs().amax(1).tolist(), DIGITS) for which, differences in moved.items()}
+    return {"steps": curve(marks, DIGITS), **curves}
 
 
 def _train(flow: Flow, objective: Callable[[Flow], Tensor], marks: list[int], settings: Settings) -> Tensor:
@@ -135,14 +136,9 @@ def _weights(flow: Flow) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
-def limit(settings: Settings, name: FlowName, sigma: float, seed: int) -> Row:
-    """ELBO(σ) with decoder N(g(z), σ²I) and encoder N(f(x), σ²JJᵀ) against log p(x): values and gradients."""
-    torch.set_num_threads(settings.threads)
-    flow, x = random_flow(settings, name, seed), points(settings, seed)
-    nodes, masses = hermite(settings.features, x)
-    log_p = flow.log_prob(x)
-    log_weights = GaussianRelaxation(flow, sigma).log_weights_at(x, nodes.unsqueeze(1))
-    elbo = masses @ log_weights
+def limit(flow: Flow, x: Tensor, sigma: float) -> Row:
+    """ELBO(σ) against log p(x): values and gradients."""
+    log_p, elbo = flow.log_prob(x), relaxed_elbo(flow, x, sigma, NODES)
     off = (elbo - log_p).detach().abs()
     likelihood, bound = _gradient(log_p.mean(), flow), _gradient(elbo.mean(), flow)
     return {
@@ -151,20 +147,3 @@ def limit(settings: Settings, name: FlowName, sigma: float, seed: int) -> Row:
         "relaxed_largest": off.max().item(),
         "relaxed_gradient_error": ((bound - likelihood).norm() / likelihood.norm()).item(),
     }
-
-
-def hermite(features: int, like: Tensor, nodes: int = NODES) -> tuple[Tensor, Tensor]:
-    """Gauss-Hermite rule for N(0, I): places ``[N, D]`` and masses ``[N]``, N = nodesᴰ.
-
-    >>> places, masses = hermite(2, torch.zeros(()).double())
-    >>> (masses @ places.pow(4)).tolist()  # E ε⁴ = 3
-    [3.0000, 3.0000]
-    """
-    places, masses = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(nodes))
-    grid = torch.cartesian_prod(*[places] * features).reshape(-1, features)
-    mass = torch.cartesian_prod(*[masses / masses.sum()] * features).reshape(-1, features).prod(1)
-    return grid.to(like), mass.to(like)
-
-
-def _series(numbers: list[int] | list[float]) -> str:
-    return " ".join(f"{number:.4g}" for number in numbers)
