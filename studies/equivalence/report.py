@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +12,7 @@ from rich.text import Text
 from studies.equivalence.settings import Settings
 from studies.kit.figures import MARKERS, PALETTE, caption, panels, ranges
 from studies.kit.study import Check
-from studies.kit.tables import empty, series
+from studies.kit.tables import empty, power, series
 
 LABELS = {
     "linear": "LU-linear",
@@ -39,11 +37,8 @@ def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
 def slopes(rows: pd.DataFrame, column: str) -> pd.Series[float]:
     """Power of σ by least squares in logarithms up to :data:`SMALL`, for each flow and seed."""
     small = rows[(rows["part"] == "limit") & (rows["sigma"] <= SMALL)]
-
-    def power(rows: pd.DataFrame) -> float:
-        return float(np.polyfit(np.log(rows["sigma"]), np.log(rows[column]), 1)[0]) if len(rows) > 1 else math.nan
-
-    return small.groupby(["flow", "seed"], sort=False)[["sigma", column]].apply(power)
+    flows = small.groupby(["flow", "seed"], sort=False)[["sigma", column]]
+    return flows.apply(lambda of: power(of["sigma"], of[column]))
 
 
 def endings(rows: pd.DataFrame) -> pd.DataFrame:

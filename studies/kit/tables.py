@@ -55,6 +55,15 @@ def series(cell: str) -> NDArray[np.float64]:
     return np.array([float(number) for number in str(cell).split()])
 
 
+def power(x: pd.Series[float], y: pd.Series[float]) -> float:
+    """c in y ∝ xᶜ by least squares in logarithms; NaN of a single point.
+
+    >>> round(power(pd.Series([1.0, 2.0, 4.0]), pd.Series([3.0, 6.0, 12.0])), 6)
+    1.0
+    """
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else math.nan
+
+
 def with_error(value: float, error: float) -> str:
     """A number with its error to two significant digits, three where it is above 1, and at most 5 decimals.
 

@@ -1,17 +1,16 @@
-"""Gradient estimators on a linear VAE, where the ELBO, its gradient and log p(x) are known in closed form."""
+"""What `gradient_estimators` measures, on a linear VAE, whose ELBO, its gradient and log p(x) are closed forms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from density import kl
+from density import Density, kl
 from lvm import LinearVAE
 from lvm.linear_gaussian import LinearGaussianPosterior
 from lvm.vae.gradient_quality import GradientQuality, gradient_quality
@@ -26,12 +25,10 @@ from lvm.vae.gradients import (
     StickingTheLanding,
     WrongGradient,
 )
-from studies.kit.compute import usable_device
+from studies.gradient_estimators.settings import WEIGHTED, Key, Settings
+from studies.kit.compute import curve, place, seeded
 from studies.kit.rows import Row
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.gradient_estimators import Settings
+from studies.kit.study import Task
 
 ESTIMATORS: dict[str, Callable[[int], GradientEstimator]] = {
     "score function": ScoreFunction,
@@ -44,7 +41,14 @@ ESTIMATORS: dict[str, Callable[[int], GradientEstimator]] = {
     "doubly reparametrised": DoublyReparametrised,
     "sticking, weighted": lambda draws: StickingTheLanding(draws, importance_weighted=True),
 }
-WEIGHTED = ("importance weighted", "doubly reparametrised", "sticking, weighted")  # they aim at the weighted bound
+
+
+def measure(settings: Settings, task: Task[Key, None]) -> Row:
+    """The columns of a row."""
+    key = task.key
+    if key.draws is None:
+        return train(settings, key.estimator, key.seed)
+    return quality(settings, key.estimator, key.draws, key.offset, key.seed)
 
 
 def model_and_points(settings: Settings, offset: float, seed: int) -> tuple[LinearVAE, Tensor]:
@@ -52,20 +56,17 @@ def model_and_points(settings: Settings, offset: float, seed: int) -> tuple[Line
 
     W has orthogonal columns of length 1, ½, ⅓, … times the signal. The same noise, scaled, serves all offsets.
     """
-    generator = Generator().manual_seed(derived_seed(seed, "model"))
+    device, _ = place(settings)
+    generator = seeded(torch.device("cpu"), seed, "model")
     noise = torch.randn(settings.features, settings.latents, generator=generator, dtype=torch.float64)
     lengths = settings.signal / torch.arange(1, settings.latents + 1)
     model = LinearVAE(settings.features, settings.latents).double()
     with torch.no_grad():
         model.decoder.weight.copy_(torch.linalg.qr(noise).Q * lengths)
-        model.decoder.mean.zero_()
-        model.decoder.log_std.zero_()
         model.set_optimal_encoder()
         for parameter in model.encoder.parameters():
-            moved = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(offset * moved)
+            parameter.add_(offset * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     x = model.sample(settings.points, generator=generator).detach()
-    device = usable_device(settings.device)
     return model.to(device), x.to(device)
 
 
@@ -75,9 +76,8 @@ def quality(settings: Settings, name: str, draws: int, offset: float, seed: int)
     The bias is against the closed form for those that aim at the ELBO. The weighted bound's gradient has none: there it
     is against the doubly reparametrised estimator with other and more draws.
     """
-    torch.set_num_threads(settings.threads)
     model, x = model_and_points(settings, offset, seed)
-    generator = Generator(x.device).manual_seed(derived_seed(seed, name, str(draws), str(offset)))
+    generator = seeded(x.device, seed, name, str(draws), str(offset))
     found = gradient_quality(
         ESTIMATORS[name](draws), model, x, repeats=settings.repeats, generator=generator, progress=False
     )
@@ -87,23 +87,24 @@ def quality(settings: Settings, name: str, draws: int, offset: float, seed: int)
     else:
         reference = exact_gradient(model, model.elbo_closed_form(x).mean())
         reference_variance = torch.zeros_like(reference)
-    row: Row = {"repeats": settings.repeats, "bound": found.bound}
-    row |= {"bound_se": found.bound_error, "gap": (model.log_prob(x) - model.elbo_closed_form(x)).mean().item()}
+    row: Row = {
+        "repeats": settings.repeats,
+        "bound": found.bound,
+        "bound_se": found.bound_error,
+        "gap": (model.log_prob(x) - model.elbo_closed_form(x)).mean().item(),
+    }
     for part, entries in parts(found).items():
         row |= _describe(part, found, reference, reference_variance, entries)
     if name == "wrong":  # it should find the gradient of −KL(q ‖ prior) and nothing else
-        divergence = kl(model.encoder, model.prior, x)
-        assert divergence is not None
-        only = exact_gradient(model, -divergence.mean())
-        phi = parts(found)["phi"]
-        row["phi_from_kl_alone"] = (found.mean - only)[phi].norm().item()
+        only = exact_gradient(model, -_mean_kl(model.encoder, model.prior, x))
+        row["phi_from_kl_alone"] = (found.mean - only)[parts(found)["phi"]].norm().item()
     return row
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)  # for all estimators of a bound
 def _weighted_reference(settings: Settings, draws: int, offset: float, seed: int) -> GradientQuality:
     model, x = model_and_points(settings, offset, seed)
-    generator = Generator(x.device).manual_seed(derived_seed(seed, "reference", str(draws), str(offset)))
+    generator = seeded(x.device, seed, "reference", str(draws), str(offset))
     repeats = 4 * settings.repeats
     return gradient_quality(DoublyReparametrised(draws), model, x, repeats=repeats, generator=generator, progress=False)
 
@@ -138,9 +139,8 @@ def _describe(part: str, found: GradientQuality, reference: Tensor, variance: Te
 
 def train(settings: Settings, name: str, seed: int) -> Row:
     """The encoder alone is trained by one estimator from far away, Adam on minibatches; the exact gap on the way."""
-    torch.set_num_threads(settings.threads)
     model, _ = model_and_points(settings, settings.start, seed)
-    generator = Generator(model.reference.device).manual_seed(derived_seed(seed, "training", name))
+    generator = seeded(model.reference.device, seed, "training", name)
     with torch.no_grad():
         x = model.sample(settings.rows, generator=generator)
     estimator = ESTIMATORS[name](2 if name == "leave-one-out" else 1)
@@ -155,15 +155,18 @@ def train(settings: Settings, name: str, seed: int) -> Row:
         optimiser.zero_grad()
         (-estimator(model, x[rows], generator).mean()).backward()
         optimiser.step()
-    posterior = LinearGaussianPosterior(model.decoder)
-    collapsed, at_the_prior = kl(model.encoder, model.prior, x), kl(model.prior, posterior, x)
-    assert collapsed is not None
-    assert at_the_prior is not None
     with torch.no_grad():
         return {
-            "steps": " ".join(str(mark) for mark in marks),
-            "gaps": " ".join(f"{gap:.6g}" for gap in gaps),
+            "steps": curve(marks, 6),
+            "gaps": curve(gaps, 6),
             "last_gap": gaps[-1],
-            "kl_encoder_prior": collapsed.mean().item(),
-            "kl_prior_posterior": at_the_prior.mean().item(),
+            "kl_encoder_prior": _mean_kl(model.encoder, model.prior, x).item(),
+            "kl_prior_posterior": _mean_kl(model.prior, LinearGaussianPosterior(model.decoder), x).item(),
         }
+
+
+def _mean_kl(q: Density, p: Density, x: Tensor) -> Tensor:
+    """KL(q(z|x) ‖ p(z|x)) in closed form, mean over points."""
+    found = kl(q, p, x)
+    assert found is not None
+    return found.mean()
