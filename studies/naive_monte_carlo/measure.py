@@ -1,24 +1,29 @@
-"""Estimate log p(x) of linear models, where everything is known, from draws of the prior and of the encoder."""
+"""What `naive_monte_carlo` measures: log p(x) of linear models, where it is known, by draws of prior and encoder."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from density import kl
 from density.importance.bound import importance
 from lvm import LinearVAE
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.linear_gaussian import LinearGaussianPosterior
-from studies.kit.compute import usable_device
+from studies.kit.compute import place, seeded
 from studies.kit.rows import Row
-from studies.kit.seeds import derived_seed
+from studies.kit.study import Task
+from studies.naive_monte_carlo.settings import Key, Method, Settings
 
-if TYPE_CHECKING:
-    from studies.naive_monte_carlo import Method, Settings
+ESTIMATES = {"average": prior_average, "prior": prior_importance, "encoder": importance}
+
+
+def measure(settings: Settings, task: Task[Key, None]) -> Row:
+    """The columns of a row."""
+    key = task.key
+    return estimate(settings, key.latents, key.method, key.draws, key.seed)
 
 
 def random_model(settings: Settings, latents: int, seed: int) -> LinearVAE:
@@ -29,35 +34,27 @@ def random_model(settings: Settings, latents: int, seed: int) -> LinearVAE:
     .. math:: E\, KL(p(z|x) \,\|\, p(z)) = \log(1 + s^2) + \tfrac12 \log(1 - r^2),
               \qquad KL(q(z|x) \,\|\, p(z|x)) = -\tfrac12 \log(1 - r^2)
     """
-    generator = Generator().manual_seed(derived_seed(seed, "model", str(latents)))
+    device, _ = place(settings)
+    generator = seeded(torch.device("cpu"), seed, "model", str(latents))
     noise = torch.randn(settings.features, latents, generator=generator, dtype=torch.float64)
     mixing = torch.eye(latents, dtype=torch.float64)
     for first in range(0, latents - 1, 2):
         mixing[first, first + 1] = mixing[first + 1, first] = settings.correlation
     model = LinearVAE(settings.features, latents).double()
     with torch.no_grad():
-        weight = settings.signal * torch.linalg.qr(noise).Q @ torch.linalg.cholesky(mixing).mT
-        model.decoder.weight.copy_(weight)
-        model.decoder.mean.zero_()
-        model.decoder.log_std.zero_()
+        model.decoder.weight.copy_(settings.signal * torch.linalg.qr(noise).Q @ torch.linalg.cholesky(mixing).mT)
     model.set_optimal_encoder()
-    return model.to(usable_device(settings.device))
+    return model.to(device)
 
 
 def estimate(settings: Settings, latents: int, method: Method, draws: int, seed: int) -> Row:
     """log p(x) − its estimate by so many draws, over points simulated from the model, and the divergences involved."""
-    torch.set_num_threads(settings.threads)
     model = random_model(settings, latents, seed)
-    simulate = Generator(model.reference.device).manual_seed(derived_seed(seed, "points", str(latents)))
-    x = model.sample(settings.points, generator=simulate).detach()
-    generator = Generator(x.device).manual_seed(derived_seed(seed, method, str(latents), str(draws)))
+    device = model.reference.device
+    x = model.sample(settings.points, generator=seeded(device, seed, "points", str(latents))).detach()
+    generator = seeded(device, seed, method, str(latents), str(draws))
     with torch.no_grad():
-        if method == "average":
-            claim = prior_average(model, x, draws=draws, generator=generator)
-        elif method == "prior":
-            claim = prior_importance(model, x, draws=draws, generator=generator)
-        else:
-            claim = importance(model, x, draws=draws, generator=generator)
+        claim = ESTIMATES[method](model, x, draws=draws, generator=generator)
         shortfall = model.log_prob(x) - claim.value
         theory = divergences(model, x)
         return {

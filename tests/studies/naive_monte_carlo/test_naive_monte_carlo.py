@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,36 +11,25 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Generator
 
-from studies import naive_monte_carlo
-from studies import naive_monte_carlo_ask as ask
-from studies.kit.rows import Rows
 from studies.kit.seeds import derived_seed
-from studies.kit.tables import frame
-from studies.naive_monte_carlo import ENOUGH, Settings, checks, draws_needed, power, shortfall_at_kl
+from studies.naive_monte_carlo.measure import divergences, estimate, random_model
+from studies.naive_monte_carlo.report import ENOUGH, checks, draws_needed, power, shortfall_at_kl
+from studies.naive_monte_carlo.settings import Settings
+from tests.studies.running import Refused, run
 
-KEY = ("latents", "method", "draws", "study", "data", "data_hash", "seed", "settings_hash")
+STUDY = "studies.naive_monte_carlo"
 SMALL = Settings(features=5, points=300)
 ARGUMENTS = ["--quick", "--points", "40", "--latents", "2", "4", "6", "--draws", "2", "8", "32", "128", "512"]
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    folder = tmp_path_factory.mktemp("results")
-    naive_monte_carlo.main([*ARGUMENTS, "--output", str(folder)])
-    assert (folder / "naive_monte_carlo" / "linear-quick" / "figure.png").exists()
-    return frame(Rows(folder / "naive_monte_carlo" / "linear-quick" / "rows.csv", KEY))
+    return run(STUDY, ARGUMENTS, tmp_path_factory.mktemp("results"))[1]
 
 
 @pytest.mark.parametrize("latents", [1, 2, 4])
 def test_the_model_is_what_its_docstring_says(latents: int) -> None:
-    model = ask.random_model(SMALL, latents, 3)
+    model = random_model(SMALL, latents, 3)
     weight = model.decoder.weight.detach()
     expected = SMALL.signal**2 * torch.eye(latents, dtype=torch.float64)
     for first in range(0, latents - 1, 2):
@@ -56,9 +43,9 @@ def test_the_model_is_what_its_docstring_says(latents: int) -> None:
 
 def test_divergences_have_the_means_of_the_docstring() -> None:
     """E KL(posterior ‖ prior) is the mutual information; the encoder's gap is the same at every x."""
-    model = ask.random_model(SMALL, 2, 0)
+    model = random_model(SMALL, 2, 0)
     x = model.sample(20_000, generator=Generator().manual_seed(1)).detach()
-    found = {name: value.detach() for name, value in ask.divergences(model, x).items()}
+    found = {name: value.detach() for name, value in divergences(model, x).items()}
     r = SMALL.correlation * SMALL.signal**2 / (1 + SMALL.signal**2)
     information = math.log(1 + SMALL.signal**2) + 0.5 * math.log(1 - r**2)
     of = found["kl_posterior_prior"]
@@ -76,8 +63,8 @@ def test_divergences_have_the_means_of_the_docstring() -> None:
 
 def test_two_draws_of_the_prior_miss_what_quadrature_says() -> None:
     """E log ½(p(x|z₁) + p(x|z₂)) over two standard normal draws, by a sum over a grid."""
-    row = ask.estimate(SMALL, 1, "prior", 2, 0)
-    model = ask.random_model(SMALL, 1, 0)
+    row = estimate(SMALL, 1, "prior", 2, 0)
+    model = random_model(SMALL, 1, 0)
     x = model.sample(SMALL.points, generator=Generator().manual_seed(derived_seed(0, "points", "1"))).detach()
     grid = torch.linspace(-8, 8, 161, dtype=torch.float64)
     mass = torch.exp(-0.5 * grid.square()) * (grid[1] - grid[0]) / math.sqrt(2 * math.pi)
@@ -91,10 +78,10 @@ def test_two_draws_of_the_prior_miss_what_quadrature_says() -> None:
 
 def test_the_average_misses_the_divergence_at_any_number_of_draws() -> None:
     for draws in (2, 500):
-        row = ask.estimate(SMALL, 3, "average", draws, 1)
+        row = estimate(SMALL, 3, "average", draws, 1)
         assert abs(float(row["excess"])) < 4.5 * float(row["excess_se"])
         assert row["kind"] == "lower bound"
-    assert abs(float(ask.estimate(SMALL, 3, "prior", 500, 1)["shortfall"])) < 0.1 * float(row["shortfall"])
+    assert abs(float(estimate(SMALL, 3, "prior", 500, 1)["shortfall"])) < 0.1 * float(row["shortfall"])
 
 
 def made(factor: float, error: float = 1e-3) -> pd.DataFrame:
@@ -134,10 +121,14 @@ def test_a_small_run_keeps_its_claims_and_wrong_numbers_fail_them(results: pd.Da
     assert len(set(map(frozenset, failed))) == 4
 
 
-@pytest.mark.parametrize("arguments", [["--draws", "1"], ["--latents", "40"], ["--correlation", "1"]])
-def test_bad_requests_are_one_clear_error(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert naive_monte_carlo.main([*arguments, "--output", str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--draws", "1"], "--draws expects different integers from 2 up; got 1"),
+        (["--latents", "40"], "--features must be at least the largest of --latents; got 32"),
+        (["--correlation", "1"], "--correlation must be in [0, 1); got 1.0"),
+        (["--signal", "0"], "--signal must be positive"),
+    ],
+)
+def test_bad_requests_are_one_clear_error(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused(STUDY, arguments)
