@@ -12,8 +12,7 @@ from lvm import VAE
 from lvm.evidence import LocalFit, local_elbo
 from lvm.evidence.quadrature.adaptive import quadrature
 from studies.decomposition.plane import best_gaussian, gaussian_elbo, grid, log_joint_at
-from studies.kit.run import main
-from tests.studies.running import Refused
+from tests.studies.running import Refused, run
 
 STUDY = "studies.decomposition"
 
@@ -61,12 +60,16 @@ def test_the_best_gaussian_is_the_local_posterior_found_by_sampling(vae: VAE, ge
 
 def test_the_study_runs_and_replots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--data", "wine", "--epochs", "2", "--hidden", "8", "--points", "4", "--draws", "20"]
-    arguments += ["--grid", "120", "--output", str(tmp_path)]
-    main(STUDY, arguments)
-    printed = capsys.readouterr().out
-    assert "passed: PPCA: log p = ELBO + KL" in printed
-    assert list(tmp_path.rglob("figure.png"))
-    main(STUDY, [*arguments, "--replot"])
+    arguments += ["--grid", "120"]
+    _, rows = run(STUDY, arguments, tmp_path)
+    assert "passed: PPCA: log p = ELBO + KL" in capsys.readouterr().out
+    parts = {part: of.set_index("index").sort_index() for part, of in rows.groupby("part")}
+    assert parts["PPCA"]["t"].tolist() == parts["VAE"]["t"].tolist() == pytest.approx([n / 10 for n in range(11)])
+    assert parts["gaussians"]["label"].tolist() == ["encoder", "best independent", "best Gaussian"]
+    learnt = parts["learning"].set_index("label")
+    assert learnt.index.tolist() == ["ELBO", "IWAE, 16 draws", "exact likelihood"]
+    assert learnt["gain"].tolist() == pytest.approx((learnt["log_p"] - learnt["log_p"]["ELBO"]).tolist(), abs=1e-9)
+    run(STUDY, [*arguments, "--replot"], tmp_path)
     assert "One decoder, three objectives" in capsys.readouterr().out
 
 

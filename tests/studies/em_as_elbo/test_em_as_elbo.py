@@ -14,9 +14,11 @@ from torch import Generator
 
 from lvm import PPCA, GaussianMixture
 from studies.em_as_elbo import measure
-from studies.em_as_elbo.report import arrivals, checks
+from studies.em_as_elbo.report import arrivals, checks, selected
 from studies.em_as_elbo.settings import Method, Problem, Settings
+from studies.kit.study import Study
 from studies.kit.tables import series
+from studies.report.committed import results as committed_results
 from tests.studies.running import Refused, run
 
 STUDY = "studies.em_as_elbo"
@@ -143,6 +145,11 @@ def test_a_posterior_that_is_not_renewed_is_seen(monkeypatch: pytest.MonkeyPatch
     row = measure.half_steps(SMALL, "overlapping", 0)
     assert float(row["touching"]) > 1e-4
     assert float(row["gap_is_kl"]) > 1e-4
+
+
+def test_a_run_shows_the_problems_that_it_asks_for() -> None:
+    (committed,) = committed_results(Study(STUDY))
+    assert set(selected(Settings(problems=("noisy",)), committed.rows)["problem"]) == {"noisy"}
 
 
 @pytest.mark.parametrize(

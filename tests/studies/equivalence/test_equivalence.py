@@ -11,8 +11,10 @@ import torch
 from bridge import FlowVAE
 from flows import Flow
 from studies.equivalence.measure import elbo_from_the_decoder, flow_and_points, limit, theorem
-from studies.equivalence.report import GRADIENT, VALUE, checks, slopes
+from studies.equivalence.report import GRADIENT, VALUE, checks, selected, slopes
 from studies.equivalence.settings import FlowName, Settings
+from studies.kit.study import Study
+from studies.report.committed import results as committed_results
 from tests.studies.running import Refused, run
 
 STUDY = "studies.equivalence"
@@ -77,6 +79,14 @@ def test_another_rate_is_a_failed_check(results: pd.DataFrame) -> None:
         bad = results.assign(**{column: results[column] * results["sigma"] ** -0.1})
         failed = [check for check in checks(bad) if not check.passed]
         assert len(failed) == 5
+
+
+def test_a_run_shows_the_flows_and_widths_that_it_asks_for() -> None:
+    (committed,) = committed_results(Study(STUDY))
+    rows = selected(Settings(flows=("maf", "iaf"), sigmas=(0.01, 0.1)), committed.rows)
+    assert set(rows["flow"]) == {"maf", "iaf"}
+    assert set(rows["part"]) == {"theorem", "path", "limit"}
+    assert set(rows["sigma"].dropna()) == {0.01, 0.1}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from studies.flow_layers.measure import built, width_nearest
+from studies.flow_layers.report import selected
 from studies.flow_layers.settings import REFERENCE, Settings
 from studies.kit.compute import parameter_count
-from studies.kit.run import main
-from tests.studies.running import Refused
+from studies.kit.study import Study
+from studies.report.committed import results
+from tests.studies.running import Refused, run
 
 STUDY = "studies.flow_layers"
 
@@ -41,13 +43,21 @@ def test_every_flow_starts_as_a_bijection_of_the_budget(generator: torch.Generat
 
 def test_the_study_runs_and_replots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--data", "wine", "--epochs", "1", "--layers", "2", "--hidden", "8"]
-    arguments += ["--between", "none", "lu", "--kinds", "affine", "maf", "--output", str(tmp_path)]
-    main(STUDY, arguments)
-    printed = capsys.readouterr().out
-    assert "passed: parameters within 5 %" in printed
-    assert list(tmp_path.rglob("figure.png"))
-    main(STUDY, [*arguments, "--replot"])
+    arguments += ["--between", "none", "lu", "--kinds", "affine", "maf"]
+    _, rows = run(STUDY, arguments, tmp_path)
+    assert "passed: parameters within 5 %" in capsys.readouterr().out
+    by = rows.set_index(["part", "name", "versus"]).sort_index()
+    for part, name, first in (("between", "lu", "none"), ("kind", "maf", "affine")):
+        log_p = by.loc[part].query("versus.isna()")["log_p"].droplevel("versus")
+        assert by.loc[(part, name, first), "gain"] == pytest.approx(log_p[name] - log_p[first], abs=1e-9)
+    run(STUDY, [*arguments, "--replot"], tmp_path)
     assert "MAF" in capsys.readouterr().out
+
+
+def test_a_run_shows_the_flows_that_it_asks_for() -> None:
+    (committed,) = results(Study(STUDY))
+    rows = selected(Settings(between=("none", "qr"), kinds=("affine",)), committed.rows)
+    assert set(rows["name"]) == {"none", "qr", "affine"}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from scipy.stats import multivariate_normal
 from torch import Generator
 
 from studies.kit.seeds import derived_seed
+from studies.kit.study import Study
 from studies.naive_monte_carlo.measure import divergences, estimate, random_model
-from studies.naive_monte_carlo.report import ENOUGH, checks, draws_needed, power, shortfall_at_kl
+from studies.naive_monte_carlo.report import ENOUGH, checks, draws_needed, power, selected, shortfall_at_kl
 from studies.naive_monte_carlo.settings import Settings
+from studies.report.committed import results as committed_results
 from tests.studies.running import Refused, run
 
 STUDY = "studies.naive_monte_carlo"
@@ -119,6 +121,12 @@ def test_a_small_run_keeps_its_claims_and_wrong_numbers_fail_them(results: pd.Da
     failed = [{check.claim[:20] for check in checks(rows) if not check.passed} for rows in bad]
     assert all(failed)
     assert len(set(map(frozenset, failed))) == 4
+
+
+def test_a_run_shows_the_latents_and_draws_that_it_asks_for() -> None:
+    (committed,) = committed_results(Study(STUDY))
+    rows = selected(Settings(latents=(1, 4), draws=(2, 8192)), committed.rows)
+    assert set(zip(rows["latents"], rows["draws"], strict=True)) == {(1, 2), (1, 8192), (4, 2), (4, 8192)}
 
 
 @pytest.mark.parametrize(
