@@ -18,7 +18,7 @@ from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
 from lvm.evidence.quadrature.adaptive import quadrature
 from studies.data.load import Dataset
-from studies.elbo_gap.models import MODELS, parameter_count
+from studies.elbo_gap.models import MODELS, free_parameters
 from studies.elbo_gap.settings import Key, ModelName, Settings
 from studies.kit.claims import load_claim, load_elbo, save_claim
 from studies.kit.compute import place, seeded, seeded_start
@@ -97,7 +97,7 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
         "kind": claim.kind.value,
         "method": claim.method,
         "measure": claim.measure.value,
-        "parameters": parameter_count(model),
+        "parameters": free_parameters(model),
         "seconds": round(fitted - started, 3),
         "seconds_asking": round(time.perf_counter() - fitted, 3),
     }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
+from torch import Generator, Tensor
 
 from bridge import FlowVAE
 from density import Gaussian, Model, NetworkScale, StandardNormal, Training, constant, lbfgs
@@ -18,11 +17,11 @@ from flows import (
     Flow,
     GaussianAutoregressive,
     LULinear,
-    MaskedLinear,
     Transform,
 )
 from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
 from studies.elbo_gap.settings import ModelName, Settings
+from studies.kit.compute import adamw, parameter_count
 
 Fit = Callable[[Tensor, Settings, Generator], Model]
 
@@ -125,14 +124,13 @@ MODELS: dict[ModelName, tuple[Fit, str]] = {
 }
 
 
-def parameter_count(model: Model) -> int:
-    """Free parameters: a symmetric matrix counts once, a masked weight not at all, an encoder like everything else."""
+def free_parameters(model: Model) -> int:
+    """Their number: a symmetric matrix counts once, a masked weight not at all, an encoder like everything else."""
     if isinstance(model, PPCA | GaussianMixture):
         return model.parameter_count
     if isinstance(model, Gaussian):
         return model.features * (model.features + 3) // 2
-    masked = sum(int((~layer.mask).sum()) for layer in model.modules() if isinstance(layer, MaskedLinear))
-    return sum(parameter.numel() for parameter in model.parameters()) - masked
+    return parameter_count(model)
 
 
 def _coupling_flow(features: int, settings: Settings) -> Flow:
@@ -144,15 +142,11 @@ def _coupling_flow(features: int, settings: Settings) -> Flow:
 
 
 def _training(settings: Settings, decay: float = 0.0) -> Training:
-    def decoupled(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
-        fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=fused)
-
     return Training(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        optimiser=decoupled,
+        optimiser=adamw(decay),
         patience=settings.patience,
     )
 

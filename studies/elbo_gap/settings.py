@@ -114,8 +114,8 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
             raise InputError(
                 f"'{data.name}' is binary, and these models have densities. Take --dequantise, or studies.mnist"
             )
-        key, folder = partial(Key, data.name, data.hash, seed), settings.folder("elbo_gap") / "points"
-        points = {model: folder / f"{model}-{seed}-{data.hash[:8]}-{settings.digest}.npz" for model in settings.models}
+        key = partial(Key, data.name, data.hash, seed)
+        points = {model: settings.arrays("elbo_gap", f"{model}-{seed}", data.hash) for model in settings.models}
         for model, path in points.items():
             label = model if len(settings.seeds) == 1 else f"{model}, seed {seed}"
             yield study.Task(key(model), data, label, makes=(path,))

@@ -1,10 +1,10 @@
-"""What measuring parts share: the device, seeded generators and starts, standardised rows, and arrays on disk."""
+"""What measuring parts share: the device, seeds, standardised rows, an optimiser, rules, cells, arrays on disk."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
+from density.fitting.optimisers import OptimiserOf
+from flows import MaskedLinear
 from studies.kit.errors import InputError
-from studies.kit.rows import write_whole
+from studies.kit.rows import Row, write_whole
 from studies.kit.seeds import derived_seed
 from studies.kit.settings import CommonSettings
 
@@ -92,9 +95,58 @@ class Standardised:
         return Standardised(self.train.double(), self.test.double(), self.mean, self.std, self.log_scale)
 
 
+def adamw(decay: float) -> OptimiserOf:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    def of(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
+        fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=fused)
+
+    return of
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Free parameters; a masked weight does not count."""
+    masked = sum(int((~layer.mask).sum()) for layer in model.modules() if isinstance(layer, MaskedLinear))
+    return sum(parameter.numel() for parameter in model.parameters()) - masked
+
+
 def standard_error(values: Tensor) -> float:
     """Of the mean of values ``[n]``."""
     return (values.double().std() / math.sqrt(len(values))).item()
+
+
+def mean_and_error(name: str, values: Tensor, shift: float = 0.0) -> Row:
+    """The columns of a mean of values ``[n]``, shifted, and of its standard error, which ``tables.averaged`` knows.
+
+    >>> mean_and_error("gap", torch.tensor([1.0, 3.0]), shift=0.5)
+    {'gap': 2.5, 'gap_error': 1.0}
+    """
+    return {name: values.mean().item() + shift, f"{name}_error": standard_error(values)}
+
+
+def gauss_hermite(dimensions: int, nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Rule for means over N(0, I): places ``[N, d]`` and masses ``[N]``, N = nodesᵈ, of the kind of a tensor.
+
+    Exact for polynomials of degree 2 nodes − 1 in each variable.
+
+    >>> places, masses = gauss_hermite(2, 3, torch.zeros(1).double())
+    >>> (masses @ places.pow(4)).tolist()  # E ε⁴ = 3
+    [3.0000, 3.0000]
+    """
+    place, mass = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(nodes))
+    places = torch.cartesian_prod(*[place] * dimensions).reshape(-1, dimensions)
+    masses = torch.cartesian_prod(*[mass / mass.sum()] * dimensions).reshape(-1, dimensions).prod(1)
+    return places.to(like), masses.to(like)
+
+
+def curve(numbers: Sequence[float], digits: int) -> str:
+    """Numbers of so many significant digits in one cell of a row, as ``tables.series`` reads them.
+
+    >>> curve([1, 2 / 3], digits=4)
+    '1 0.6667'
+    """
+    return " ".join(f"{number:.{digits}g}" for number in numbers)
 
 
 def save_arrays(path: Path, **arrays: ArrayLike) -> None:

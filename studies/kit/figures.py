@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,6 +38,21 @@ def panels(columns: int, rows: int = 1, width: float = 12) -> Iterator[tuple[Fig
         yield figure, list(axes.flat)
         for panel in axes.flat:
             sns.despine(ax=panel)
+
+
+def ranges(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, index: int, label: str | None, line: str = "-", capsize: int = 3
+) -> None:
+    """The median of a column for each value of another one, and bars from its least to its most, such as over seeds.
+
+    Colour and marker are those of the index.
+    """
+    found = rows.groupby(x)[y].agg(["median", "min", "max"])
+    errors = [found["median"] - found["min"], found["max"] - found["median"]]
+    axes.errorbar(
+        found.index, found["median"], errors, color=PALETTE[index], marker=MARKERS[index], markersize=5,
+        capsize=capsize, linestyle=line, label=label,
+    )  # fmt: skip
 
 
 def caption(figure: Figure, words: str) -> None:

@@ -68,6 +68,9 @@ def different(things: str, least: int | None = None) -> Bound:
     return Bound(holds, f"expects different {things}" + ("" if least is None else f" from {least} up"))
 
 
+SEEDS = different("integers", least=0)
+
+
 def setting(default: T, *about: Bound | Mapping[str, Any]) -> T:
     """A field of a study's settings: its default, marks, values of presets, and bounds.
 
@@ -105,7 +108,7 @@ class CommonSettings:
     """Add uniform noise on [0, 1) to your own data of integers, or to mnist-binary (other pixels always get it)."""
     logit: bool = setting(False, ADDED_LATER)
     """Fit pixels in their logits; log p(x) stays in the units of pixels."""
-    seeds: tuple[int, ...] = setting((0,), OF_THE_RUN, different("integers", least=0))
+    seeds: tuple[int, ...] = setting((0,), OF_THE_RUN, SEEDS)
     """Each seed is a whole repetition: split, noise, starts, draws."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
@@ -164,6 +167,10 @@ class CommonSettings:
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6] if path.suffix else ""
         name = "-".join(filter(None, (path.stem, place, "quick" if self.quick else "")))
         return self.output / study / name
+
+    def arrays(self, study: str, name: str, data_hash: str) -> Path:
+        """A file for the arrays of one row, which says of what data and settings they are."""
+        return self.folder(study) / "points" / f"{name}-{data_hash[:8]}-{self.digest}.npz"
 
     def options(self) -> str:
         """The options that differ from their defaults, as one would give them; empty if none does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,15 @@ def series(cell: str) -> NDArray[np.float64]:
     return np.array([float(number) for number in str(cell).split()])
 
 
+def power(x: pd.Series[float], y: pd.Series[float]) -> float:
+    """c in y ∝ xᶜ by least squares in logarithms; NaN of a single point.
+
+    >>> round(power(pd.Series([1.0, 2.0, 4.0]), pd.Series([3.0, 6.0, 12.0])), 6)
+    1.0
+    """
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else math.nan
+
+
 def with_error(value: float, error: float) -> str:
     """A number with its error to two significant digits, three where it is above 1, and at most 5 decimals.
 
@@ -65,6 +75,20 @@ def with_error(value: float, error: float) -> str:
         order = math.floor(math.log10(error))
         digits = max(0, min(5, max(1 - order, min(2, 2 - order))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def empty(title: str, words: Sequence[str], numbers: Sequence[str], *, wrap: bool = False) -> Table:
+    """A table without rows: columns of words, then columns of numbers, on the right.
+
+    >>> [column.justify for column in empty("Fits", ["model"], ["ELBO"]).columns]
+    ['left', 'right']
+    """
+    table = Table(title=title, title_justify="left")
+    for header in words:
+        table.add_column(header, no_wrap=not wrap)
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=not wrap)
+    return table
 
 
 def narrow(title: str) -> Table:

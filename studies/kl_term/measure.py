@@ -27,7 +27,7 @@ from lvm import VAE
 from lvm.evidence.latent_usage import kl_parts, latent_usage
 from lvm.vae.gradients import AnalyticKL
 from studies.data.load import Dataset
-from studies.kit.compute import Standardised, save_arrays, seeded, seeded_start, standard_error
+from studies.kit.compute import Standardised, mean_and_error, save_arrays, seeded, seeded_start, standard_error
 from studies.kit.rows import Row
 from studies.kit.study import Task
 from studies.kl_term.settings import Key, Settings
@@ -110,23 +110,19 @@ def sweep(fits: Fits, beta: float, path: Path) -> Row:
     elbo = fit - divergence
     return {
         "beta": beta,
-        "rate": divergence.mean().item(),
-        "rate_error": standard_error(divergence),
+        **mean_and_error("rate", divergence),
         "distortion": -fit.mean().item() - log_scale,
         "distortion_error": standard_error(fit),
-        "elbo": elbo.mean().item() + log_scale,
-        "elbo_error": standard_error(elbo),
+        **mean_and_error("elbo", elbo, log_scale),
         "log_p": claim.mean + log_scale,
         "log_p_error": claim.standard_error,
         "unreliable": claim.unreliable / len(test),
-        "squared_error": square.mean().item(),
-        "squared_error_error": standard_error(square),
+        **mean_and_error("squared_error", square),
         "active": int(usage.active.sum()),
         "mutual_information": parts.mutual_information.mean,
         "marginal": parts.marginal.mean,
         "marginal_error": parts.marginal.standard_error,
-        "told_apart": right.mean().item(),
-        "told_apart_error": standard_error(right),
+        **mean_and_error("told_apart", right),
         "points": str(path),
     }
 
@@ -166,8 +162,7 @@ def warm_up(fits: Fits, warm: bool) -> tuple[Row, Tensor]:
     usage = latent_usage(model, fits.rows.test)
     row: Row = {
         "label": "warm-up" if warm else "none",
-        "elbo": elbo.mean().item() + fits.rows.log_scale,
-        "elbo_error": standard_error(elbo),
+        **mean_and_error("elbo", elbo, fits.rows.log_scale),
         "active": int(usage.active.sum()),
         "rate": usage.kl.sum().item(),
     }
@@ -181,7 +176,7 @@ def compare_warm_up(fits: Fits) -> dict[str, Row]:
     gain = with_it - without
     return {
         "none": {**cold, "gain": 0.0, "gain_error": 0.0},
-        "warm-up": {**warm, "gain": gain.mean().item(), "gain_error": standard_error(gain)},
+        "warm-up": {**warm, **mean_and_error("gain", gain)},
     }
 
 

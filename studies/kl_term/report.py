@@ -10,12 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
-from studies.kit.tables import averaged
+from studies.kit.tables import averaged, empty
 from studies.kl_term.settings import Settings
 
 BLUE, ORANGE, GREEN = PALETTE[:3]
@@ -34,19 +33,17 @@ def of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 
 def table(rows: pd.DataFrame) -> Group:
     """One row for each weight, then warm-up."""
-    first = Table(title="By the weight β of the KL term; test points, nats", title_justify="left")
     names = ("β", "rate", "distortion", "squared error", "ELBO", "importance-weighted bound", "KL(q(z) ‖ p(z))")
-    for name in (*names, "active", "told apart, %"):
-        first.add_column(name, justify="right")
+    title = "By the weight β of the KL term; test points, nats"
+    first = empty(title, (), (*names, "active", "told apart, %"), wrap=True)
     for at, row in of_part(rows, "sweep").iterrows():
         numbers = ("rate", "distortion", "squared_error", "elbo", "log_p", "marginal")
         digits = (2, 2, 3, 2, 2, 2)
         cells = [f"{row[n]:.{d}f} ± {row[f'{n}_error']:.{d}f}" for n, d in zip(numbers, digits, strict=True)]
         told = f"{100 * row['told_apart']:.1f} ± {100 * row['told_apart_error']:.1f}"
         first.add_row(str(at), *cells, f"{row['active']:g}", told)
-    second = Table(title="A decoder that learns its width, many latents", title_justify="left")
-    for name in ("warm-up", "ELBO", "gained", "active", "rate"):
-        second.add_column(name, justify="left" if name == "warm-up" else "right")
+    title = "A decoder that learns its width, many latents"
+    second = empty(title, ["warm-up"], ("ELBO", "gained", "active", "rate"), wrap=True)
     for at, row in of_part(rows, "warm-up").iterrows():
         cells = [f"{row[n]:.2f} ± {row[f'{n}_error']:.2f}" for n in ("elbo", "gain")]
         second.add_row(str(at), *cells, f"{row['active']:g}", f"{row['rate']:.2f}")

@@ -60,7 +60,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
         data = dataset(settings, seed)
         key = partial(Key, data.name, data.hash, seed)
         for at in map("{:g}".format, settings.betas):
-            path = settings.folder("kl_term") / "points" / f"{at}-{seed}-{data.hash[:8]}-{settings.digest}.npz"
+            path = settings.arrays("kl_term", f"{at}-{seed}", data.hash)
             yield study.Task(key("sweep", at), data, f"β = {at}, seed {seed}", makes=(path,))
         for at in map("{:g}".format, SAME):
             yield study.Task(key("width", at), data, f"width, {at}")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from studies.elbo_gap.report import causes, few_columns, figure, table, weighted_bounds
 from studies.elbo_gap.standings import standings
 from studies.elbo_gap.verdicts import pairs
-from studies.kit.rows import Rows
-from studies.kit.run import main
 from studies.kit.study import Study
-from studies.kit.tables import frame, with_error
+from studies.kit.tables import with_error
 from studies.report.committed import results
+from tests.studies.running import run
 
 STUDY = "studies.elbo_gap"
 TINY = ["--quick", "--epochs", "2", "--draws", "50", "--elbo-draws", "50", "--annealing-steps", "5"]
@@ -37,11 +34,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(60, 5)) @ generator.normal(size=(5, 5))
     np.savetxt(folder / "mine.csv", x, delimiter=",", header="a,b,c,d,e", comments="")
-    threads = torch.get_num_threads()
-    assert main(STUDY, [*FEW, "--data", str(folder / "mine.csv"), "--output", str(folder)]) == 0
-    torch.set_num_threads(threads)
-    (path,) = folder.glob("elbo_gap/*/rows.csv")
-    return frame(Rows(Path(path), Study(STUDY).key))
+    status, rows = run(STUDY, [*FEW, "--data", str(folder / "mine.csv")], folder)
+    assert status == 0
+    return rows
 
 
 def large(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from torch import nn
 
-from studies.kit.compute import Standardised, save_arrays, seeded, seeded_start, standard_error, usable_device
+from flows import MaskedLinear
+from studies.kit.compute import (
+    Standardised,
+    adamw,
+    gauss_hermite,
+    parameter_count,
+    save_arrays,
+    seeded,
+    seeded_start,
+    standard_error,
+    usable_device,
+)
 from studies.kit.errors import InputError
 from studies.kit.settings import CommonSettings
 
@@ -54,6 +66,27 @@ def test_purposes_have_random_numbers_of_their_own_and_starts_leave_the_global_o
 def test_the_error_of_a_mean_falls_as_the_root_of_their_number() -> None:
     assert standard_error(torch.tensor([1.0, 3.0])) == pytest.approx(1.0)
     assert standard_error(torch.tensor([1.0, 3.0] * 50)) == pytest.approx(0.1, rel=0.01)
+
+
+def test_masked_weights_are_no_parameters() -> None:
+    layer = MaskedLinear(torch.tensor([[True, False], [True, True], [False, False]]))
+    assert parameter_count(nn.Sequential(layer, nn.Linear(3, 1))) == 3 + 3 + 4
+
+
+def test_decay_is_of_the_weights_and_not_of_the_gradient() -> None:
+    weight = nn.Parameter(torch.full((2,), 4.0))
+    optimiser = adamw(0.5)([weight], 0.1)
+    weight.grad = torch.tensor([0.0, 1.0])
+    optimiser.step()  # by learning rate × decay × weight; where there is a gradient, by the learning rate beside
+    torch.testing.assert_close(weight.detach(), torch.tensor([3.8, 3.7]))
+
+
+def test_gauss_hermite_rules_integrate_polynomials() -> None:
+    places, masses = gauss_hermite(3, 5, torch.zeros(1, dtype=torch.float64))
+    assert places.shape == (125, 3)
+    assert masses @ places[:, 0].pow(8) == pytest.approx(105, rel=1e-12)  # 7!!
+    assert masses @ (places[:, 0] * places[:, 1]).square() == pytest.approx(1, rel=1e-12)
+    assert gauss_hermite(1, 3, torch.zeros(1))[0].dtype == torch.float32
 
 
 def test_arrays_are_read_back(tmp_path: Path) -> None:

@@ -85,6 +85,22 @@ def test_files_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
     assert CommonSettings(data="wine", quick=True).folder("s") == Path("results/s/wine-quick")
 
 
+def test_arrays_of_a_row_have_a_file_for_each_data_and_settings() -> None:
+    settings = CommonSettings()
+    path = settings.arrays("s", "maf-0", "0123456789")
+    assert path == Path(f"results/s/digits/points/maf-0-01234567-{settings.digest}.npz")
+    assert (
+        len(
+            {
+                path,
+                settings.arrays("s", "maf-0", "1"),
+                CommonSettings(dtype="float64").arrays("s", "maf-0", "0123456789"),
+            }
+        )
+        == 3
+    )
+
+
 def test_a_setting_added_later_leaves_older_rows_valid() -> None:
     @dataclass(frozen=True)
     class Before(CommonSettings):

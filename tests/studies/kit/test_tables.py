@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from studies.elbo_gap.settings import Settings
+from studies.kit.compute import curve
 from studies.kit.rows import Rows
 from studies.kit.study import Study
 from studies.kit.tables import averaged, frame, selected, series
@@ -49,5 +50,7 @@ def test_errors_of_independent_seeds_are_those_of_their_mean() -> None:
     assert found.index.tolist() == [("a", "x"), ("a", "y")]
 
 
-def test_a_curve_of_one_point_is_a_curve() -> None:
+def test_a_curve_is_read_as_it_was_written() -> None:
+    assert curve([1, 2 / 3], 4) == "1 0.6667"
+    assert series(curve([1, 2 / 3], 4)).tolist() == [1.0, 0.6667]
     assert series("0.5").tolist() == [0.5]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +15,9 @@ from studies.kl_term.measure import prepared, same_by_width, two_sample
 from studies.kl_term.report import selected
 from studies.kl_term.settings import Settings
 from studies.report.committed import results
+from tests.studies.running import Refused
 
 STUDY = "studies.kl_term"
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_weight_and_width_are_the_same_fit() -> None:
@@ -61,6 +54,5 @@ def test_a_run_shows_the_weights_that_it_asks_for_and_everything_else() -> None:
     assert set(rows.loc[rows["part"] == "warm-up", "at"]) == {"none", "warm-up"}
 
 
-def test_weights_without_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(STUDY, ["--betas", "0", "2"]) == 2
-    assert "1 among them" in capsys.readouterr().err
+def test_weights_without_one_are_refused(refused: Refused) -> None:
+    assert "1 among them" in refused(STUDY, ["--betas", "0", "2"])

@@ -1,0 +1,160 @@
+"""What `flow_layers` measures: flows of one budget, fitted, timed side by side, and compared point by point."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from density import StandardNormal, Training
+from flows import (
+    ActNorm,
+    Affine,
+    AffineCoupling,
+    Chain,
+    Flow,
+    GaussianAutoregressive,
+    Inverse,
+    Linear,
+    LULinear,
+    Permutation,
+    QRLinear,
+    SplineCoupling,
+    Transform,
+)
+from studies.data.load import Dataset
+from studies.flow_layers.settings import Between, Key, Kind, Part, Settings
+from studies.kit.compute import adamw, mean_and_error, parameter_count, place, save_arrays, seeded, seeded_start
+from studies.kit.rows import Row
+from studies.kit.study import Task
+
+ROWS_TIMED = 512
+WARM_UP = 3  # calls before any is timed
+WIDEST = 4096
+
+
+def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
+    """The columns of a row."""
+    if task.key.versus:
+        return compare(*task.needs)
+    return fit_and_time(settings, task.data, task.key, *task.makes)
+
+
+def compare(a: Path, b: Path) -> Row:
+    """What a flow gains over another one, paired."""
+    with np.load(a) as first, np.load(b) as second:
+        gain = first["log_p"] - second["log_p"]
+    return {"gain": float(gain.mean()), "gain_error": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
+
+
+def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:
+    """Fit one flow, judge it on the test rows, and time density and sampling."""
+    device, dtype = place(settings)
+    train, test = (torch.as_tensor(rows).to(device, dtype) for rows in (data.train, data.test))
+    sized = partial(built, settings, train, key.seed)
+    budget = parameter_count(sized("kind", "affine", settings.hidden))
+    width = width_nearest(budget, lambda hidden: parameter_count(sized(key.part, key.name, hidden)))
+    flow = sized(key.part, key.name, width)
+    generator = seeded(device, key.seed, "flow_layers", "fit")
+    training = Training(
+        epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate,
+        optimiser=adamw(settings.decay), patience=settings.patience, progress=False,
+    )  # fmt: skip
+    started = _clock(device)
+    history = flow.fit(train, training, generator=generator)
+    seconds = _clock(device) - started
+    with torch.no_grad():
+        log_p = flow.log_prob(test).double() + data.log_scale
+        rows = train[torch.arange(ROWS_TIMED, device=device) % len(train)]
+        density = _median(lambda: flow.log_prob(rows), settings.repeats, device)
+        sample = _median(lambda: flow.sample(ROWS_TIMED, generator=generator), settings.repeats, device)
+    save_arrays(path, log_p=log_p.cpu().numpy())
+    return {
+        "features": data.features,
+        "epochs": settings.epochs,
+        "epochs_done": len(history.objective),
+        "width": width,
+        "parameters": parameter_count(flow),
+        **mean_and_error("log_p", log_p),
+        "train_log_p": history.objective[history.best],
+        "condition": _condition(flow),
+        "density_us": 1e6 * density / ROWS_TIMED,
+        "sample_us": 1e6 * sample / ROWS_TIMED,
+        "fit_seconds": seconds,
+    }
+
+
+def built(settings: Settings, train: Tensor, seed: int, part: Part, name: Between | Kind, hidden: int) -> Flow:
+    """The flow of a name, over standardised data, from a start that is the same in every run."""
+    features, start = train.shape[1], seeded(torch.device("cpu"), seed, "flow_layers", "permutations")
+    between, kind = (name, "affine") if part == "between" else ("lu+actnorm", name)
+    with seeded_start(seed, "flow_layers", "start"):
+        parts: list[Transform] = [Affine.standardise(train.cpu())]
+        for layer in range(settings.layers):
+            parts += _between(between, features, start)
+            parts.append(_transform(kind, features, layer, (hidden, hidden)))
+        return Flow(StandardNormal(features), Chain(*parts)).to(train)
+
+
+def _between(name: str, features: int, generator: Generator) -> list[Transform]:
+    if name == "none":
+        return []
+    if name == "permutation":
+        return [Permutation(torch.randperm(features, generator=generator).tolist())]
+    if name == "qr":
+        return [QRLinear(features)]
+    return [LULinear(features)] if name == "lu" else [ActNorm(features), LULinear(features)]
+
+
+def _transform(kind: str, features: int, layer: int, hidden: tuple[int, ...]) -> Transform:
+    mask = torch.arange(features) % 2 == layer % 2
+    if kind == "affine":
+        return AffineCoupling(mask, hidden)
+    if kind == "spline":
+        return SplineCoupling(mask, hidden=hidden)
+    order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
+    autoregressive = GaussianAutoregressive(features, hidden, order)
+    return autoregressive if kind == "maf" else Inverse(autoregressive)
+
+
+def width_nearest(budget: int, count: Callable[[int], int]) -> int:
+    """The width whose number of parameters is nearest to the budget, by bisection."""
+    low, high = 1, WIDEST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) <= budget else (low, middle)
+    return min((low, high), key=lambda width: abs(count(width) - budget))
+
+
+def _condition(flow: Flow) -> float:
+    """The worst condition number of the linear layers; nan if there are none."""
+    with torch.no_grad():
+        numbers = [torch.linalg.cond(m.matrix().double()).item() for m in flow.modules() if isinstance(m, Linear)]
+    return max(numbers, default=math.nan)
+
+
+def _median(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds of a call: on a CPU of its processor time, which other work on the machine changes little."""
+    for _ in range(WARM_UP):
+        work()
+    times = []
+    for _ in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = _clock(device)
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(_clock(device) - started)
+    return statistics.median(times)
+
+
+def _clock(device: torch.device) -> float:
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
