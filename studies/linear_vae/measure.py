@@ -31,14 +31,7 @@ LBFGS = Training(
 class Target:
     """Training rows ``[n, D]`` in units of their overall spread, and what a linear VAE of them is to become.
 
-    Attributes:
-        settings: with as many latents as the data allows.
-        x: the rows.
-        log_scale: what to add to a mean of log p of these rows for log p(x) in the units of the data.
-        ppca: its model of them.
-        axes: principal axes ``[D, D]``, columns by falling eigenvalue.
-        spectrum: the eigenvalues ``[D]``.
-        seed: of starts and draws.
+    That is PPCA with its principal axes, the columns of ``axes``, and their eigenvalues, ``spectrum``, falling.
     """
 
     settings: Settings
@@ -72,16 +65,8 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
 @lru_cache(maxsize=1)  # for all rows of a part
 def part_of(settings: Settings, data: Dataset, seed: int, part: Part) -> list[Row]:
     """The rows of one part."""
-    target = prepared(settings, data, seed)
-    match part:
-        case "optimum":
-            return [optimum(target)]
-        case "path":
-            return paths(target)
-        case "collapse":
-            return collapse(target)
-        case "rotation":
-            return rotations(target)
+    computed = {"optimum": optimum, "path": paths, "collapse": collapse, "rotation": rotations}[part]
+    return computed(prepared(settings, data, seed))
 
 
 @lru_cache(maxsize=1)  # for all parts of a seed
@@ -99,11 +84,11 @@ def prepared(settings: Settings, data: Dataset, seed: int) -> Target:
     return Target(settings, x, log_scale, ppca, axes.flip(1), spectrum.flip(0), seed)
 
 
-def optimum(target: Target) -> Row:
+def optimum(target: Target) -> list[Row]:
     """Full-batch L-BFGS on the ELBO in closed form."""
     model = target.fresh("optimum")
     model.fit(target.x, replace(LBFGS, epochs=target.settings.rounds), generator=target.generator("optimum"))
-    return {"ppca": target.best + target.log_scale, **described(model, target)}
+    return [{"ppca": target.best + target.log_scale, **described(model, target)}]
 
 
 def paths(target: Target) -> list[Row]:
