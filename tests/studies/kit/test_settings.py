@@ -21,6 +21,7 @@ from studies.kit.settings import (
     all_or_at_least,
     at_least,
     different,
+    one_of,
     preset,
     quick,
     setting,
@@ -104,6 +105,7 @@ class Bounded(CommonSettings):
 
     names: tuple[str, ...] = setting(("a", "b"), OF_THE_RUN, different("names"))
     sizes: tuple[int, ...] = setting((2, 4), different("sizes", least=2))
+    source: str = setting("a", one_of(["a", "b"], "which are known"))
     train_rows: int = setting(0, all_or_at_least(20))
     draws: int = setting(100, quick(10), at_least(2, "to have a standard error"))
     rate: float = setting(1.0, POSITIVE)
@@ -118,6 +120,7 @@ class Bounded(CommonSettings):
         ({"names": ("a", "a")}, "--names expects different names; got a a"),
         ({"sizes": (1, 2)}, "--sizes expects different sizes from 2 up; got 1 2"),
         ({"sizes": ()}, "--sizes expects different sizes from 2 up; got none"),
+        ({"source": "c"}, "--source must be a or b, which are known; got c"),
         ({"train_rows": 19}, "--train-rows must be 0 (all) or at least 20; got 19"),
         ({"train_rows": -1}, "--train-rows must be 0 (all) or at least 20; got -1"),
         ({"draws": 1}, "--draws must be at least 2, to have a standard error; got 1"),

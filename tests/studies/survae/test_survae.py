@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from studies import survae
-from studies.data.survae_patterns import Toy, toys
+from studies.data.survae_patterns import toys
 from studies.kit.rows import Rows
+from studies.kit.run import main
+from studies.kit.study import Study
 from studies.kit.tables import frame
-from studies.survae_report import bars
+from studies.survae.report import RECALLED, checks, selected
+from studies.survae.settings import Settings
 
-KEY = ("toy", "model", "versus", "study", "data", "data_hash", "seed", "settings_hash")
-
-
-@pytest.fixture(scope="module")
-def known() -> dict[str, Toy]:
-    return toys()
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+STUDY = "studies.survae"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    threads = torch.get_num_threads()
     arguments = ["--quick", "--toys", "corners", "sets", "--train-rows", "500", "--test-rows", "200"]
-    status = survae.main([*arguments, "--hidden", "16", "--output", str(folder)])
-    torch.set_num_threads(threads)
-    assert status == 0
+    assert main(STUDY, [*arguments, "--hidden", "16", "--output", str(folder)]) == 0
     return folder / "survae" / "toys-quick"
 
 
 def test_every_row_says_what_kind_of_number_it_is(results: Path) -> None:
-    rows = frame(Rows(results / "rows.csv", KEY))
+    rows = frame(Rows(results / "rows.csv", Study(STUDY).key))
     models = rows[rows["versus"].isna()].set_index(["toy", "model"])
     assert len(models) == 5
     assert models.loc[("sets", "permute-flow"), "kind"] == "lower bound"
@@ -54,16 +39,22 @@ def test_every_row_says_what_kind_of_number_it_is(results: Path) -> None:
 
 
 def test_a_failed_bar_is_a_failed_check(results: Path) -> None:
-    rows = frame(Rows(results / "rows.csv", KEY))
-    assert all(check.passed for check in bars(rows))
+    rows = frame(Rows(results / "rows.csv", Study(STUDY).key))
+    assert all(check.passed for check in checks(rows))
     whole = rows.assign(train_rows=rows["train_rows"].where(rows["versus"].notna(), 128_000))
     good = whole.assign(excess=np.where(whole["versus"].isna(), 0.1, -0.1), excess_error=0.01)
-    assert all(check.passed for check in bars(good))
-    assert len(bars(good)) > len(bars(rows))
+    assert all(check.passed for check in checks(good))
+    assert len(checks(good)) > len(checks(rows))
     for column, value in (("excess", -0.1), ("excess", 0.3)):
         bad = good.assign(**{column: good[column].where(good["versus"].notna(), value)})
-        assert not all(check.passed for check in bars(bad))
-    assert not all(check.passed for check in bars(good.assign(excess_error=0.05)))
+        assert not all(check.passed for check in checks(bad))
+    assert not all(check.passed for check in checks(good.assign(excess_error=0.05)))
+
+
+def test_a_run_shows_its_toys(results: Path) -> None:
+    rows = frame(Rows(results / "rows.csv", Study(STUDY).key))
+    assert set(selected(Settings(toys=("sets",)), rows)["toy"]) == {"sets"}
+    assert set(selected(Settings(), rows)["toy"]) == {"corners", "sets"}
 
 
 @pytest.mark.parametrize(
@@ -72,13 +63,12 @@ def test_a_failed_bar_is_a_failed_check(results: Path) -> None:
 def test_bad_requests_are_one_clear_error(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert survae.main([*arguments, "--output", str(tmp_path)]) == 2
+    assert main(STUDY, [*arguments, "--output", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_recalled_numbers_respect_the_entropies(known: dict[str, Toy]) -> None:
-    from studies.survae_report import RECALLED
-
+def test_recalled_numbers_respect_the_entropies() -> None:
+    known = toys()
     assert all(value > known[toy].entropy for toy, row in RECALLED.items() for value in row.values())
     assert pd.DataFrame(RECALLED).notna().all().all()
