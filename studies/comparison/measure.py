@@ -1,4 +1,4 @@
-"""Fit VAE and flow to the ring, and measure of both, by the same calls, what the lecture's table says of them."""
+"""What `comparison` measures of VAE and flow, by the same calls: all that the lecture's table says of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import math
 import time
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from bridge import DiagonalJacobianEncoder, FlowVAE, GaussianRelaxation, JacobianEncoder
 from bridge.relaxation import value_and_jacobian
@@ -22,37 +21,41 @@ from lvm.evidence import gap
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.latent import LayeredModel
 from lvm.links import StochasticLink
+from studies.comparison.settings import Key, Settings
+from studies.data.load import Dataset
 from studies.data.ring import ENTROPY, ring_log_density
-from studies.kit.compute import usable_device
+from studies.kit.compute import place, seeded, seeded_start
 from studies.kit.rows import Row, write_whole
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.comparison import EncoderName, ModelName, Settings
-    from studies.data.load import Dataset
+from studies.kit.study import Task
 
 QUANTILES = 1000  # kept of the log-weights, for the figure
 NODES = 7  # of the Gauss-Hermite rule, along each axis
 ENCODERS = {"full": JacobianEncoder, "diagonal": DiagonalJacobianEncoder}
 
 
-def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, path: Path) -> Row:
-    """All cells of one model's column; its weights go to ``path``.
+def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
+    """The columns of a row."""
+    if task.key.model == "relaxed flow":
+        return relax(settings, task.data, task.key, *task.needs)
+    return judge(settings, task.data, task.key, *task.makes)
+
+
+def judge(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:
+    """Fit a model and measure all cells of its column; its weights go to ``path``.
 
     Raises:
         InputError: the device cannot be used.
         ValueError, ArithmeticError: the model cannot be fitted.
     """
-    torch.set_num_threads(settings.threads)
-    dtype, device = getattr(torch, settings.dtype), usable_device(settings.device)
+    device, dtype = place(settings)
     train, test = (torch.as_tensor(rows).to(device, dtype) for rows in (data.train, data.test))
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "start", name))
-        fitted = vae(settings) if name == "vae" else flow(settings)
-        fitted.fit(train, _training(settings), generator=Generator(device).manual_seed(derived_seed(seed, "fit", name)))
+    with seeded_start(key.seed, "start", key.model):
+        fitted = flow(settings) if key.model == "flow" else vae(settings)
+    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, patience=None)
+    fitted.fit(train, training, generator=seeded(device, key.seed, "fit", key.model))
     seconds = time.perf_counter() - started
-    draws = Generator(device).manual_seed(derived_seed(seed, "draws", name))
+    draws = seeded(device, key.seed, "draws", key.model)
     model = FlowVAE(fitted) if isinstance(fitted, Flow) else fitted
     known = None
     if isinstance(model, VAE):
@@ -64,7 +67,6 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
     row: Row = {
         "train_rows": len(train),
         "test_rows": len(test),
-        "dtype": settings.dtype,
         "unit": data.unit,
         "entropy": ENTROPY,
         "value": claim.mean,
@@ -83,12 +85,14 @@ def fit_and_ask(settings: Settings, data: Dataset, name: ModelName, seed: int, p
         "forward_kl_standard_error": forward.standard_error,
         "forward_kl_kind": forward.kind.value,
         "tight": "yes" if model.link.tight else "no",
-        **_spreads(model, test, claim.value, settings.repeats, draws),
+        **spreads(model, test, claim.value, settings.repeats, draws),
         **shared_parameters(model, test[:32], draws),
     }
     if isinstance(fitted, Flow):
         row |= theorem(deepcopy(fitted).double(), test.double())
-    _save(fitted, path)
+    weights = io.BytesIO()
+    torch.save(fitted.state_dict(), weights)
+    write_whole(path, weights.getvalue())
     return row | {"seconds": round(seconds, 3), "seconds_asking": round(time.perf_counter() - started - seconds, 3)}
 
 
@@ -103,7 +107,7 @@ def flow(settings: Settings) -> Flow:
 
 
 @torch.no_grad()
-def _spreads(model: LayeredModel, x: Tensor, log_p: Tensor, repeats: int, generator: Generator) -> Row:
+def spreads(model: LayeredModel, x: Tensor, log_p: Tensor, repeats: int, generator: Generator) -> Row:
     """What changes when a point is encoded again, and when a code is decoded again; each copy is computed anew.
 
     Spreads are root mean squares over points and features of standard deviations over repeats.
@@ -117,8 +121,8 @@ def _spreads(model: LayeredModel, x: Tensor, log_p: Tensor, repeats: int, genera
     if isinstance(link, StochasticLink):
         encoder_entropy = -link.encoder.log_prob(z, x).mean().item()
         decoder_entropy = -link.decoder.log_prob(decoded, codes).mean().item()
-    probabilities = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
-    deviations = np.quantile((log_weights.double() - log_p.double()).flatten().cpu().numpy(), probabilities.numpy())
+    probabilities = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    deviations = np.quantile((log_weights.double() - log_p.double()).cpu().numpy(), probabilities)
     return {
         "repeats": repeats,
         "encoder_spread": _spread(z),
@@ -144,23 +148,20 @@ def shared_parameters(model: LayeredModel, x: Tensor, generator: Generator) -> R
 
     Not by where modules hang but by what autograd finds on the way.
     """
-    link = model.link
     parameters = list(model.parameters())
-    z = link.infer(x, generator=generator)[0][0]
-    encoding = _found(z, parameters)
-    decoding = _found(link.generate(z.detach(), generator=generator), parameters)
-    count = {name: sum(parameters[i].numel() for i in found) for name, found in (("e", encoding), ("d", decoding))}
+
+    def moving(output: Tensor) -> list[bool]:
+        return [g is not None for g in torch.autograd.grad(output.sum(), parameters, allow_unused=True)]
+
+    z = model.link.infer(x, generator=generator)[0][0]
+    encoding, decoding = moving(z), moving(model.link.generate(z.detach(), generator=generator))
+    used = list(zip((p.numel() for p in parameters), encoding, decoding, strict=True))
     return {
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "encoder_parameters": count["e"],
-        "decoder_parameters": count["d"],
-        "shared_parameters": sum(parameters[i].numel() for i in encoding & decoding),
+        "parameters": sum(size for size, _, _ in used),
+        "encoder_parameters": sum(size for size, encodes, _ in used if encodes),
+        "decoder_parameters": sum(size for size, _, decodes in used if decodes),
+        "shared_parameters": sum(size for size, encodes, decodes in used if encodes and decodes),
     }
-
-
-def _found(output: Tensor, parameters: list[nn.Parameter]) -> set[int]:
-    gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
-    return {i for i, gradient in enumerate(gradients) if gradient is not None}
 
 
 def theorem(flow: Flow, x: Tensor) -> Row:
@@ -177,8 +178,9 @@ def theorem(flow: Flow, x: Tensor) -> Row:
     elbo = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian).logabsdet
     log_p = flow.log_prob(x)
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-    ours = torch.cat([g.flatten() for g in torch.autograd.grad(elbo.mean(), parameters)])
-    likelihood = torch.cat([g.flatten() for g in torch.autograd.grad(log_p.mean(), parameters)])
+    ours, likelihood = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(value.mean(), parameters)]) for value in (elbo, log_p)
+    )
     return {
         "theorem_error": (elbo - log_p).abs().max().item(),
         "theorem_gradient_error": ((ours - likelihood).abs().max() / likelihood.abs().max()).item(),
@@ -187,18 +189,17 @@ def theorem(flow: Flow, x: Tensor) -> Row:
 
 
 @torch.no_grad()
-def relax(settings: Settings, data: Dataset, encoder: EncoderName, sigma: float, path: Path) -> Row:
+def relax(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:
     """ELBO(σ) of the flow with Gaussian encoder and decoder, against log p(x), in float64.
 
     Expectations over ε are by a Gauss-Hermite rule, without noise: exact for polynomials of degree 13 in each ε.
     """
-    torch.set_num_threads(settings.threads)
-    device = usable_device(settings.device)
+    device, _ = place(settings)
     fitted = flow(settings).to(device, torch.float64)
-    fitted.load_state_dict(torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True))
+    fitted.load_state_dict(torch.load(path, map_location=device, weights_only=True))
     x = torch.as_tensor(data.test).to(device)
     nodes, masses = (part.to(device) for part in hermite(NODES))
-    relaxed = GaussianRelaxation(fitted, sigma, ENCODERS[encoder])
+    relaxed = GaussianRelaxation(fitted, float(key.sigma), ENCODERS[key.encoder])
     log_weights = relaxed.log_weights_at(x, nodes.unsqueeze(1))
     log_p = fitted.log_prob(x)
     elbo = (masses.unsqueeze(1) * log_weights).sum(0)
@@ -219,15 +220,3 @@ def hermite(nodes: int) -> tuple[Tensor, Tensor]:
     """
     places, masses = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(nodes))
     return torch.cartesian_prod(places, places), torch.cartesian_prod(masses, masses).prod(1) / masses.sum() ** 2
-
-
-def _training(settings: Settings) -> Training:
-    return Training(
-        epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate, patience=None
-    )
-
-
-def _save(model: nn.Module, path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    write_whole(path, buffer.getvalue())

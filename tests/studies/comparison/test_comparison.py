@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +18,26 @@ from density import ConditionalGaussian, Measure, NetworkScale, StandardNormal, 
 from flows import Chain, Flow, LULinear, real_nvp
 from flows.transform import Transform
 from lvm import VAE
-from studies import comparison
-from studies.comparison_ask import shared_parameters, theorem
-from studies.comparison_report import relaxed, slope, verdicts
+from studies.comparison.measure import shared_parameters, theorem
+from studies.comparison.report import checks, relaxed, selected, slope
+from studies.comparison.settings import Settings
 from studies.data.ring import ENTROPY, ring, ring_log_density
 from studies.kit.rows import Rows
+from studies.kit.run import main
+from studies.kit.study import Study
 from studies.kit.tables import frame
 from tests.laws.transforms import randomise
 from tests.places import ROOT
 
-KEY = ("model", "encoder", "sigma", "study", "data", "data_hash", "seed", "settings_hash")
+STUDY = "studies.comparison"
 SIGMAS = ["1e-4", "1e-3", "1e-2"]
 SMALL = ["--quick", "--train-rows", "400", "--test-rows", "40", "--batch-size", "32", "--epochs", "15"]
 SMALL += ["--couplings", "4", "--sigmas", *SIGMAS]
 CLOCK = ["seconds", "seconds_asking", "date"]
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def rows_in(folder: Path) -> pd.DataFrame:
-    return frame(Rows(folder / "comparison" / "ring-quick" / "rows.csv", KEY))
+    return frame(Rows(folder / "comparison" / "ring-quick" / "rows.csv", Study(STUDY).key))
 
 
 def fitted(folder: Path) -> pd.DataFrame:
@@ -54,10 +48,7 @@ def fitted(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    threads = torch.get_num_threads()
-    status = comparison.main([*SMALL, "--output", str(folder)])
-    torch.set_num_threads(threads)
-    assert status == 0
+    assert main(STUDY, [*SMALL, "--output", str(folder)]) == 0
     return folder
 
 
@@ -181,13 +172,13 @@ def test_the_theorem_holds_at_random_weights_and_sees_a_wrong_log_determinant(ge
 
 def test_checks_fail_where_the_claim_does(results: Path) -> None:
     rows = rows_in(results)
-    assert all(check.passed for check in verdicts(rows))
+    assert all(check.passed for check in checks(rows))
 
     def failed(model: str, **columns: object) -> list[str]:
         broken = rows.copy()
         for name, value in columns.items():
             broken.loc[broken["model"] == model, name] = value
-        return [check.claim for check in verdicts(broken) if not check.passed]
+        return [check.claim for check in checks(broken) if not check.passed]
 
     assert ["share no parameter" in claim for claim in failed("vae", shared_parameters=1)] == [True]
     assert ["below log p(x)" in claim for claim in failed("vae", gap=0.0)] == [True]
@@ -219,8 +210,8 @@ def test_table_and_figure_are_written(results: Path) -> None:
 
 WITHOUT_TORCH = """
 import sys
-from studies import comparison
-status = comparison.main(sys.argv[1:])
+from studies.kit.run import main
+status = main("studies.comparison", sys.argv[1:])
 assert "torch" not in sys.modules, "torch was imported"
 raise SystemExit(status)
 """
@@ -242,10 +233,10 @@ def test_what_is_finished_is_drawn_without_torch_and_without_touching_rows(resul
 
 
 def test_lost_weights_are_fitted_again_to_the_same_numbers(results: Path, tmp_path: Path) -> None:
-    assert comparison.main([*SMALL, "--sigmas", "1e-3", "1e-2", "--output", str(tmp_path)]) == 0
+    assert main(STUDY, [*SMALL, "--sigmas", "1e-3", "1e-2", "--output", str(tmp_path)]) == 0
     (weights,) = (tmp_path / "comparison" / "ring-quick" / "models").glob("flow-*")
     weights.unlink()
-    assert comparison.main([*SMALL, "--output", str(tmp_path)]) == 0  # and a width more
+    assert main(STUDY, [*SMALL, "--output", str(tmp_path)]) == 0  # and a width more
     assert weights.exists()
     order = ["model", "encoder", "sigma"]
     every, again = (rows_in(folder).sort_values(order, ignore_index=True) for folder in (results, tmp_path))
@@ -257,7 +248,7 @@ def test_float32_is_exact_up_to_its_rounding_and_two_seeds_are_averaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--dtype", "float32", "--seeds", "0", "1", "--draws", "20", "--latents", "1"]
-    assert comparison.main([*SMALL, *more, "--sigmas", "1e-3", "1e-2", "--output", str(tmp_path)]) == 0
+    assert main(STUDY, [*SMALL, *more, "--sigmas", "1e-3", "1e-2", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "means over seeds 0, 1" in out
     assert "1-dimensional" in out
@@ -290,7 +281,7 @@ def test_float32_is_exact_up_to_its_rounding_and_two_seeds_are_averaged(
 def test_bad_requests_are_one_clear_error_and_write_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert comparison.main(["--output", str(tmp_path / "new"), *arguments]) == 2
+    assert main(STUDY, ["--output", str(tmp_path / "new"), *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.startswith("error: ")
@@ -298,7 +289,13 @@ def test_bad_requests_are_one_clear_error_and_write_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_shows_its_widths_and_both_models(results: Path) -> None:
+    rows = selected(Settings(sigmas=(1e-3, 1e-2)), rows_in(results))
+    assert set(rows["sigma"].dropna()) == {1e-3, 1e-2}
+    assert set(rows["model"]) == {"vae", "flow", "relaxed flow"}
+
+
 def test_other_data_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        comparison.main(["--data", "digits"])
+        main(STUDY, ["--data", "digits"])
     assert "digits" in "".join(capsys.readouterr())
