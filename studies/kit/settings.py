@@ -48,6 +48,8 @@ POSITIVE = Bound(lambda value: 0 < value < math.inf, "must be positive")
 NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "must be 0 or positive")
 WIDTHS = Bound(lambda widths: all(width > 0 for width in widths), "expects positive widths")
 
+SOME_WIDTHS = Bound(lambda widths: len(widths) > 0 and WIDTHS.holds(widths), "expects one or more positive widths")
+
 
 def at_least(least: int, reason: str = "") -> Bound:
     """A number from ``least`` up; the reason follows in the error."""

@@ -16,6 +16,7 @@ from studies.kit.settings import (
     NOT_NEGATIVE,
     OF_THE_RUN,
     POSITIVE,
+    SOME_WIDTHS,
     WIDTHS,
     CommonSettings,
     all_or_at_least,
@@ -111,6 +112,7 @@ class Bounded(CommonSettings):
     rate: float = setting(1.0, POSITIVE)
     decay: float = setting(0.0, NOT_NEGATIVE)
     hidden: tuple[int, ...] = setting((8,), WIDTHS, preset("large", (64,)))
+    trunk: tuple[int, ...] = setting((8,), SOME_WIDTHS)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,8 @@ class Bounded(CommonSettings):
         ({"rate": float("nan")}, "--rate must be positive; got nan"),
         ({"decay": -0.1}, "--decay must be 0 or positive; got -0.1"),
         ({"hidden": (8, 0)}, "--hidden expects positive widths; got 8 0"),
+        ({"trunk": ()}, "--trunk expects one or more positive widths; got none"),
+        ({"trunk": (8, 0)}, "--trunk expects one or more positive widths; got 8 0"),
         ({"threads": 0}, "--threads must be at least 1; got 0"),
         ({"seeds": (-1,)}, "--seeds expects different integers from 0 up; got -1"),
         ({"seeds": ()}, "--seeds expects different integers from 0 up; got none"),

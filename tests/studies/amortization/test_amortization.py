@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +13,21 @@ from scipy import stats
 
 from density.families.kl import kl
 from density.saving import files
-from studies import amortization
-from studies.amortization import Settings
-from studies.amortization_models import CAPACITIES, ask, built
-from studies.amortization_report import Number, bars, claims, number
+from studies.amortization.measure import CAPACITIES, built, judge
+from studies.amortization.report import asked, checks, claims, number, selected
+from studies.amortization.settings import Key, Settings
 from studies.data.binary_images import BinaryImages
 from studies.kit.binary_vae import KIND
 from studies.kit.rows import Rows
-from studies.kit.tables import frame
+from studies.kit.run import main
+from studies.kit.study import Study
+from studies.kit.tables import Number, frame
 
-KEY = ("model", "part", "study", "data", "data_hash", "seed", "settings_hash")
+STUDY = "studies.amortization"
 SMALL = Settings(
     latents=2, small=(4,), medium=(6,), large=(12, 12), flow_hidden=(4,), local_hidden=(4,), layers=2, points=8,
     local_steps=150, local_draws=8, draws=400, annealing_steps=30, dtype="float64",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def test_parts_of_the_gap_where_the_latent_means_nothing(data: BinaryImages, tmp
         *_, head = (m for m in model.encoder.modules() if isinstance(m, torch.nn.Linear))
         head.bias.copy_(torch.tensor([0.7, -0.4, -0.5, 0.3]))  # mean and log σ: away from the prior
     files.write(tmp_path / "w", KIND, dict(model.state_dict()))
-    row = ask(SMALL, data, 0, "baseline", "test", tmp_path / "w")
+    row = judge(SMALL, data, Key(data.name, data.hash, 0, "baseline", "test"), tmp_path / "w")
     x = torch.as_tensor(data.test).double()
     divergence = kl(model.encoder, model.prior, x)
     assert divergence is not None
@@ -113,33 +106,28 @@ def made_up(seeds: int = 1, **changes: float) -> pd.DataFrame:
 
 
 def test_verdicts_follow_the_numbers() -> None:
-    assert [claim.verdict for claim in claims(made_up(), "test")] == ["holds"] * 4
-    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_encoder__amortisation=0.85), "test")}
+    assert [claim.verdict for claim in claims(made_up())] == ["holds"] * 8
+    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_encoder__amortisation=0.85))}
     assert by_name["test images: a larger encoder narrows the amortisation gap"] == "not decided"
-    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_decoder__approximation=1.5), "train")}
+    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_decoder__approximation=1.5))}
     assert by_name["training images: a larger decoder narrows the approximation gap"] == "does not hold: the opposite"
-    without = made_up()
-    assert len(claims(without[without["model"] != "flow-posterior"], "test")) == 2
+    every = made_up()
+    assert len(claims(selected(Settings(models=("baseline", "small-encoder", "large-encoder")), every))) == 2
+    assert len(claims(every[every["part"] == "test"])) == 4
 
 
 def test_checks_catch_a_search_that_fails() -> None:
-    assert all(check.passed for check in bars(made_up()))
+    assert all(check.passed for check in checks(made_up()))
     for rows in (made_up(baseline__approximation_flow=100.0), made_up(baseline__amortisation=-1.0)):
-        assert [check.claim for check in bars(rows) if not check.passed]
+        assert not all(check.passed for check in checks(rows))
 
 
 def test_errors_are_of_images_and_of_seeds() -> None:
-    one = number(made_up(), "baseline", "test", "gap")
-    assert one == Number(1.0, 0.05)
-    rows = made_up(seeds=3)
-    several = number(rows, "baseline", "test", "gap")
-    assert several is not None
-    assert several.error == pytest.approx(0.05 / math.sqrt(3))
-    rows["gap"] = rows["gap"] + rows["seed"]  # fits that differ by more than their images do
-    spread = number(rows, "baseline", "test", "gap")
-    assert spread is not None
-    assert spread.error == pytest.approx(1 / math.sqrt(3))
-    assert number(rows, "baseline", "fit", "gap") is None
+    assert number(asked(made_up())["test", "baseline"], "gap") == Number(1.0, 0.05)
+    rows = asked(made_up(seeds=3))["test", "baseline"]
+    assert number(rows, "gap").error == pytest.approx(0.05 / math.sqrt(3))
+    spread = rows.assign(gap=rows["gap"] + rows["seed"])  # fits that differ by more than their images do
+    assert number(spread, "gap").error == pytest.approx(1 / math.sqrt(3))
 
 
 def test_large_images_bring_their_own_sizes() -> None:
@@ -150,23 +138,12 @@ def test_large_images_bring_their_own_sizes() -> None:
 
 
 def test_the_whole_study_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "--quick",
-        "--models",
-        "baseline",
-        "flow-posterior",
-        "--epochs",
-        "1",
-        "--points",
-        "4",
-        "--latents",
-        "2",
-    ]
-    arguments += ["--local-steps", "4", "--annealing-steps", "4", "--draws", "20", "--medium", "6"]
+    arguments = ["--quick", "--models", "baseline", "flow-posterior", "--epochs", "1", "--points", "4"]
+    arguments += ["--latents", "2", "--local-steps", "4", "--annealing-steps", "4", "--draws", "20", "--medium", "6"]
     arguments += ["--flow-hidden", "4", "--local-hidden", "3", "--layers", "2", "--output", str(tmp_path)]
-    amortization.main(arguments)
+    main(STUDY, arguments)
     folder = tmp_path / "amortization" / "digits-quick"
-    rows = frame(Rows(folder / "rows.csv", KEY))
+    rows = frame(Rows(folder / "rows.csv", Study(STUDY).key))
     assert rows["part"].value_counts().to_dict() == {"fit": 2, "train": 2, "test": 2}
     asked = rows[rows["part"] != "fit"]
     np.testing.assert_allclose(asked["gap"], asked["approximation"] + asked["amortisation"], atol=1e-4)
@@ -177,10 +154,12 @@ def test_the_whole_study_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "flow posterior" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--data", "wine"], ["--points", "1"], ["--epochs", "0"], ["--small", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["--data", "wine"], ["--points", "1"], ["--epochs", "0"], ["--small", "0"], ["--small"], ["--models"]]
+)
 def test_bad_requests_are_one_clear_error(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert amortization.main(["--quick", *arguments, "--output", str(tmp_path)]) == 2
+    assert main(STUDY, ["--quick", *arguments, "--output", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
