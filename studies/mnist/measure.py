@@ -1,24 +1,21 @@
-"""The models of `mnist`: one VAE to start from, and what the last part of training makes of it."""
+"""What `mnist` measures: one VAE to start from, and what the last part of training makes of it."""
 
 from __future__ import annotations
 
-import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Generator
 
 from bridge.hybrids import with_flow_prior
-from density import StandardNormal, Training, constant, cosine
-from density.fitting.optimisers import Schedule
+from density import StandardNormal, Training, constant
 from flows import Flow
 from lvm import VAE
 from lvm.evidence import gap, importance, latent_usage, sandwich
 from lvm.vae.gradients import AnalyticKL, DoublyReparametrised, GradientEstimator
+from studies.data.binary_images import BinaryImages
 from studies.kit.binary_vae import (
     couplings,
     cpu_seconds,
@@ -28,13 +25,10 @@ from studies.kit.binary_vae import (
     tanh_vae,
     with_coupling_posterior,
 )
-from studies.kit.compute import place, seeded_start
-from studies.kit.rows import Row, write_whole
-from studies.kit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from studies.data.binary_images import BinaryImages
-    from studies.mnist import ModelName, Settings
+from studies.kit.compute import place, save_arrays, seeded, seeded_start
+from studies.kit.rows import Row
+from studies.kit.study import Task
+from studies.mnist.settings import Key, Settings
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Last:
     posterior: bool = False
 
 
-LAST: dict[ModelName, Last] = {
+LAST: dict[str, Last] = {
     "vae": Last(AnalyticKL()),
     "iwae-5": Last(DoublyReparametrised(5)),
     "iwae-50": Last(DoublyReparametrised(50)),
@@ -56,64 +50,68 @@ LAST: dict[ModelName, Last] = {
 }
 
 
+def measure(settings: Settings, task: Task[Key, BinaryImages]) -> Row:
+    """The columns of a row."""
+    match task.key.part:
+        case "fit":
+            return fit(settings, task.data, task.key, *task.makes, *task.needs)
+        case "bound":
+            return judge(settings, task.data, task.key, *task.needs, *task.makes)
+        case "sandwich":
+            return certify(settings, task.data, task.key, *task.needs)
+        case "difference":
+            return compare(*task.needs)
+
+
 def plain(features: int, settings: Settings) -> VAE:
     """Burda et al.'s model of one stochastic layer."""
     return tanh_vae(features, settings.latents, settings.hidden, settings.hidden[::-1])
 
 
-def with_flows(name: ModelName, model: VAE, settings: Settings) -> VAE:
+def with_flows(name: str, model: VAE, settings: Settings) -> VAE:
     """The plain VAE with the flows of a model around its parts; they start as the identity."""
-    last = LAST[name]
+    last, d = LAST[name], settings.latents
     if last.posterior:
         model = with_coupling_posterior(model, settings.layers, settings.flow_hidden)
     if last.prior:
-        d = settings.latents
         model = with_flow_prior(model, Flow(StandardNormal(d), couplings(d, settings.layers, settings.flow_hidden)))
     return model
 
 
-def fit_start(settings: Settings, data: BinaryImages, seed: int, path: Path) -> Row:
-    """Train the VAE that all models start from; its pixels' biases begin at their log-odds in the training images."""
-    with seeded_start(seed, "start", "start"):
-        model = plain(data.train.shape[1], settings)
-    start_at_log_odds(model, data.train)
-    return _fit(model, settings, data, seed, "start", path, settings.start_epochs, constant, AnalyticKL())
+def fit(settings: Settings, data: BinaryImages, key: Key, path: Path, start: Path | None = None) -> Row:
+    """Train the VAE that all models start from or, from there, the last part of one model; its weights go to a file.
 
-
-def fit_last(settings: Settings, data: BinaryImages, seed: int, name: ModelName, start: Path, path: Path) -> Row:
-    """The last part of the training of one model, from the common start."""
-    model = restored(plain(data.train.shape[1], settings), start, settings)
-    with seeded_start(seed, "start", name):
-        model = with_flows(name, model, settings)
-    return _fit(model, settings, data, seed, name, path, settings.epochs, cosine, LAST[name].estimator)
-
-
-def _fit(
-    model: VAE,
-    settings: Settings,
-    data: BinaryImages,
-    seed: int,
-    name: str,
-    path: Path,
-    epochs: int,
-    schedule: Schedule,
-    estimator: GradientEstimator,
-) -> Row:
-    training = Training(epochs, settings.batch_size, settings.learning_rate, schedule=schedule)
-    generator = Generator(settings.device).manual_seed(derived_seed(seed, "fit", name))
+    At the start the biases of its pixels are their log-odds in the training images.
+    """
+    device, _ = place(settings)
+    training = Training(settings.epochs, settings.batch_size, settings.learning_rate)
+    estimator: GradientEstimator = AnalyticKL()
+    if start is None:
+        training = replace(training, epochs=settings.start_epochs, schedule=constant)
+        with seeded_start(key.seed, "start", key.model):
+            model = plain(data.train.shape[1], settings)
+        start_at_log_odds(model, data.train)
+    else:
+        estimator = LAST[key.model].estimator
+        model = restored(plain(data.train.shape[1], settings), start, settings)
+        with seeded_start(key.seed, "start", key.model):
+            model = with_flows(key.model, model, settings)
+    generator = seeded(device, key.seed, "fit", key.model)
     return saved_fit(model, data.train, settings, training, estimator, generator, path)
 
 
-def ask(
-    settings: Settings, data: BinaryImages, seed: int, name: ModelName, share: int, fitted: Path, path: Path
-) -> Row:
+def fitted(settings: Settings, data: BinaryImages, key: Key, path: Path) -> VAE:
+    """The model whose weights :func:`fit` wrote."""
+    return restored(with_flows(key.model, plain(data.train.shape[1], settings), settings), path, settings)
+
+
+def judge(settings: Settings, data: BinaryImages, key: Key, weights: Path, path: Path) -> Row:
     """Bound, ELBO and the gap between them on one share of the test images; every image's numbers go to a file."""
-    device, _ = place(settings)
-    model = restored(with_flows(name, plain(data.train.shape[1], settings), settings), fitted, settings)
-    rows = data.test[share * settings.share : (share + 1) * settings.share]
-    x = torch.as_tensor(rows).to(device, getattr(torch, settings.dtype))
+    (device, dtype), model = place(settings), fitted(settings, data, key, weights)
+    rows = data.test[key.share * settings.share : (key.share + 1) * settings.share]
+    x = torch.as_tensor(rows).to(device, dtype)
     started = time.process_time()
-    generator = Generator(device).manual_seed(derived_seed(seed, "draws", name, str(share)))
+    generator = seeded(device, key.seed, "draws", key.model, str(key.share))
     found = gap(model, x, draws=settings.draws, generator=generator)
     claim, elbo, difference = found.log_density, found.elbo, found.difference
     assert claim.weights is not None
@@ -133,11 +131,9 @@ def ask(
         "gap_standard_error": difference.standard_error,
         "cpu_seconds": cpu_seconds(started),
     }
-    if not (LAST[name].prior or LAST[name].posterior):
+    if not (LAST[key.model].prior or LAST[key.model].posterior):
         row["active"] = int(latent_usage(model, x).active.sum())
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, value=claim.value.cpu().numpy(), elbo=elbo.value.cpu().numpy())
-    write_whole(path, buffer.getvalue())
+    save_arrays(path, value=claim.value.cpu().numpy(), elbo=elbo.value.cpu().numpy())
     return row
 
 
@@ -150,20 +146,16 @@ def compare(a: Path, b: Path) -> Row:
         value, elbo = (first[name] - second[name] for name in ("value", "elbo"))
     row: Row = {"test_rows": len(value)}
     for name, difference in {"value": value, "elbo": elbo, "gap": value - elbo}.items():
-        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-        row |= {
-            name: float(difference.mean()),
-            "standard_error" if name == "value" else f"{name}_standard_error": error,
-        }
+        error = "standard_error" if name == "value" else f"{name}_standard_error"
+        row |= {name: float(difference.mean()), error: float(difference.std(ddof=1) / np.sqrt(len(difference)))}
     return row
 
 
-def certify(settings: Settings, data: BinaryImages, seed: int, name: ModelName, fitted: Path) -> Row:
+def certify(settings: Settings, data: BinaryImages, key: Key, weights: Path) -> Row:
     """On images simulated from a model: annealing's upper bound, less both lower ones."""
-    device, _ = place(settings)
-    model = restored(with_flows(name, plain(data.train.shape[1], settings), settings), fitted, settings)
+    (device, _), model = place(settings), fitted(settings, data, key, weights)
     started = time.process_time()
-    generator = Generator(device).manual_seed(derived_seed(seed, "sandwich", name))
+    generator = seeded(device, key.seed, "sandwich", key.model)
     steps, chains = settings.annealing_steps, settings.annealing_chains
     both = sandwich(model, settings.simulated, steps=steps, chains=chains, generator=generator)
     weighted = importance(model, both.x, draws=settings.draws, generator=generator)

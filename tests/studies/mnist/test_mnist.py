@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,22 @@ import pandas as pd
 import pytest
 import torch
 
-from studies import mnist
 from studies.kit.rows import Rows
+from studies.kit.run import main
+from studies.kit.study import Study
 from studies.kit.tables import frame
-from studies.mnist import ModelName, Settings
-from studies.mnist_models import LAST, compare, plain, with_flows
-from studies.mnist_report import BAR, MNIST, PUBLISHED, bars, shown
+from studies.mnist.measure import LAST, compare, plain, with_flows
+from studies.mnist.report import BAR, MNIST, PUBLISHED, checks, standings
+from studies.mnist.settings import Settings
 
-KEY = ("model", "part", "share", "versus", "study", "data", "data_hash", "seed", "settings_hash")
+STUDY = "studies.mnist"
 SMALL = Settings(data="digits", latents=4, hidden=(8,), flow_hidden=(6,), layers=2, dtype="float64")
 TINY = ["--quick", "--hidden", "8", "--latents", "3", "--start-epochs", "2", "--epochs", "1", "--draws", "30"]
 TINY += ["--simulated", "5", "--annealing-steps", "5", "--annealing-chains", "4", "--share", "150"]
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", LAST)
-def test_flows_start_as_the_plain_vae(name: ModelName) -> None:
+def test_flows_start_as_the_plain_vae(name: str) -> None:
     model = plain(64, SMALL).double()
     other = with_flows(name, model, SMALL).double()
     x = torch.randint(2, (5, 64), generator=torch.Generator().manual_seed(0)).double()
@@ -44,7 +37,7 @@ def test_flows_start_as_the_plain_vae(name: ModelName) -> None:
 
 
 @pytest.mark.parametrize("name", ["flow-posterior", "flow-prior", "flow-both"])
-def test_flows_learn(name: ModelName) -> None:
+def test_flows_learn(name: str) -> None:
     """They are where the log-weight feels them: every parameter of a coupling's last layer gets a gradient."""
     model = with_flows(name, plain(64, SMALL).double(), SMALL).double()
     model.elbo(torch.ones(3, 64, dtype=torch.float64), generator=torch.Generator().manual_seed(0)).sum().backward()
@@ -92,25 +85,25 @@ def test_shares_are_weighted_by_their_images() -> None:
     values = np.random.default_rng(0).normal(-90, 3, int(bounds.sum()))
     sizes = np.array([1000.0] * 9 + [500.0])
     rows.loc[bounds, "value"], rows.loc[bounds, "test_rows"] = values, sizes
-    row = next(row for row in shown(rows) if row.model == "vae")
+    row = next(row for row in standings(rows) if row.model == "vae")
     assert row.bound.mean == pytest.approx(np.average(values, weights=sizes), rel=1e-12)
     # Of shares of equal size and error, the error of the mean is theirs / √10.
-    assert shown(made_up())[0].bound.error == pytest.approx(0.8 / math.sqrt(10), rel=1e-12)
+    assert standings(made_up())[0].bound.error == pytest.approx(0.8 / math.sqrt(10), rel=1e-12)
     assert row.images == 9500
 
 
 def test_a_model_judged_on_a_share_borrows_the_other_images_from_the_vae() -> None:
     """Bound of the VAE over all images + paired difference, their errors independent."""
-    row = next(row for row in shown(made_up()) if row.model == "flow-both")
+    row = next(row for row in standings(made_up()) if row.model == "flow-both")
     assert row.images == 1000
     assert row.whole.mean == pytest.approx(-91.5 + 0.2)
     assert row.whole.error == pytest.approx(math.hypot(0.8 / math.sqrt(10), 0.1))
-    assert all(row.whole is row.bound for row in shown(made_up()) if row.images == 10_000)
+    assert all(row.whole is row.bound for row in standings(made_up()) if row.images == 10_000)
 
 
 def test_claims_are_decided_by_the_numbers() -> None:
     def failed(rows: pd.DataFrame) -> list[str]:
-        return [check.claim for check in bars(rows) if not check.passed]
+        return [check.claim for check in checks(rows) if not check.passed]
 
     assert failed(made_up()) == []
     assert any(f"at least {BAR}" in claim for claim in failed(made_up(bound=-91.1)))
@@ -127,9 +120,9 @@ def test_claims_are_decided_by_the_numbers() -> None:
 
 
 def test_a_gpu_run_is_held_to_the_published_numbers() -> None:
-    far = bars(made_up(device="cuda"))
+    far = checks(made_up(device="cuda"))
     assert [check.claim for check in far if not check.passed and "published" in check.claim]
-    near = bars(made_up(bound=PUBLISHED["iwae-5"] - 0.2, device="cuda"))
+    near = checks(made_up(bound=PUBLISHED["iwae-5"] - 0.2, device="cuda"))
     assert all(check.passed for check in near if "published" in check.claim and "IWAE" in check.claim)
 
 
@@ -145,16 +138,14 @@ def test_the_full_preset_changes_what_was_not_chosen() -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, threads = tmp_path_factory.mktemp("results"), torch.get_num_threads()
-    arguments = [*TINY, "--models", "vae", "iwae-5", "flow-both", "--output", str(folder)]
-    mnist.main(arguments)
-    torch.set_num_threads(threads)
+    folder = tmp_path_factory.mktemp("results")
+    main(STUDY, [*TINY, "--models", "vae", "iwae-5", "flow-both", "--output", str(folder)])
     return folder
 
 
 def test_the_whole_study_runs_and_goes_on_from_its_rows(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = results / "mnist" / "digits-quick"
-    rows = frame(Rows(folder / "rows.csv", KEY))
+    rows = frame(Rows(folder / "rows.csv", Study(STUDY).key))
     assert rows["part"].value_counts().to_dict() == {"fit": 4, "bound": 7, "sandwich": 3, "difference": 2}
     for name in ("figure.png", "table.txt", "manifest.json"):
         assert (folder / name).exists()
@@ -163,26 +154,34 @@ def test_the_whole_study_runs_and_goes_on_from_its_rows(results: Path, capsys: p
     assert bounds["kind"].eq("lower bound").all()
     files = sorted((folder / "points").glob("iwae-5-*.npz"))
     values = np.concatenate([np.load(path)["value"] for path in files])
-    found = next(row for row in shown(rows) if row.model == "iwae-5")
+    found = next(row for row in standings(rows) if row.model == "iwae-5")
     assert found.bound.mean == pytest.approx(values.mean(), rel=1e-12)
     # The shares are strata of the whole: their error is at most that of one sample of 359, and not much less.
     assert found.bound.error == pytest.approx(values.std(ddof=1) / math.sqrt(359), rel=0.05)
 
     before = (folder / "rows.csv").read_bytes()
     (folder / "points" / "iwae-5-0-1-nonsense.npz").write_bytes(b"")
-    mnist.main([*TINY, "--models", "vae", "iwae-5", "flow-both", "--output", str(results)])
+    main(STUDY, [*TINY, "--models", "vae", "iwae-5", "flow-both", "--output", str(results)])
     assert (folder / "rows.csv").read_bytes() == before
-    mnist.main([*TINY, "--models", "vae", "--replot", "--output", str(results)])
+    main(STUDY, [*TINY, "--models", "vae", "--replot", "--output", str(results)])
     assert "IWAE" not in capsys.readouterr().out.splitlines()[-3]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--data", "wine"], ["--models", "vae", "vae"], ["--draws", "1"], ["--epochs", "0"], ["--hidden", "0"]],
+    [
+        ["--data", "wine"],
+        ["--models", "vae", "vae"],
+        ["--whole", "vae", "vae"],
+        ["--draws", "1"],
+        ["--epochs", "0"],
+        ["--hidden", "0"],
+        ["--hidden"],
+    ],
 )
 def test_bad_requests_are_one_clear_error(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert mnist.main(["--quick", *arguments, "--output", str(tmp_path)]) == 2
+    assert main(STUDY, ["--quick", *arguments, "--output", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
