@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from studies.elbo_gap.report import identities
 from studies.elbo_gap.settings import AMORTISED, SAME, ModelName, Settings
@@ -29,13 +27,6 @@ CLOCK = ["seconds", "seconds_asking", "date"]
 PAIR = ["--models", "gaussian", "lu-flow"]
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def rows_in(folder: Path) -> pd.DataFrame:
     return frame(Rows(folder / "elbo_gap" / "wine-quick" / "rows.csv", Study(STUDY).key))
 
@@ -44,10 +35,7 @@ def rows_in(folder: Path) -> pd.DataFrame:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every model once, with almost no training, on a small data set."""
     folder = tmp_path_factory.mktemp("results")
-    threads = torch.get_num_threads()
-    status = main(STUDY, [*SMALL, "--output", str(folder)])
-    torch.set_num_threads(threads)
-    assert status == 0
+    assert main(STUDY, [*SMALL, "--output", str(folder)]) == 0
     return folder
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
@@ -37,9 +36,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(60, 5)) @ generator.normal(size=(5, 5))
     np.savetxt(folder / "mine.csv", x, delimiter=",", header="a,b,c,d,e", comments="")
-    threads = torch.get_num_threads()
     assert main(STUDY, [*FEW, "--data", str(folder / "mine.csv"), "--output", str(folder)]) == 0
-    torch.set_num_threads(threads)
     (path,) = folder.glob("elbo_gap/*/rows.csv")
     return frame(Rows(Path(path), Study(STUDY).key))
 
