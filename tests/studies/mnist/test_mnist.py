@@ -11,13 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
+from density import constant, cosine
+from density.saving import files
+from lvm.vae.gradients import AnalyticKL, DoublyReparametrised
+from studies.data.binary_images import BinaryImages
+from studies.kit.binary_vae import KIND
 from studies.kit.rows import Rows
 from studies.kit.run import main
-from studies.kit.study import Study
+from studies.kit.study import Study, Task
 from studies.kit.tables import frame
-from studies.mnist.measure import LAST, compare, plain, with_flows
+from studies.mnist.measure import LAST, compare, measure, plain, with_flows
 from studies.mnist.report import BAR, MNIST, PUBLISHED, checks, standings
-from studies.mnist.settings import Settings
+from studies.mnist.settings import Key, Settings
 
 STUDY = "studies.mnist"
 SMALL = Settings(data="digits", latents=4, hidden=(8,), flow_hidden=(6,), layers=2, dtype="float64")
@@ -44,6 +49,22 @@ def test_flows_learn(name: str) -> None:
     flows = [model.prior] * LAST[name].prior + [model.encoder] * LAST[name].posterior
     for flow in flows:
         assert any(p.grad is not None and bool(p.grad.any()) for n, p in flow.named_parameters() if "transform" in n)
+
+
+def test_the_start_is_trained_at_a_constant_rate_and_each_model_from_it_by_its_own_estimator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = BinaryImages("digits", "h", np.ones((4, 64), np.uint8), np.ones((4, 64), np.uint8))
+    start, fits = tmp_path / "start", []
+    common = plain(64, SMALL).double().state_dict()
+    files.write(start, KIND, common)
+    monkeypatch.setattr("studies.mnist.measure.saved_fit", lambda *arguments: fits.append(arguments))
+    measure(SMALL, Task(Key("digits", "h", 0, "start", "fit"), data, makes=(tmp_path / "new",)))
+    measure(SMALL, Task(Key("digits", "h", 0, "iwae-5", "fit"), data, makes=(tmp_path / "iwae",), needs=(start,)))
+    first, last = ((training.epochs, training.schedule, estimator) for _, _, _, training, estimator, *_ in fits)
+    assert first == (80, constant, AnalyticKL())
+    assert last == (60, cosine, DoublyReparametrised(5))
+    assert all(torch.equal(tensor, common[name]) for name, tensor in fits[1][0].state_dict().items())
 
 
 def test_a_comparison_is_paired(tmp_path: Path) -> None:
@@ -147,6 +168,8 @@ def test_the_whole_study_runs_and_goes_on_from_its_rows(results: Path, capsys: p
     folder = results / "mnist" / "digits-quick"
     rows = frame(Rows(folder / "rows.csv", Study(STUDY).key))
     assert rows["part"].value_counts().to_dict() == {"fit": 4, "bound": 7, "sandwich": 3, "difference": 2}
+    fits = rows[rows["part"] == "fit"].set_index("model")
+    assert fits["epochs"].to_dict() == {"start": 2, "vae": 1, "iwae-5": 1, "flow-both": 1}
     for name in ("figure.png", "table.txt", "manifest.json"):
         assert (folder / name).exists()
     bounds = rows[(rows["part"] == "bound") & (rows["model"] == "iwae-5")]
