@@ -1,7 +1,14 @@
 """Latent-variable models."""
 
 from lvm.em import Present
-from lvm.latent import ElboTerms, ExactLatentVariableModel, ExactLayeredModel, LatentVariableModel, LayeredModel
+from lvm.latent import (
+    ElboTerms,
+    ExactLatentVariableModel,
+    ExactLayeredModel,
+    LatentVariableModel,
+    LayeredModel,
+    LinkedModel,
+)
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.links import Link, StochasticLink
 from lvm.mixture.components import Components, Responsibilities
@@ -37,6 +44,7 @@ __all__ = [
     "LinearGaussianPosterior",
     "LinearVAE",
     "Link",
+    "LinkedModel",
     "Present",
     "RandomPoints",
     "RandomResponsibilities",
