@@ -25,7 +25,9 @@ LETTERS_PER_INCH = 13.8  # of a caption in 9 points
 
 
 @contextmanager
-def panels(columns: int, rows: int = 1, width: float = 12) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(
+    columns: int, rows: int = 1, width: float = 12, height: float = HEIGHT
+) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with panels side by side, row after row, in the style of all studies while it is being drawn.
 
     >>> with panels(2) as (figure, (left, right)):
@@ -33,7 +35,7 @@ def panels(columns: int, rows: int = 1, width: float = 12) -> Iterator[tuple[Fig
     """
     style = {**dict(sns.axes_style("whitegrid")), **dict(sns.plotting_context("notebook")), "legend.fontsize": 9.5}
     with mpl.rc_context(style):  # type: ignore[arg-type]
-        figure = Figure(figsize=(width, rows * HEIGHT + CAPTION), layout="constrained")
+        figure = Figure(figsize=(width, rows * height + CAPTION), layout="constrained")
         axes: Any = figure.subplots(rows, columns, squeeze=False)
         yield figure, list(axes.flat)
         for panel in axes.flat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -48,6 +48,8 @@ POSITIVE = Bound(lambda value: 0 < value < math.inf, "must be positive")
 NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "must be 0 or positive")
 WIDTHS = Bound(lambda widths: all(width > 0 for width in widths), "expects positive widths")
 
+SOME_WIDTHS = Bound(lambda widths: len(widths) > 0 and WIDTHS.holds(widths), "expects one or more positive widths")
+
 
 def at_least(least: int, reason: str = "") -> Bound:
     """A number from ``least`` up; the reason follows in the error."""
@@ -57,6 +59,11 @@ def at_least(least: int, reason: str = "") -> Bound:
 def all_or_at_least(least: int) -> Bound:
     """A number of rows: from ``least`` up, or 0 for all."""
     return Bound(lambda value: value == 0 or value >= least, f"must be 0 (all) or at least {least}")
+
+
+def one_of(values: Sequence[str], reason: str) -> Bound:
+    """One of some words; the reason follows in the error."""
+    return Bound(lambda value: value in values, f"must be {' or '.join(values)}, {reason}")
 
 
 def different(things: str, least: int | None = None) -> Bound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,31 @@ def power(x: pd.Series[float], y: pd.Series[float]) -> float:
     1.0
     """
     return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean with its standard error; sums and differences are of independent ones, and ``str`` writes both.
+
+    >>> print(Number(5.0, 0.3) - Number(4.0, 0.4))
+    1.00 ± 0.50
+    """
+
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.error:.2f}"
+
+    def __add__(self, other: Number) -> Number:
+        return Number(self.mean + other.mean, math.hypot(self.error, other.error))
+
+    def __sub__(self, other: Number) -> Number:
+        return Number(self.mean - other.mean, math.hypot(self.error, other.error))
+
+    def above(self, sigmas: float) -> bool:
+        """Whether it is above 0 by more than so many errors; of a negative number of them, not below 0 by as many."""
+        return self.mean > sigmas * self.error
 
 
 def with_error(value: float, error: float) -> str:

@@ -16,11 +16,13 @@ from studies.kit.settings import (
     NOT_NEGATIVE,
     OF_THE_RUN,
     POSITIVE,
+    SOME_WIDTHS,
     WIDTHS,
     CommonSettings,
     all_or_at_least,
     at_least,
     different,
+    one_of,
     preset,
     quick,
     setting,
@@ -120,11 +122,13 @@ class Bounded(CommonSettings):
 
     names: tuple[str, ...] = setting(("a", "b"), OF_THE_RUN, different("names"))
     sizes: tuple[int, ...] = setting((2, 4), different("sizes", least=2))
+    source: str = setting("a", one_of(["a", "b"], "which are known"))
     train_rows: int = setting(0, all_or_at_least(20))
     draws: int = setting(100, quick(10), at_least(2, "to have a standard error"))
     rate: float = setting(1.0, POSITIVE)
     decay: float = setting(0.0, NOT_NEGATIVE)
     hidden: tuple[int, ...] = setting((8,), WIDTHS, preset("large", (64,)))
+    trunk: tuple[int, ...] = setting((8,), SOME_WIDTHS)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,7 @@ class Bounded(CommonSettings):
         ({"names": ("a", "a")}, "--names expects different names; got a a"),
         ({"sizes": (1, 2)}, "--sizes expects different sizes from 2 up; got 1 2"),
         ({"sizes": ()}, "--sizes expects different sizes from 2 up; got none"),
+        ({"source": "c"}, "--source must be a or b, which are known; got c"),
         ({"train_rows": 19}, "--train-rows must be 0 (all) or at least 20; got 19"),
         ({"train_rows": -1}, "--train-rows must be 0 (all) or at least 20; got -1"),
         ({"draws": 1}, "--draws must be at least 2, to have a standard error; got 1"),
@@ -142,6 +147,8 @@ class Bounded(CommonSettings):
         ({"rate": float("nan")}, "--rate must be positive; got nan"),
         ({"decay": -0.1}, "--decay must be 0 or positive; got -0.1"),
         ({"hidden": (8, 0)}, "--hidden expects positive widths; got 8 0"),
+        ({"trunk": ()}, "--trunk expects one or more positive widths; got none"),
+        ({"trunk": (8, 0)}, "--trunk expects one or more positive widths; got 8 0"),
         ({"threads": 0}, "--threads must be at least 1; got 0"),
         ({"seeds": (-1,)}, "--seeds expects different integers from 0 up; got -1"),
         ({"seeds": ()}, "--seeds expects different integers from 0 up; got none"),

@@ -12,7 +12,7 @@ from studies.elbo_gap.settings import Settings
 from studies.kit.compute import curve
 from studies.kit.rows import Rows
 from studies.kit.study import Study
-from studies.kit.tables import averaged, frame, selected, series
+from studies.kit.tables import Number, averaged, frame, selected, series
 from studies.report.committed import results
 
 
@@ -48,6 +48,12 @@ def test_errors_of_independent_seeds_are_those_of_their_mean() -> None:
     assert found["v"].tolist() == [2.0, 6.0]
     assert found["v_error"].tolist() == pytest.approx([0.6 / 2**0.5] * 2)
     assert found.index.tolist() == [("a", "x"), ("a", "y")]
+
+
+def test_a_number_is_above_zero_by_its_errors() -> None:
+    assert str(Number(-1.0, 0.3) + Number(3.0, 0.4)) == "2.00 ± 0.50"
+    assert [Number(2.0, 0.5).above(sigmas) for sigmas in (3.9, 4.0)] == [True, False]
+    assert [Number(-1.0, 0.5).above(sigmas) for sigmas in (-2.1, -2.0)] == [True, False]
 
 
 def test_a_curve_is_read_as_it_was_written() -> None:

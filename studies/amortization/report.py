@@ -1,0 +1,156 @@
+"""What the rows of `amortization` say: table, checks and figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.amortization.settings import ModelName, Settings
+from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.kit.tables import Number
+
+LABELS = {model: model.replace("-", " ") for model in get_args(ModelName)}
+PARTS = {"train": "training images", "test": "test images"}
+RECALLED = {  # Cremer et al. 2018, table 2: log p(x), approximation, amortisation, gap
+    "mnist-binary": {"baseline": (-89.80, 1.43, 1.34, 2.77), "flow-posterior": (-88.94, 1.44, 1.41, 2.85)},
+    "fashion-mnist": {"baseline": (-97.47, 3.06, 4.22, 7.28), "flow-posterior": (-97.41, 1.69, 4.66, 6.35)},
+}
+CLAIMS = (  # what is narrowed, of which model, by which other one
+    ("a larger encoder narrows the amortisation gap", "amortisation", "small-encoder", "large-encoder"),
+    ("a larger decoder narrows the approximation gap", "approximation", "small-decoder", "large-decoder"),
+    ("a flow posterior narrows the approximation gap", "approximation", "baseline", "flow-posterior"),
+    ("a flow posterior narrows the whole gap", "gap", "baseline", "flow-posterior"),
+)
+SIGMAS = 2.0
+SLACK = 0.1  # nats that the search for a local q may leave behind
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the study: the first number is larger than the second."""
+
+    words: str
+    larger: Number
+    smaller: Number
+
+    @property
+    def verdict(self) -> str:
+        """By two errors of the difference."""
+        if (self.larger - self.smaller).above(SIGMAS):
+            return "holds"
+        return "does not hold: the opposite" if (self.smaller - self.larger).above(SIGMAS) else "not decided"
+
+    def __str__(self) -> str:
+        return f"{self.words}: {self.verdict} ({self.smaller} against {self.larger})"
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the models of these settings."""
+    return rows[rows["model"].isin(settings.models)]
+
+
+def asked(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of every part and model that there are, all seeds together."""
+    every = {
+        (part, model): rows[(rows["part"] == part) & (rows["model"] == model)] for part in PARTS for model in LABELS
+    }
+    return {name: found for name, found in every.items() if len(found)}
+
+
+def number(rows: pd.DataFrame, column: str) -> Number:
+    """Over seeds: the mean, with the larger of two errors, over images and, of three seeds or more, between seeds."""
+    images = math.sqrt(float((rows[f"{column}_error"] ** 2).sum())) / len(rows)
+    between = float(rows[column].std()) / math.sqrt(len(rows)) if len(rows) > 2 else 0.0
+    return Number(float(rows[column].mean()), max(images, between))
+
+
+def claims(rows: pd.DataFrame) -> list[Claim]:
+    """Those of the study's claims whose models are there, on training and on test images."""
+    found = asked(rows)
+    return [
+        Claim(f"{where}: {words}", number(found[part, wide], column), number(found[part, narrow], column))
+        for part, where in PARTS.items()
+        for words, column, wide, narrow in CLAIMS
+        if {(part, wide), (part, narrow)} <= set(found)
+    ]
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """A line for each model and part, log p(x), ELBO, and what lies between; below, the claims."""
+    data = str(rows["data"].iloc[0])
+    shown = Table(title=f"{data}, nats per image, ± standard error", title_justify="left")
+    for header in ("images", "model"):
+        shown.add_column(header, no_wrap=True)
+    for header in ("log p(x) ≥", "ELBO", "gap", "approximation", "with a flow", "amortisation", "local q found"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    columns = ("log_p", "elbo", "gap", "approximation", "approximation_flow", "amortisation")
+    for (part, model), own in asked(rows).items():
+        converged = own["converged_flow" if model == "flow-posterior" else "converged_gaussian"].mean()
+        shown.add_row(part, LABELS[model], *(str(number(own, column)) for column in columns), f"{converged:.0%}")
+    lines = [
+        *map(str, claims(rows)),
+        *(
+            f"Recalled, Cremer et al. 2018, {LABELS[model]}: log p(x) {log_p:.2f}, approximation {approximation:.2f}, "
+            f"amortisation {amortisation:.2f}, gap {gap:.2f}"
+            for model, (log_p, approximation, amortisation, gap) in RECALLED.get(data, {}).items()
+        ),
+        "log p(x): lower bound by annealing. Approximation: log p(x) less the best local ELBO of the encoder's own "
+        "family; with a flow: of a flow for each image. Amortisation: that local ELBO less the encoder's. Local q "
+        "found: share of images where the search had converged; elsewhere approximation is too high by what it left.",
+    ]
+    return Group(shown, Text("\n".join(lines)))
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """A local flow is no worse than a Gaussian, and no part of a gap is negative."""
+    found = []
+    for (part, model), own in asked(rows).items():
+        gaussian, flow = (number(own, f"approximation_{family}") for family in ("gaussian", "flow"))
+        words = f"{LABELS[model]}, {part}: a local flow is no worse than the local Gaussian that it starts from"
+        holds = flow.mean < gaussian.mean + SLACK  # the same images, so that their errors hardly count
+        found.append(Check(f"{words} ({flow}, {gaussian} nats)", holds, f"≤ {gaussian}", str(flow)))
+        for column in ("approximation", "approximation_flow", "amortisation"):
+            value = number(own, column)
+            words = f"{LABELS[model]}, {part}: {column.replace('_', ' with a ')} gap not negative"
+            holds = value.mean > -3 * value.error - SLACK  # three errors: many numbers are looked at
+            found.append(Check(f"{words} ({value} nats)", holds, "≥ 0", str(value)))
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Both parts of the gap, one upon the other, for every model, on training and on test images."""
+    models, found = [model for model in LABELS if model in set(rows["model"])], asked(rows)
+    with panels(2, width=12) as (drawn, axes):
+        for panel, (part, label) in zip(axes, PARTS.items(), strict=True):
+            left = [0.0] * len(models)
+            for colour, column, apart in ((PALETTE[0], "approximation", -0.12), (PALETTE[1], "amortisation", 0.12)):
+                known = [
+                    number(found[part, model], column) if (part, model) in found else Number(0.0, 0.0)
+                    for model in models
+                ]
+                panel.barh(
+                    range(len(models)), [n.mean for n in known], left=left, color=colour, height=0.6, label=column
+                )
+                left = [start + n.mean for start, n in zip(left, known, strict=True)]
+                # Errors of the two parts are drawn apart in height, since the bars end close to one another.
+                heights = [height + apart for height in range(len(models))]
+                panel.errorbar(left, heights, xerr=[n.error for n in known], fmt="none", color="0.2", capsize=3)
+            panel.set_ylim(len(models) - 0.4, -0.6)
+            panel.set_yticks(range(len(models)), [LABELS[model] if panel is axes[0] else "" for model in models])
+            panel.grid(axis="y", visible=False)
+            panel.set(xlabel="log p(x) − ELBO, nats per image")
+            panel.set_title(label, loc="left", fontweight="bold")
+        axes[0].legend(title="gap of", loc="lower right", framealpha=1)
+        limit = max(panel.get_xlim()[1] for panel in axes)
+        for panel in axes:
+            panel.set_xlim(0, limit)
+        caption(drawn, " ".join(f"{str(claim)[0].upper()}{str(claim)[1:]}." for claim in claims(rows)))
+    return drawn

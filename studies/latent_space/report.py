@@ -1,0 +1,145 @@
+"""What the rows of `latent_space` say: table, checks and figure."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit import tables
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.latent_space.settings import Settings
+
+LABELS = {"data": "all columns of the data", "ppca": "PPCA", "vae": "VAE", "flow": "flow"}
+MODELS = ("ppca", "vae", "flow")
+SIGMAS = 4
+ENOUGH_EPOCHS = 100
+ROUND_TRIP = 1e-2  # single precision through some ten layers, at the worst of all test points
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the models and numbers of dimensions of these settings, and the data itself."""
+    known = rows["dimensions"].isin(settings.dimensions) | (rows["dimensions"] == rows["features"])
+    return rows[rows["model"].isin(("data", *settings.models)) & known]
+
+
+def averaged(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a model and number of dimensions, mean over seeds."""
+    return tables.averaged(rows, "model", "dimensions").reset_index()
+
+
+def percent(row: pd.Series[float], name: str) -> str:
+    """A share with its error."""
+    return f"{100 * row[name]:.1f} ± {100 * row[f'{name}_error']:.1f}"
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """Classes and neighbourhoods kept by every projection."""
+    found = averaged(rows)
+    shown = Table(title="What projections keep, test points, % ± standard error", title_justify="left")
+    for name in ("", "dimensions", "classes by neighbours", "trustworthiness", "continuity"):
+        shown.add_column(name, justify="right" if name else "left")
+    for model, label in LABELS.items():
+        for _, row in found[found["model"] == model].iterrows():
+            classes = "no labels" if math.isnan(row["classes"]) else percent(row, "classes")
+            cells = (percent(row, name) for name in ("trustworthiness", "continuity"))
+            shown.add_row(label, f"{row['dimensions']:g}", classes, *cells)
+    return Group(shown, Text(words(rows)))
+
+
+def words(rows: pd.DataFrame) -> str:
+    """The answer from the rows."""
+    found = averaged(rows)
+    fewest = found["dimensions"].min()
+    least = found[(found["dimensions"] == fewest) & (found["model"] != "data")]
+    name = "classes" if found["classes"].notna().any() else "trustworthiness"
+    parts = ", ".join(f"{LABELS[row['model']]} {percent(row, name)} %" for _, row in least.iterrows())
+    answer = f"In {fewest:g} dimensions, {name} kept: {parts}."
+    whole = found[(found["model"] == "flow") & (found["dimensions"] == found["features"])]
+    for _, row in whole.iterrows():
+        answer += f" The flow in all {row['features']:g}: {percent(row, name)} %."
+    return answer
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """The VAE keeps more than PPCA in two dimensions, and few directions of a flow keep less."""
+    found = []
+    fewest = rows["dimensions"].min()
+    few = tables.averaged(rows[rows["dimensions"] == fewest], "model")
+    enough = bool((rows["epochs"].dropna() >= ENOUGH_EPOCHS).all())  # a small run is not trained to its optimum
+    for name, things in (("classes", "classes"), ("trustworthiness", "neighbourhoods")):
+        for better, worse in (("vae", "ppca"), ("ppca", "flow")):
+            if rows[name].notna().any() and enough and {better, worse} <= set(few.index):
+                (a, b), (a_error, b_error) = (few.loc[[better, worse], column] for column in (name, f"{name}_error"))
+                claim = f"in {fewest:g} dimensions {LABELS[better]} keeps more {things} than {LABELS[worse]}"
+                apart = a - b > SIGMAS * (a_error**2 + b_error**2) ** 0.5
+                found.append(Check(f"{claim}, by 4 standard errors", bool(apart)))
+    if "round_trip" in rows and rows["round_trip"].notna().any():
+        claim = f"the flow can be inverted: x comes back within {ROUND_TRIP:g} of a feature's spread"
+        found.append(Check(claim, bool(rows["round_trip"].max() < ROUND_TRIP)))
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Above, each model's two dimensions; below, classes, trustworthiness and continuity by number of dimensions."""
+    found = averaged(rows)
+    with panels(3, 2, width=13) as (drawn, axes):
+        for each, model in zip(axes[:3], MODELS, strict=True):
+            _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == 2)], LABELS[model])
+        for each, name in zip(axes[3:], ("classes", "trustworthiness", "continuity"), strict=True):
+            _kept(each, found, name)
+        axes[4].legend()
+        caption(drawn, words(rows))
+    return drawn
+
+
+def _points(axes: Axes, rows: pd.DataFrame, label: str) -> None:
+    axes.set_title(label, loc="left", fontweight="bold")
+    if rows.empty or not Path(str(rows["points"].iloc[0])).exists():
+        axes.set_axis_off()
+        return
+    with np.load(Path(str(rows["points"].iloc[0]))) as file:
+        z, labels = file["z"], file["labels"]
+    kinds = list(map(str, labels)) if len(labels) else None
+    order = sorted(set(kinds)) if kinds else None
+    colours = sns.color_palette("colorblind", len(order)) if order else None
+    sns.scatterplot(
+        x=z[:, 0], y=z[:, 1], hue=kinds, hue_order=order, palette=colours, s=16, linewidth=0, legend=False, ax=axes
+    )
+    if kinds and order and len(order) <= 12:  # each class is named where it lies, so that colour is not all
+        for kind in order:
+            at = np.median(z[np.array(kinds) == kind], axis=0)
+            axes.text(at[0], at[1], kind, ha="center", va="center", fontsize=11, fontweight="bold",
+                      bbox={"facecolor": "white", "alpha": 0.75, "pad": 1.0, "edgecolor": "none"})  # fmt: skip
+    axes.set(xlabel="first dimension", ylabel="second dimension")
+    axes.grid(visible=False)
+
+
+def _kept(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    title = "Classes by neighbours, %" if name == "classes" else f"{name.capitalize()}, %"
+    axes.set_title(title, loc="left", fontweight="bold")
+    if rows[name].isna().all():
+        axes.text(0.5, 0.5, "these data have no classes", ha="center", transform=axes.transAxes, color="0.4")
+        return
+    for model, colour, marker in zip(MODELS, PALETTE, MARKERS, strict=False):
+        few = rows[rows["model"] == model].sort_values("dimensions")
+        axes.errorbar(
+            few["dimensions"], 100 * few[name], yerr=100 * few[f"{name}_error"], color=colour, marker=marker,
+            capsize=3, label=LABELS[model],
+        )  # fmt: skip
+    data = rows[rows["model"] == "data"]
+    if len(data) and name == "classes":
+        axes.axhline(100 * data[name].iloc[0], color="0.4", linestyle="--", linewidth=1.2, label=LABELS["data"])
+    axes.set_xscale("log", base=2)
+    every = sorted(rows["dimensions"].unique())
+    axes.set_xticks(every, [f"{value:g}" for value in every])
+    axes.set(xlabel="dimensions", ylabel="% of test points" if name == "classes" else "%")

@@ -1,0 +1,126 @@
+"""What the rows of `linear_vae` say: table, checks and figure."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.kit.tables import series
+from studies.linear_vae.settings import PATHS
+
+BLUE, ORANGE = PALETTE[:2]
+ROUNDING = 1e-3  # of log p(x) of some hundred nats in single precision
+
+
+def of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of a part."""
+    return rows[rows["part"] == part]
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """The optimum beside PPCA, the ends of both paths, collapse and rotations."""
+    best, path = of_part(rows, "optimum"), of_part(rows, "path")
+    shown = Table(title="Linear VAE and PPCA, training data, nats per point", title_justify="left")
+    for name in ("", "log p(x)", "ELBO", "below PPCA", "span, degrees", "worst column, degrees", "σ² / PPCA's"):
+        shown.add_column(name, justify="right" if name else "left")
+    ppca = f"{best['ppca'].mean():.4f}"
+    shown.add_row("PPCA, closed form", ppca, ppca, "0", "0", "0", "1")
+    ends = path[path["step"] == path["step"].max()]
+    fits = {"L-BFGS": best, **{f"Adam, {label}": ends[ends["label"] == label] for label in PATHS.values()}}
+    formats = {"log_p": ".4f", "elbo": ".4f", "elbo_shortfall": ".1e", "span_angle": ".3f", "axis_angle": ".3f"}
+    for label, fit in fits.items():
+        cells = (f"{fit[name].mean():{spec}}" for name, spec in (formats | {"noise_ratio": ".5f"}).items())
+        shown.add_row(f"linear VAE, {label}", *cells)
+    return Group(shown, Text(words(rows)))
+
+
+def words(rows: pd.DataFrame) -> str:
+    """The answer from the rows."""
+    best, collapse, rotated = (of_part(rows, part) for part in ("optimum", "collapse", "rotation"))
+    exact = int((collapse["active"] == collapse["expected_active"]).sum())
+    return (
+        f"The linear VAE's ELBO ends {best['elbo_shortfall'].mean():.0e} nats below PPCA's log p(x), its worst column "
+        f"{best['axis_angle'].mean():.1f} degrees off a principal axis. In {exact} of {len(collapse)} fits at fixed "
+        f"σ² as many columns live as eigenvalues exceed it. A rotation changes log p(x) by "
+        f"{rotated['log_p_change'].max():.0g} and costs up to {rotated['formula'].max():.2f} nats of ELBO."
+    )
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """The four sentences of the claim."""
+    best, path, collapse, rotated = (of_part(rows, part) for part in ("optimum", "path", "collapse", "rotation"))
+    ends = path[(path["step"] == path["step"].max()) & (path["label"] == PATHS["closed form"])]
+    close = (rotated["gap"] - rotated["formula"]).abs() <= 4 * rotated["gap_error"] + ROUNDING
+    claims = {
+        "at the optimum the ELBO is within 0.001 nats of PPCA's log p(x)": best["elbo_shortfall"].abs() < 1e-3,
+        "Adam's path ends within 0.05 nats of it": ends["elbo_shortfall"] < 0.05,
+        "columns of W are within 5 degrees of principal axes, where eigenvalues differ by 5 %": ~(
+            best["clear_axis_angle"] > 5
+        ),
+        "as many columns live as eigenvalues exceed σ²": collapse["active"] == collapse["expected_active"],
+        "their squared norms are λ − σ², within 1 % of the largest λ": collapse["norm_error"] < 0.01,
+        "the cost of a rotation is the formula's within 4 standard errors": close,
+    }
+    return [Check(claim, bool(holds.all())) for claim, holds in claims.items()]
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Training paths, directions, collapse, and what a rotation costs."""
+    with panels(2, 2) as (drawn, (path, axes, collapse, rotation)):
+        _paths(path, of_part(rows, "path"))
+        _directions(axes, of_part(rows, "path"))
+        _collapse(collapse, of_part(rows, "collapse"))
+        _rotations(rotation, of_part(rows, "rotation"))
+        caption(drawn, words(rows))
+    return drawn
+
+
+def _paths(axes: Axes, rows: pd.DataFrame) -> None:
+    sns.lineplot(
+        rows, x="step", y="elbo_shortfall", hue="label", hue_order=PATHS.values(), style="label",
+        style_order=PATHS.values(), palette="colorblind", markers=True, dashes=False, errorbar=("sd", 1), ax=axes,
+    )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="Adam steps", ylabel="PPCA's log p(x) − ELBO, nats per point")
+    axes.set_title("The path to PPCA", loc="left", fontweight="bold")
+    axes.legend(title=None)
+
+
+def _directions(axes: Axes, rows: pd.DataFrame) -> None:
+    shown = rows.melt(["step", "label", "seed"], ["span_angle", "axis_angle"], "angle", value_name="apart")
+    shown["angle"] = shown["angle"].map({"span_angle": "span of W", "axis_angle": "worst single column"})
+    sns.lineplot(
+        shown[shown["label"] == PATHS["closed form"]], x="step", y="apart", hue="angle", style="angle",
+        palette=PALETTE[2:4], markers=True, dashes=False, errorbar=("sd", 1), ax=axes,
+    )  # fmt: skip
+    axes.set(xscale="log", xlabel="Adam steps", ylabel="angle to the principal axes, degrees", ylim=(-2, 92))
+    axes.set_title("First the subspace, then the axes", loc="left", fontweight="bold")
+    axes.legend(title=None)
+
+
+def _collapse(axes: Axes, rows: pd.DataFrame) -> None:
+    means = rows.groupby("noise_variance")[["active", "expected_active"]].mean()
+    spectrum = sorted(series(rows["spectrum"].iloc[0]))
+    xs = [means.index.min() * 0.8, *spectrum, max(means.index.max(), spectrum[-1]) * 1.25]
+    ys = [sum(value > x for value in spectrum) for x in xs[:-1]]
+    axes.step(xs, [*ys, 0], where="post", color=BLUE, linewidth=1.6, label="eigenvalues above σ²")
+    axes.plot(means.index, means["active"], "o", color=ORANGE, markersize=7, label="columns of W that are not 0")
+    axes.set(xscale="log", xlabel="fixed noise variance σ², mean variance of a feature = 1", ylabel="number")
+    axes.set_title("A column collapses where λ ≤ σ²", loc="left", fontweight="bold")
+    axes.legend()
+
+
+def _rotations(axes: Axes, rows: pd.DataFrame) -> None:
+    names = ["½ (Σ log Mᵢᵢ − log det M)", "by sampling, ± standard error"]
+    for _, one in rows.sort_values("degrees").groupby("seed"):
+        axes.plot(one["degrees"], one["formula"], color=BLUE, linewidth=1.6)
+        axes.errorbar(one["degrees"], one["gap"], yerr=one["gap_error"], fmt="o", color=ORANGE, capsize=3)
+    axes.set(xlabel="rotation of the first and last latent, degrees", ylabel="log p(x) − ELBO, nats per point")
+    axes.set_title("What a rotated latent costs", loc="left", fontweight="bold")
+    axes.legend([*axes.lines[:1], *axes.containers[:1]], names)

@@ -1,0 +1,263 @@
+"""What the rows of `mnist` say: tables, checks and figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.kit.tables import Number
+from studies.mnist.settings import Settings
+
+LABELS = {
+    "vae": "VAE",
+    "iwae-5": "IWAE, K = 5",
+    "iwae-50": "IWAE, K = 50",
+    "flow-posterior": "VAE, flow posterior",
+    "flow-prior": "VAE, flow prior",
+    "flow-both": "VAE, both flows",
+}
+PUBLISHED = {"vae": -88.71, "iwae-5": -87.63, "iwae-50": -87.10}  # Burda et al. 2016, by a secondary source
+MNIST, TEST_IMAGES = "mnist-binary", 10_000
+BAR, NEAR = -91.0, 0.5  # nats: of the CPU preset; of the full preset, to the published numbers
+SIGMAS = 2.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one fitted model. Bounds and gap are over all its shares of the test images.
+
+    Of a model that was judged on fewer images than the VAE, ``whole`` is the VAE's bound plus their paired difference
+    on these: images differ by more than models do, so that it is nearer to the mean over all images than ``bound``.
+    ``narrowing`` is by how much the gap is smaller than the VAE's, paired.
+    """
+
+    model: str
+    seed: int
+    images: int
+    bound: Number
+    whole: Number
+    elbo: Number
+    gap: Number
+    first_gap: Number
+    gain: Number | None
+    narrowing: Number | None
+    sandwich: Number | None
+    annealed: Number | None
+    active: float
+    unreliable: float
+    cpu_minutes: float
+
+    @property
+    def name(self) -> str:
+        """With the seed, but for 0."""
+        return LABELS[self.model] + ("" if self.seed == 0 else f", seed {self.seed}")
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the models of these settings, and their start."""
+    return rows[rows["model"].isin(("start", *settings.models))]
+
+
+def standings(rows: pd.DataFrame) -> list[Standing]:
+    """One for each model and seed that has bounds, in the order of the labels."""
+    found: list[Standing] = []
+    for model in LABELS:
+        for number, own in rows[rows["model"] == model].groupby("seed"):
+            bounds, sandwich, versus = (own[own["part"] == part] for part in ("bound", "sandwich", "difference"))
+            if bounds.empty:
+                continue
+            bounds, seed = bounds.sort_values("share"), int(str(number))
+            bound, gain, wider = _over_shares(bounds, "value"), _only(versus, "value"), _only(versus, "gap")
+            plain = next((other for other in found if other.model == "vae" and other.seed == seed), None)
+            images = int(bounds["test_rows"].sum())
+            whole = plain.bound + gain if plain is not None and gain is not None and images < plain.images else bound
+            start = rows[(rows["model"] == "start") & (rows["seed"] == seed)]
+            fits = pd.concat([start, own[own["part"].isin(("fit", "bound"))]])
+            found.append(
+                Standing(
+                    model=model,
+                    seed=seed,
+                    images=images,
+                    bound=bound,
+                    whole=whole,
+                    elbo=_over_shares(bounds, "elbo"),
+                    gap=_over_shares(bounds, "gap"),
+                    first_gap=_over_shares(bounds.head(1), "gap"),
+                    gain=gain,
+                    narrowing=None if wider is None else Number(-wider.mean, wider.error),
+                    sandwich=_only(sandwich, "value"),
+                    annealed=_only(sandwich, "annealed"),
+                    active=float(bounds["active"].iloc[0]) if "active" in bounds else math.nan,
+                    unreliable=float((bounds["unreliable"] * bounds["test_rows"]).sum() / images),
+                    cpu_minutes=float(fits["cpu_seconds"].sum()) / 60,
+                )
+            )
+    return found
+
+
+def _error(column: str) -> str:
+    return "standard_error" if column == "value" else f"{column}_standard_error"
+
+
+def _over_shares(rows: pd.DataFrame, column: str) -> Number:
+    """Shares are disjoint, so that their errors are independent."""
+    weights = rows["test_rows"] / rows["test_rows"].sum()
+    error = math.sqrt(float(((weights * rows[_error(column)]) ** 2).sum()))
+    return Number(float((weights * rows[column]).sum()), error)
+
+
+def _only(rows: pd.DataFrame, column: str) -> Number | None:
+    known = rows[rows[column].notna()]
+    return None if known.empty else Number(float(known[column].iloc[0]), float(known[_error(column)].iloc[0]))
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """A line for each model in each of two tables, beside what was published; below, what the numbers say."""
+    mnist = is_mnist(rows)
+    bounds = Table(title="Test images, nats per image, ± standard error over images", title_justify="left")
+    title = "How far the bound is to be trusted, and beside the VAE on the same images"
+    others = Table(title=title, title_justify="left")
+    headers = ("images", "log p(x) ≥", "all images", "ELBO", "gap", *(["published"] if mnist else []))
+    checked = ("sandwich", "above VAE", "gap narrower", "active", "k̂ high", "CPU min")
+    for shown, names in ((bounds, headers), (others, checked)):
+        shown.add_column("model", no_wrap=True)
+        for name in names:
+            shown.add_column(name, justify="right", no_wrap=True)
+    for row in standings(rows):
+        whole = "" if row.whole is row.bound else f"{row.whole}"
+        published = [f"{PUBLISHED[row.model]:.2f}" if row.model in PUBLISHED else ""] if mnist else []
+        bounds.add_row(row.name, f"{row.images}", f"{row.bound}", whole, f"{row.elbo}", f"{row.gap}", *published)
+        others.add_row(
+            row.name,
+            *("" if number is None else str(number) for number in (row.sandwich, row.gain, row.narrowing)),
+            "" if math.isnan(row.active) else f"{row.active:.0f}",
+            f"{row.unreliable:.0%}",
+            f"{row.cpu_minutes:.1f}",
+        )
+    words = (
+        f"{answer(rows)} log p(x) ≥: importance-weighted bound, {int(rows['draws'].dropna().iloc[0]):,} draws; all "
+        "images: of models judged on a share, the VAE's bound plus their paired difference (above VAE). Gap: the bound "
+        "less the ELBO, paired; narrower than the VAE's, paired too. Sandwich: on images simulated from the model, "
+        "annealing's upper bound less the weighted one. k̂ high: share of images whose weights have a heavy tail: there "
+        "the bound is loose. CPU minutes: start, fit and bounds."
+    )
+    return Group(bounds, others, Text(words))
+
+
+def answer(rows: pd.DataFrame) -> str:
+    """The best model of those judged on most images, and what both flows do to the gap."""
+    models = standings(rows)
+    most = max(row.images for row in models)
+    best = max((row for row in models if row.images == most), key=lambda row: row.bound.mean)
+    plain = {row.seed: row for row in models if row.model == "vae"}
+    found = f"{best.name} reaches {best.bound} nats over {best.images:,} test images"
+    if best.model in PUBLISHED and is_mnist(rows):
+        found += f"; published, after 3,280 epochs: {PUBLISHED[best.model]:.2f}"
+    found += "."
+    for row in [row for row in models if row.model == "flow-both" and row.seed in plain][:1]:
+        other = plain[row.seed].first_gap
+        found += f" With both flows the ELBO's gap is {row.first_gap} nats, the plain VAE's {other}, same images."
+    return found + " All models go on from one VAE. ± standard error."
+
+
+def is_mnist(rows: pd.DataFrame) -> bool:
+    """Whether the rows are of what was published about, not of digits."""
+    return bool((rows["data"] == MNIST).all())
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """That bounds are in order; and the claims, decided on MNIST."""
+    found = []
+    for row in standings(rows):
+        claim = f"{row.name}: the weighted bound is not below the ELBO ({row.gap} nats)"
+        found.append(Check(claim, row.gap.above(-SIGMAS)))
+        for name, width in (("weighted", row.sandwich), ("annealed", row.annealed)):
+            if width is not None:  # three errors: many models, two widths each
+                claim = f"{row.name}: upper bound not below the {name} one ({width} nats)"
+                found.append(Check(claim, width.above(-3)))
+    return found + (_claims(rows) if is_mnist(rows) else [])
+
+
+def _claims(rows: pd.DataFrame) -> list[Check]:
+    found = []
+    full = not bool((rows["device"] == "cpu").any())
+    for row in standings(rows):
+        whole = row.images == TEST_IMAGES
+        if full and row.model in PUBLISHED:
+            near = abs(row.bound.mean - PUBLISHED[row.model]) <= NEAR
+            claim = f"{row.name}: within {NEAR} nats of the published {PUBLISHED[row.model]} ({row.bound})"
+            found.append(Check(claim, near and whole))
+        if not full and row.model == "iwae-5":
+            over = f"over {TEST_IMAGES:,} test images ({row.bound} over {row.images:,})"
+            found.append(Check(f"{row.name}: at least {BAR} nats {over}", row.bound.mean >= BAR and whole))
+        if row.model.startswith("iwae") and row.gain is not None:
+            claim = f"{row.name}: bound above the VAE's by 2 errors ({row.gain} nats)"
+            found.append(Check(claim, row.gain.above(SIGMAS)))
+        if row.model in ("flow-posterior", "flow-both") and row.narrowing is not None:
+            claim = f"{row.name}: gap below the VAE's by 2 errors ({row.narrowing} nats, paired)"
+            found.append(Check(claim, row.narrowing.above(SIGMAS)))
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Bounds beside the published ones; the ELBO's gap; the sandwich."""
+    models = standings(rows)
+    with panels(3, width=13) as (drawn, (left, middle, right)):
+        _bounds(left, models, is_mnist(rows))
+        _gaps(middle, models)
+        _sandwiches(right, models)
+        for axes in (left, middle, right):
+            axes.set_ylim(len(models) + 0.1, -0.6)  # room for a legend below
+            axes.set_yticks(range(len(models)), [row.name if axes is left else "" for row in models])
+            axes.grid(axis="y", visible=False)
+        caption(drawn, answer(rows))
+    return drawn
+
+
+def _bounds(axes: Axes, models: list[Standing], mnist: bool) -> None:
+    axes.errorbar(
+        [row.whole.mean for row in models], range(len(models)), xerr=[row.whole.error for row in models], fmt=">",
+        color=PALETTE[0], markersize=8, capsize=3, label="lower bound, here",
+    )  # fmt: skip
+    published = [(PUBLISHED[row.model], h) for h, row in enumerate(models) if row.model in PUBLISHED and mnist]
+    if published:
+        axes.plot(*zip(*published, strict=True), "D", color=PALETTE[3], markersize=7, label="published")
+        axes.legend(loc="lower left", ncols=2, columnspacing=1)
+    axes.set(xlabel="mean log p(x) of test images, nats per image")
+    axes.set_title("How large is log p(x), at least?", loc="left", fontweight="bold", fontsize=12)
+
+
+def _gaps(axes: Axes, models: list[Standing]) -> None:
+    heights, gaps = range(len(models)), [row.first_gap for row in models]
+    axes.barh(heights, [gap.mean for gap in gaps], color=PALETTE[1], height=0.55)
+    axes.errorbar(
+        [gap.mean for gap in gaps], heights, xerr=[gap.error for gap in gaps], fmt="none", color="0.2", capsize=3
+    )
+    axes.set(xlabel="log p(x) bound − ELBO, nats")
+    axes.set_title("Gap of the ELBO, same images", loc="left", fontweight="bold", fontsize=12)
+
+
+def _sandwiches(axes: Axes, models: list[Standing]) -> None:
+    kinds = (
+        ("importance-weighted", "o", PALETTE[2], -0.16, [row.sandwich for row in models]),
+        ("annealed", "s", PALETTE[3], 0.16, [row.annealed for row in models]),
+    )
+    for label, marker, colour, apart, widths in kinds:
+        known = [(height + apart, width) for height, width in enumerate(widths) if width is not None]
+        axes.errorbar(
+            [width.mean for _, width in known], [height for height, _ in known],
+            xerr=[width.error for _, width in known], fmt=marker, color=colour, capsize=3, label=label,
+        )  # fmt: skip
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set(xlabel="upper − lower bound, nats")
+    axes.set_title("Sandwich, simulated images", loc="left", fontweight="bold", fontsize=12)
+    axes.legend(loc="lower right", ncols=2, columnspacing=1)

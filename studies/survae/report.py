@@ -1,0 +1,148 @@
+"""What the rows of `survae`, and the grids beside them, say: table, checks and figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.data.survae_patterns import toys
+from studies.kit.figures import caption
+from studies.kit.study import Check
+from studies.survae.settings import Settings
+
+RECALLED = {
+    "checkerboard": {"flow": 3.65, "abs-flow": 3.49},
+    "corners": {"flow": 3.19, "abs-flow": 3.03},
+    "eight-gaussians": {"flow": 3.01, "abs-flow": 2.86},
+    "circles": {"flow": 3.44, "abs-flow": 2.99},
+}
+LABELS = {
+    "flow": "flow",
+    "abs-flow": "absolute values, flow",
+    "sort-flow": "sort, flow",
+    "permute-flow": "random permutation, flow",
+}
+WITHIN = 0.25
+SIGMAS = 4.0
+ENOUGH_ROWS = 100_000
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the toys of these settings."""
+    return rows[rows["toy"].isin(settings.toys)]
+
+
+def parts(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of models, and those of pairs of models."""
+    alone = rows["versus"].isna()
+    return rows[alone], rows[~alone]
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """One line a toy and model, beside the entropy and what the paper is recalled to say; below, paired comparisons."""
+    models, pairs = parts(rows)
+    shown = Table(title="−log p(x) of test points, nats a point; the entropy is its least mean", title_justify="left")
+    for header in ("toy", "model"):
+        shown.add_column(header, no_wrap=True)
+    for header in ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    shown.add_column("kind", no_wrap=True)
+    for _, row in models.iterrows():
+        recalled = RECALLED.get(row["toy"], {}).get(row["model"])
+        bound = "≤ " if row["kind"] == "lower bound" else ""  # of log p(x): an upper bound on this
+        shown.add_row(
+            row["toy"],
+            LABELS[row["model"]] + (f", seed {row['seed']}" if rows["seed"].nunique() > 1 else ""),
+            f"{row['entropy']:.3f}",
+            f"{bound}{row['nats']:.3f} ± {row['standard_error']:.3f}",
+            f"{bound}{row['excess']:.4f} ± {row['excess_error']:.4f}",
+            "" if recalled is None else f"{recalled:.2f}",
+            f"{int(row['parameters'])}",
+            f"{row['seconds']:.0f}",
+            row["kind"],
+        )
+    lines = [
+        f"{row['toy']}: {LABELS[row['model']]} is better than the flow alone by {-row['excess']:.3f} ± "
+        f"{row['excess_error']:.3f} nats (paired)"
+        for _, row in pairs.iterrows()
+    ]
+    return Group(shown, Text("\n".join(lines)))
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """None below the entropy; of a whole run, tight surjections within 0.25 nats of it and better by four errors."""
+    found = []
+    models, pairs = parts(rows)
+    whole = bool((rows["train_rows"].dropna() >= ENOUGH_ROWS).all())
+    for _, row in models.iterrows():
+        who = f"{row['toy']}, {LABELS[row['model']]}"
+        never = row["excess"] >= -SIGMAS * row["excess_error"]
+        found.append(Check(f"{who}: not below the entropy ({row['excess']:+.4f} nats)", bool(never)))
+        if whole and row["model"] in ("abs-flow", "sort-flow"):
+            near = row["excess"] <= WITHIN
+            found.append(Check(f"{who}: within {WITHIN} nats of the entropy ({row['excess']:.3f})", bool(near)))
+    for _, row in pairs.iterrows():
+        if whole and row["model"] != "permute-flow":  # that one is reported, not required
+            better = -row["excess"] > SIGMAS * row["excess_error"]
+            found.append(Check(f"{row['toy']}, {LABELS[row['model']]}: better than the flow by 4 errors", bool(better)))
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """A row for each toy in the plane: truth, flow, absolute-value flow, on one colour scale."""
+    models, _ = parts(rows)
+    models = models[models["seed"] == models["seed"].iloc[0]]
+    plane = [toy for toy in RECALLED if toy in set(models["toy"])]
+    with mpl.rc_context(dict(sns.plotting_context("notebook"))):  # type: ignore[arg-type]
+        drawn = Figure(figsize=(9.6, 0.6 + 3.1 * max(1, len(plane))), layout="constrained")
+        panels: Any = drawn.subplots(max(1, len(plane)), 3, squeeze=False)
+        for line, toy in zip(panels, plane, strict=False):
+            _densities(line, toy, models[models["toy"] == toy].set_index("model").to_dict("index"))
+        if plane:
+            caption(drawn, _answer(models[models["toy"].isin(plane)]))
+        else:
+            for axes in panels.flat:
+                axes.set_axis_off()
+    return drawn
+
+
+def _densities(line: list[Axes], toy: str, rows: dict[Any, dict[Any, Any]]) -> None:
+    grids = {}
+    for model in ("flow", "abs-flow"):
+        with np.load(rows[model]["points"]) as file:
+            grids[f"{LABELS[model]}, {rows[model]['nats']:.3f}"] = file["grid"]
+    axis = np.linspace(-4.2, 4.2, len(next(iter(grids.values()))))
+    nodes = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2) + 1e-4
+    truth = np.exp(toys()[toy].log_density(nodes)).reshape(len(axis), len(axis))
+    titles = {f"{toy}: truth, {rows['flow']['entropy']:.3f} nats": truth, **grids}
+    for axes, (title, grid) in zip(line, titles.items(), strict=True):
+        axes.pcolormesh(axis, axis, grid.T, vmin=0, vmax=truth.max(), cmap="magma", rasterized=True)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_aspect("equal")
+        axes.set_xticks([-4, 0, 4])
+        axes.set_yticks([-4, 0, 4])
+        axes.tick_params(labelsize=8, length=2)
+        axes.set_xlabel("first feature", fontsize=9)
+    line[0].set_ylabel("second feature", fontsize=9)
+
+
+def _answer(models: pd.DataFrame) -> str:
+    """What the panels show, and how far the models are from the truth."""
+    above = {
+        name: f"{rows['excess'].min():.3f} to {rows['excess'].max():.3f} (± at most {rows['excess_error'].max():.3f})"
+        for name, rows in models.groupby("model")
+    }
+    return (
+        "Densities, black 0 to yellow the truth's largest in each row. Numbers: entropy of the truth; −log p(x) of "
+        f"test points, nats a point. Above the entropy: flow {above['flow']}; absolute values before it "
+        f"{above['abs-flow']}."
+    )
