@@ -26,7 +26,7 @@ from studies.kit.binary_vae import (
     tanh_vae,
     with_coupling_posterior,
 )
-from studies.kit.compute import place, seeded, seeded_start, standard_error
+from studies.kit.compute import mean_and_error, place, seeded, seeded_start
 from studies.kit.rows import Row
 from studies.kit.study import Task
 
@@ -110,7 +110,7 @@ def judge(settings: Settings, data: BinaryImages, key: Key, path: Path) -> Row:
         "approximation_flow": log_p.value - best["flow"].value,
     }
     for column, value in values.items():
-        row |= {column: value.mean().item(), f"{column}_error": standard_error(value)}
+        row |= mean_and_error(column, value)
     for family, local in best.items():
         row |= {
             f"best_{family}": local.value.mean().item(),

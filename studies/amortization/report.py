@@ -9,13 +9,12 @@ from typing import get_args
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.amortization.settings import ModelName, Settings
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
-from studies.kit.tables import Number
+from studies.kit.tables import Number, empty
 
 LABELS = {model: model.replace("-", " ") for model in get_args(ModelName)}
 PARTS = {"train": "training images", "test": "test images"}
@@ -86,11 +85,8 @@ def claims(rows: pd.DataFrame) -> list[Claim]:
 def table(rows: pd.DataFrame) -> Group:
     """A line for each model and part, log p(x), ELBO, and what lies between; below, the claims."""
     data = str(rows["data"].iloc[0])
-    shown = Table(title=f"{data}, nats per image, ± standard error", title_justify="left")
-    for header in ("images", "model"):
-        shown.add_column(header, no_wrap=True)
-    for header in ("log p(x) ≥", "ELBO", "gap", "approximation", "with a flow", "amortisation", "local q found"):
-        shown.add_column(header, justify="right", no_wrap=True)
+    numbers = ("log p(x) ≥", "ELBO", "gap", "approximation", "with a flow", "amortisation", "local q found")
+    shown = empty(f"{data}, nats per image, ± standard error", ("images", "model"), numbers)
     columns = ("log_p", "elbo", "gap", "approximation", "approximation_flow", "amortisation")
     for (part, model), own in asked(rows).items():
         converged = own["converged_flow" if model == "flow-posterior" else "converged_gaussian"].mean()

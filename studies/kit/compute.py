@@ -32,22 +32,13 @@ def place(settings: CommonSettings) -> tuple[torch.device, torch.dtype]:
     """
     torch.set_num_threads(settings.threads)
     dtype: torch.dtype = getattr(torch, settings.dtype)
-    return usable_device(settings.device), dtype
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of that name, if it can be used here.
-
-    Raises:
-        InputError: it cannot.
-    """
     try:
-        device = torch.device(name)
+        device = torch.device(settings.device)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}). Try --device cpu") from error
-    return device
+        raise InputError(f"--device {settings.device} cannot be used here ({reason}). Try --device cpu") from error
+    return device, dtype
 
 
 def seeded(device: torch.device, seed: int, *purpose: str) -> Generator:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 
 import studies
-from studies.kit.old import old_studies
 from studies.kit.study import Study
 
 
@@ -33,8 +32,7 @@ def every_study() -> list[Study]:
     ['amortization', 'comparison']
     """
     packages = [f"{studies.__name__}.{module.name}" for module in iter_modules(studies.__path__) if module.ispkg]
-    found = [Study(package) for package in packages if find_spec(f"{package}.measure")]
-    return sorted([*found, *old_studies()], key=lambda study: study.name)
+    return [Study(package) for package in packages if find_spec(f"{package}.measure")]
 
 
 def doc(study: Study) -> Doc:

@@ -34,11 +34,7 @@ def main(package: str, arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: help was asked for (0), or an option is unknown or malformed (2).
     """
-    return run(Study(package), arguments)
-
-
-def run(study: Study, arguments: Sequence[str] | None) -> int:
-    """As :func:`main`, of a study that is there."""
+    study = Study(package)
     try:
         settings = parsed(study, arguments)
         folder = settings.folder(study.name)

@@ -14,7 +14,7 @@ from density import Training
 from flows import Flow, glow
 from lvm import PPCA, VAE
 from studies.data.load import Dataset
-from studies.kit.compute import Standardised, save_arrays, seeded, seeded_start, standard_error
+from studies.kit.compute import Standardised, mean_and_error, save_arrays, seeded, seeded_start
 from studies.kit.rows import Row
 from studies.kit.study import Task
 from studies.latent_space.settings import Key, Settings
@@ -31,10 +31,8 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
     row: Row = {
         "features": data.features,
         "epochs": settings.epochs,
-        "trustworthiness": trust.mean().item(),
-        "trustworthiness_error": standard_error(trust),
-        "continuity": kept.mean().item(),
-        "continuity_error": standard_error(kept),
+        **mean_and_error("trustworthiness", trust),
+        **mean_and_error("continuity", kept),
         "points": str(path),
         "classes": math.nan,
         "classes_error": math.nan,
@@ -43,7 +41,7 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
     if data.train_labels is not None:
         kinds, truth = (torch.as_tensor(np.asarray(of)).to(test.device) for of in (data.train_labels, labels))
         right = (voted(train, kinds, test, k) == truth).double()
-        row |= {"classes": right.mean().item(), "classes_error": standard_error(right)}
+        row |= mean_and_error("classes", right)
     if key.model == "flow":
         row["round_trip"] = round_trip(fitted_flow(settings, rows, key.seed), rows.test)
     save_arrays(path, z=test[:, :2].float().cpu().numpy(), labels=labels)

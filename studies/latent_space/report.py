@@ -11,7 +11,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.kit import tables
@@ -45,9 +44,8 @@ def percent(row: pd.Series[float], name: str) -> str:
 def table(rows: pd.DataFrame) -> Group:
     """Classes and neighbourhoods kept by every projection."""
     found = averaged(rows)
-    shown = Table(title="What projections keep, test points, % ± standard error", title_justify="left")
-    for name in ("", "dimensions", "classes by neighbours", "trustworthiness", "continuity"):
-        shown.add_column(name, justify="right" if name else "left")
+    names = ("dimensions", "classes by neighbours", "trustworthiness", "continuity")
+    shown = tables.empty("What projections keep, test points, % ± standard error", [""], names, wrap=True)
     for model, label in LABELS.items():
         for _, row in found[found["model"] == model].iterrows():
             classes = "no labels" if math.isnan(row["classes"]) else percent(row, "classes")

@@ -55,11 +55,11 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
         data = dataset(settings, seed)
         if max(settings.dimensions) >= data.features:
             raise InputError(f"'{data.name}' has {data.features} columns; choose fewer --dimensions")
-        key, folder = partial(Key, data.name, data.hash, seed), settings.folder("latent_space") / "points"
+        key = partial(Key, data.name, data.hash, seed)
         keys = [key("data", data.features)]
         for model in settings.models:
             keys += [key(model, dimensions) for dimensions in settings.dimensions]
             keys += [key(model, data.features)] if model == "flow" else []
         for made in keys:
-            path = folder / f"{made.model}-{made.dimensions}-{seed}-{data.hash[:8]}-{settings.digest}.npz"
+            path = settings.arrays("latent_space", f"{made.model}-{made.dimensions}-{seed}", data.hash)
             yield study.Task(made, data, f"{made.model}, {made.dimensions} dimensions, seed {seed}", makes=(path,))

@@ -7,12 +7,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
-from studies.kit.tables import series
+from studies.kit.tables import empty, series
 from studies.linear_vae.settings import PATHS
 
 BLUE, ORANGE = PALETTE[:2]
@@ -27,9 +26,8 @@ def of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def table(rows: pd.DataFrame) -> Group:
     """The optimum beside PPCA, the ends of both paths, collapse and rotations."""
     best, path = of_part(rows, "optimum"), of_part(rows, "path")
-    shown = Table(title="Linear VAE and PPCA, training data, nats per point", title_justify="left")
-    for name in ("", "log p(x)", "ELBO", "below PPCA", "span, degrees", "worst column, degrees", "σ² / PPCA's"):
-        shown.add_column(name, justify="right" if name else "left")
+    names = ("log p(x)", "ELBO", "below PPCA", "span, degrees", "worst column, degrees", "σ² / PPCA's")
+    shown = empty("Linear VAE and PPCA, training data, nats per point", [""], names, wrap=True)
     ppca = f"{best['ppca'].mean():.4f}"
     shown.add_row("PPCA, closed form", ppca, ppca, "0", "0", "0", "1")
     ends = path[path["step"] == path["step"].max()]

@@ -9,12 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
-from studies.kit.tables import Number
+from studies.kit.tables import Number, empty
 from studies.mnist.settings import Settings
 
 LABELS = {
@@ -123,15 +122,11 @@ def _only(rows: pd.DataFrame, column: str) -> Number | None:
 def table(rows: pd.DataFrame) -> Group:
     """A line for each model in each of two tables, beside what was published; below, what the numbers say."""
     mnist = is_mnist(rows)
-    bounds = Table(title="Test images, nats per image, ± standard error over images", title_justify="left")
-    title = "How far the bound is to be trusted, and beside the VAE on the same images"
-    others = Table(title=title, title_justify="left")
     headers = ("images", "log p(x) ≥", "all images", "ELBO", "gap", *(["published"] if mnist else []))
     checked = ("sandwich", "above VAE", "gap narrower", "active", "k̂ high", "CPU min")
-    for shown, names in ((bounds, headers), (others, checked)):
-        shown.add_column("model", no_wrap=True)
-        for name in names:
-            shown.add_column(name, justify="right", no_wrap=True)
+    bounds = empty("Test images, nats per image, ± standard error over images", ["model"], headers)
+    title = "How far the bound is to be trusted, and beside the VAE on the same images"
+    others = empty(title, ["model"], checked)
     for row in standings(rows):
         whole = "" if row.whole is row.bound else f"{row.whole}"
         published = [f"{PUBLISHED[row.model]:.2f}" if row.model in PUBLISHED else ""] if mnist else []

@@ -11,12 +11,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.data.survae_patterns import toys
 from studies.kit.figures import caption
 from studies.kit.study import Check
+from studies.kit.tables import empty
 from studies.survae.settings import Settings
 
 RECALLED = {
@@ -50,11 +50,9 @@ def parts(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def table(rows: pd.DataFrame) -> Group:
     """One line a toy and model, beside the entropy and what the paper is recalled to say; below, paired comparisons."""
     models, pairs = parts(rows)
-    shown = Table(title="−log p(x) of test points, nats a point; the entropy is its least mean", title_justify="left")
-    for header in ("toy", "model"):
-        shown.add_column(header, no_wrap=True)
-    for header in ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds"):
-        shown.add_column(header, justify="right", no_wrap=True)
+    numbers = ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds")
+    title = "−log p(x) of test points, nats a point; the entropy is its least mean"
+    shown = empty(title, ("toy", "model"), numbers)
     shown.add_column("kind", no_wrap=True)
     for _, row in models.iterrows():
         recalled = RECALLED.get(row["toy"], {}).get(row["model"])

@@ -28,6 +28,7 @@ from studies.kit.study import Study
 from studies.kit.tables import frame
 from tests.laws.transforms import randomise
 from tests.places import ROOT
+from tests.studies.running import Refused
 
 STUDY = "studies.comparison"
 SIGMAS = ["1e-4", "1e-3", "1e-2"]
@@ -279,14 +280,9 @@ def test_float32_is_exact_up_to_its_rounding_and_two_seeds_are_averaged(
     ],
 )
 def test_bad_requests_are_one_clear_error_and_write_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    refused: Refused, arguments: list[str], message: str
 ) -> None:
-    assert main(STUDY, ["--output", str(tmp_path / "new"), *arguments]) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
-    assert not (tmp_path / "new").exists()
+    assert message in refused(STUDY, arguments)
 
 
 def test_a_run_shows_its_widths_and_both_models(results: Path) -> None:

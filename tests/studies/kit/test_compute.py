@@ -16,11 +16,11 @@ from studies.kit.compute import (
     adamw,
     gauss_hermite,
     parameter_count,
+    place,
     save_arrays,
     seeded,
     seeded_start,
     standard_error,
-    usable_device,
 )
 from studies.kit.errors import InputError
 from studies.kit.settings import CommonSettings
@@ -98,4 +98,4 @@ def test_arrays_are_read_back(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="--device warp:3 cannot be used here"):
-        usable_device("warp:3")
+        place(CommonSettings(device="warp:3", threads=torch.get_num_threads()))

@@ -50,16 +50,13 @@ def test_errors_of_independent_seeds_are_those_of_their_mean() -> None:
     assert found.index.tolist() == [("a", "x"), ("a", "y")]
 
 
-def test_a_curve_is_read_as_it_was_written() -> None:
-    assert curve([1, 2 / 3], 4) == "1 0.6667"
-    assert series(curve([1, 2 / 3], 4)).tolist() == [1.0, 0.6667]
-
-
 def test_a_number_is_above_zero_by_its_errors() -> None:
     assert str(Number(-1.0, 0.3) + Number(3.0, 0.4)) == "2.00 ± 0.50"
     assert [Number(2.0, 0.5).above(sigmas) for sigmas in (3.9, 4.0)] == [True, False]
     assert [Number(-1.0, 0.5).above(sigmas) for sigmas in (-2.1, -2.0)] == [True, False]
 
 
-def test_a_curve_of_one_point_is_a_curve() -> None:
+def test_a_curve_is_read_as_it_was_written() -> None:
+    assert curve([1, 2 / 3], 4) == "1 0.6667"
+    assert series(curve([1, 2 / 3], 4)).tolist() == [1.0, 0.6667]
     assert series("0.5").tolist() == [0.5]

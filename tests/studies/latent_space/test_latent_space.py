@@ -18,6 +18,7 @@ from studies.latent_space.measure import round_trip, trustworthiness, voted
 from studies.latent_space.report import checks, selected
 from studies.latent_space.settings import Settings
 from studies.report.committed import results
+from tests.studies.running import Refused
 
 STUDY = "studies.latent_space"
 
@@ -80,8 +81,6 @@ def test_the_round_trip_of_a_flow_is_measured(generator: torch.Generator) -> Non
     assert round_trip(flow, x) < 1e-12  # rounding, times condition numbers of some tens
 
 
-def test_bad_requests_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option, message in (("--models", "expects different models"), ("--dimensions", "different numbers from 1 up")):
-        assert main(STUDY, [option, "--output", str(tmp_path / "new")]) == 2
-        assert f"{option} " in (err := capsys.readouterr().err)
-        assert message in err
+def test_bad_requests_are_one_clear_error(refused: Refused) -> None:
+    assert "--models expects different models" in refused(STUDY, ["--models"])
+    assert "--dimensions expects different numbers from 1 up" in refused(STUDY, ["--dimensions"])

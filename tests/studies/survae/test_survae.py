@@ -15,6 +15,7 @@ from studies.kit.study import Study
 from studies.kit.tables import frame
 from studies.survae.report import RECALLED, checks, selected
 from studies.survae.settings import Settings
+from tests.studies.running import Refused
 
 STUDY = "studies.survae"
 
@@ -60,12 +61,8 @@ def test_a_run_shows_its_toys(results: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--data", "digits"], ["--layers", "1"], ["--toys", "corners", "corners"], ["--draws", "0"]]
 )
-def test_bad_requests_are_one_clear_error(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(STUDY, [*arguments, "--output", str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_bad_requests_are_one_clear_error(refused: Refused, arguments: list[str]) -> None:
+    refused(STUDY, arguments)
 
 
 def test_recalled_numbers_respect_the_entropies() -> None:
