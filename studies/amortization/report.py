@@ -84,7 +84,7 @@ def claims(rows: pd.DataFrame) -> list[Claim]:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """A line for each model and part, log p(x), ELBO, and what lies between; below, the claims."""
+    """log p(x), ELBO, and what lies between."""
     data = str(rows["data"].iloc[0])
     shown = Table(title=f"{data}, nats per image, ± standard error", title_justify="left")
     for header in ("images", "model"):

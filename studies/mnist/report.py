@@ -121,7 +121,7 @@ def _only(rows: pd.DataFrame, column: str) -> Number | None:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """A line for each model in each of two tables, beside what was published; below, what the numbers say."""
+    """Every model's bound, ELBO, gap and sandwich, beside what was published."""
     mnist = is_mnist(rows)
     bounds = Table(title="Test images, nats per image, ± standard error over images", title_justify="left")
     title = "How far the bound is to be trusted, and beside the VAE on the same images"
