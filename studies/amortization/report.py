@@ -83,7 +83,7 @@ def claims(rows: pd.DataFrame) -> list[Claim]:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """A line for each model and part, log p(x), ELBO, and what lies between; below, the claims."""
+    """log p(x), ELBO, and what lies between."""
     data = str(rows["data"].iloc[0])
     numbers = ("log p(x) ≥", "ELBO", "gap", "approximation", "with a flow", "amortisation", "local q found")
     shown = empty(f"{data}, nats per image, ± standard error", ("images", "model"), numbers)

@@ -87,7 +87,7 @@ def slope(errors: pd.Series[float]) -> float:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """The lecture's four lines, then what makes them so, one column a model; below, theorem and limit."""
+    """The lecture's table; below, theorem and limit."""
     found = models(rows)
     shown = Table(title="VAE vs normalizing flow, measured; nats per point", title_justify="left", show_lines=True)
     shown.add_column("", no_wrap=True)

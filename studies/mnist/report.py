@@ -120,7 +120,7 @@ def _only(rows: pd.DataFrame, column: str) -> Number | None:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """A line for each model in each of two tables, beside what was published; below, what the numbers say."""
+    """Every model's bound, ELBO, gap and sandwich, beside what was published."""
     mnist = is_mnist(rows)
     headers = ("images", "log p(x) ≥", "all images", "ELBO", "gap", *(["published"] if mnist else []))
     checked = ("sandwich", "above VAE", "gap narrower", "active", "k̂ high", "CPU min")

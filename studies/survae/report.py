@@ -48,7 +48,7 @@ def parts(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def table(rows: pd.DataFrame) -> Group:
-    """One line a toy and model, beside the entropy and what the paper is recalled to say; below, paired comparisons."""
+    """Nats of every model beside the entropy and what the paper is recalled to say."""
     models, pairs = parts(rows)
     numbers = ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds")
     title = "−log p(x) of test points, nats a point; the entropy is its least mean"
