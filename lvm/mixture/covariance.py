@@ -203,8 +203,21 @@ class Tied(Full):
         return TiedQuadratic(constant, weights, means, factor, precision)
 
 
+class _Variances(Covariance):
+    """Covariances that are variances; the factor holds their log-standard-deviations."""
+
+    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.5 * covariances.log(), (variances > 0).all(-1)
+
+    def unpack(self, factor: Tensor) -> Tensor:
+        return (2 * factor).exp()
+
+    def precision(self, factor: Tensor) -> Tensor:
+        return (-factor).exp()
+
+
 @dataclass(frozen=True)
-class Diagonal(Covariance):
+class Diagonal(_Variances):
     """Σ_k = diag(σ_k²), features independent within a component; the factor is log σ ``[K, D]``. O(nKD)."""
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
@@ -221,15 +234,6 @@ class Diagonal(Covariance):
 
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances
-
-    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-        return 0.5 * covariances.log(), (variances > 0).all(-1)
-
-    def unpack(self, factor: Tensor) -> Tensor:
-        return (2 * factor).exp()
-
-    def precision(self, factor: Tensor) -> Tensor:
-        return (-factor).exp()
 
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
         return (residual * precision.unsqueeze(-2)).square().sum(-1)
@@ -250,7 +254,7 @@ class Diagonal(Covariance):
 
 
 @dataclass(frozen=True)
-class Spherical(Diagonal):
+class Spherical(_Variances):
     """Σ_k = σ_k² I; the factor is log σ ``[K]``. Its scatter, and a ridge, are averaged over features. O(nKD)."""
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:

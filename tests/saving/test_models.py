@@ -48,6 +48,7 @@ from lvm import (
     LayeredModel,
     LinearGaussian,
     LinearGaussianPosterior,
+    LinkedModel,
     Tied,
 )
 from tests.bridge.relaxed import FLOWS as RELAXED
@@ -115,6 +116,7 @@ TABLES: dict[str, dict[str, Make]] = {
         "a diagonal one": lambda g: DiagonalJacobianEncoder(relaxed(g).decoder),
         "float32 within float64": lambda g: Chain(ActNorm(2).double(), LULinear(2)),
         "an exact layered model": lambda g: randomise(ExactLayeredModel(HalfNormal(2), Abs(2), "by hand"), g),
+        "a linked model": lambda g: randomise(LinkedModel(HalfNormal(2), Abs(2)), g),
         "a flow of a flow": lambda g: randomise(Flow(Flow(GaussianMixture(2, 2, Tied()), LULinear(2)), ActNorm(2)), g),
     },
 }
