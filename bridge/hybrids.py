@@ -21,9 +21,9 @@ from bridge.survae.chain import LinkChain
 from bridge.survae.layered import LooseLayeredModel
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import network_output
-from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale
+from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.nets import mlp
+from density.families.network import network_output
 from density.families.rescaled import Rescaled, Standardisation
 from flows.architectures import glow
 from flows.chain import Chain
@@ -40,7 +40,8 @@ class Featured(Density):
     """A conditional density that sees features h = network(c) of its context; the network runs once for all draws.
 
     Args:
-        network: maps ``[*batch, C]`` to ``[*batch, H]``.
+        network: any module that maps rows ``[n, C]`` to ``[n, H]``, or to n events of H numbers; it sees contexts of
+            any batch shape as rows.
         density: with a context of H features.
         context_features: C.
 
@@ -82,7 +83,7 @@ class Featured(Density):
         return self.density.expectation(self._seen(context))
 
     def _seen(self, context: Tensor | None) -> Tensor:
-        return network_output(self.network, context, self.density.context_features, "Featured")
+        return network_output(self.network, context, self.density.context_features, "Featured", "features")
 
 
 def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:
@@ -117,6 +118,7 @@ def coupling_posterior(
     width: int = 64,
     encoder_hidden: Sequence[int] = (128,),
     standardise: bool = False,
+    scale: ScaleModel | None = None,
 ) -> Featured:
     r"""q(z|x) by affine couplings of a Gaussian draw, all of them functions of an encoder's features h(x).
 
@@ -132,6 +134,7 @@ def coupling_posterior(
         width: H of the features h.
         encoder_hidden: hidden widths of the encoder's network, x to h.
         standardise: let ``VAE.fit`` standardise the x that the encoder sees.
+        scale: σ(h); :class:`~density.families.conditional_gaussian.NetworkScale` if None, with its bound on log σ.
 
     Raises:
         ValueError: a size is out of range.
@@ -148,7 +151,7 @@ def coupling_posterior(
     def coupling(layer: int) -> Transform:
         return AffineCoupling(torch.arange(latent_features) % 2 == layer % 2, hidden, width)
 
-    return _posterior(features, latent_features, layers, coupling, width, encoder_hidden, standardise)
+    return _posterior(features, latent_features, layers, coupling, width, encoder_hidden, standardise, scale)
 
 
 def autoregressive_posterior(
@@ -160,6 +163,7 @@ def autoregressive_posterior(
     width: int = 64,
     encoder_hidden: Sequence[int] = (128,),
     standardise: bool = False,
+    scale: ScaleModel | None = None,
 ) -> Featured:
     """q(z|x) by inverse autoregressive flow given an encoder's features (Kingma et al. 2016, arXiv:1606.04934).
 
@@ -176,7 +180,7 @@ def autoregressive_posterior(
         order = range(latent_features) if layer % 2 == 0 else range(latent_features - 1, -1, -1)
         return Inverse(GaussianAutoregressive(latent_features, hidden, order, width))
 
-    return _posterior(features, latent_features, layers, autoregressive, width, encoder_hidden, standardise)
+    return _posterior(features, latent_features, layers, autoregressive, width, encoder_hidden, standardise, scale)
 
 
 def with_flow_decoder(
@@ -229,10 +233,12 @@ def _posterior(
     width: int,
     encoder_hidden: Sequence[int],
     standardise: bool,
+    scale: ScaleModel | None,
 ) -> Featured:
     check_count(features, "features")
     network: nn.Module = nn.Sequential(mlp(features, width, encoder_hidden), nn.SiLU())
     if standardise:
         network = nn.Sequential(Standardisation(features), network)
-    base = ConditionalGaussian(nn.Linear(width, 2 * latent_features), latent_features, width, NetworkScale())
+    scale = NetworkScale() if scale is None else scale
+    base = ConditionalGaussian(nn.Linear(width, scale.outputs * latent_features), latent_features, width, scale)
     return Featured(network, Flow(base, Chain(*(layer(position) for position in range(layers)))), features)

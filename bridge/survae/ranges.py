@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import network_output
+from density.families.bounded import bounded, check_bound
+from density.families.network import network_output
 from flows.transform import Transform
-
-LOG_SCALE_BOUND = 7.0
 
 
 class HalfNormal(Density):
@@ -25,23 +24,33 @@ class HalfNormal(Density):
 
     .. math:: \log p(x|c) = \sum_j \log 2 - \tfrac12 \log 2\pi - \log\sigma_j(c) - \frac{x_j^2}{2\sigma_j(c)^2}
 
-    log σ is a parameter, plus b·tanh(network(c)/b) with b = 7 where there is a context. Outside the support the density
-    is 0. Draws are pathwise. O(D) a point.
+    log σ is a parameter, plus b·tanh(network(c)/b) where there is a context. Outside the support the density is 0.
+    Draws are pathwise. O(D) a point.
 
     Args:
         features: D.
         context_features: C; 0 for none.
-        network: maps ``[*batch, C]`` to ``[*batch, D]``; a linear layer if None.
+        network: any module that maps rows ``[n, C]`` to ``[n, D]``, or to n events of D numbers; it sees contexts of
+            any batch shape as rows. A linear layer if None.
+        log_scale_bound: b; None for none, log σ = parameter + network(c).
 
     >>> HalfNormal(1).log_prob(torch.tensor([[0.0], [-1.0]])).exp()
     tensor([0.7979, 0.0000], grad_fn=<ExpBackward0>)
     """
 
-    def __init__(self, features: int, context_features: int = 0, network: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        features: int,
+        context_features: int = 0,
+        network: nn.Module | None = None,
+        log_scale_bound: float | None = 7.0,
+    ) -> None:
         super().__init__()
         check_count(features, "features")
         if network is not None and not context_features:
             raise ValueError("HalfNormal has a network but no context_features to feed it; say how many")
+        check_bound(log_scale_bound, type(self).__name__)
+        self.log_scale_bound = log_scale_bound
         self.features = features
         self.context_features = context_features
         self.log_scale = nn.Parameter(torch.zeros(features))
@@ -55,8 +64,8 @@ class HalfNormal(Density):
         """log σ, ``[D]`` or ``[*context_batch, D]``."""
         if self.network is None:
             return self.log_scale
-        raw = network_output(self.network, context, self.features, "HalfNormal")
-        return self.log_scale + LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
+        raw = network_output(self.network, context, self.features, type(self).__name__, "raw log σ")
+        return self.log_scale + bounded(raw, self.log_scale_bound)
 
     def log_prob_each(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density of every feature by itself, ``[*batch, D]``."""

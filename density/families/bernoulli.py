@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import Conditional, network_output
+from density.families.conditional import Conditional
+from density.families.network import network_output
 from density.log_density import Measure
 
 
@@ -84,13 +85,14 @@ class ConditionalBernoulli(Conditional, BernoulliFamily):
     """Independent bits whose log-odds a network computes from the context: the decoder of a VAE for binary data.
 
     Args:
-        network: maps ``[*batch, C]`` to log-odds ``[*batch, D]``.
+        network: any module that maps rows ``[n, C]`` to log-odds ``[n, D]``, or to n events of D log-odds, such as
+            images; it sees contexts of any batch shape as rows.
         features: D.
         context_features: C.
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:
-        return network_output(self.network, context, self.features, type(self).__name__)
+        return network_output(self.network, context, self.features, type(self).__name__, "log-odds")
 
 
 def _log_mass(x: Tensor, logits: Tensor) -> Tensor:

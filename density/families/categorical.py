@@ -9,7 +9,8 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.contract import Density
-from density.families.conditional import Conditional, network_output
+from density.families.conditional import Conditional
+from density.families.network import network_output
 from density.log_density import Measure
 
 
@@ -81,13 +82,13 @@ class ConditionalCategorical(Conditional, CategoricalFamily):
     """Cat(π(c)) whose logits a network computes from the context.
 
     Args:
-        network: maps ``[*batch, C]`` to logits ``[*batch, K]``.
+        network: any module that maps rows ``[n, C]`` to logits ``[n, K]``; it sees contexts of any batch shape as rows.
         features: K.
         context_features: C.
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:
-        return network_output(self.network, context, self.features, type(self).__name__)
+        return network_output(self.network, context, self.features, type(self).__name__, "logits")
 
 
 def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from abc import ABC
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from density.checks import check_count
 from density.contract import Density
 
 
 class Conditional(Density, ABC):
-    """A density whose parameters are the :func:`network_output` at the context.
+    """A density whose parameters are the :func:`~density.families.network.network_output` at the context.
 
     Args:
-        network: maps ``[*batch, C]`` to some numbers for each of the D features, ``[*batch, numbers · D]``.
+        network: maps ``[n, C]`` to some numbers for each of the D features, ``[n, numbers · D]``, or to n events of as
+            many numbers. It sees contexts of any batch shape as rows.
         features: D.
         context_features: C.
     """
@@ -28,15 +29,3 @@ class Conditional(Density, ABC):
         self.context_features = context_features
         self.network = network
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # networks may be free of parameters
-
-
-def network_output(network: nn.Module, context: Tensor | None, width: int, owner: str) -> Tensor:
-    """What a network makes of contexts ``[*batch, C]``: ``[*batch, width]``.
-
-    Raises:
-        ValueError: the network returns another width.
-    """
-    output: Tensor = network(context)
-    if output.shape[-1] != width:
-        raise ValueError(f"{owner} expects its network to return [*batch, {width}]; got {list(output.shape)}")
-    return output

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
-from density.families.conditional import Conditional, network_output
+from density.families.bounded import bounded, check_bound
+from density.families.conditional import Conditional
 from density.families.gaussian import GaussianFamily
+from density.families.network import network_output
 from density.families.scale import DiagonalScale, Scale
 from density.rebuildable import Rebuildable
 
@@ -19,16 +21,32 @@ class ConditionalGaussian(Conditional, GaussianFamily):
     """N(μ(c), diag σ²(c)) with μ from a network: the usual encoder, and decoder of continuous data.
 
     Args:
-        network: maps ``[*batch, C]`` to ``[*batch, D]``, or to ``[*batch, 2D]`` (mean, then raw log σ) with
-            :class:`NetworkScale`.
+        network: any module that maps rows ``[n, C]`` to means ``[n, D]``; with :class:`NetworkScale` to ``[n, 2D]``,
+            means and then raw log σ, or to a pair (mean, log-variance) of ``[n, D]`` each, of which ½ log-variance is
+            raw. Instead of ``[n, D]`` it may return n events of D numbers, such as images. It sees contexts of any
+            batch shape as rows.
         features: D.
         context_features: C.
         scale: where σ comes from: :class:`FixedScale`, :class:`GlobalScale`, :class:`PerFeatureScale` or
-            :class:`NetworkScale`.
+            :class:`NetworkScale`, the default, which bounds |log σ| by 7. A network that was trained without a bound
+            keeps its meaning with ``scale=NetworkScale(bound=None)``.
+
+    Raises:
+        ValueError: on a call, if the network returns anything else.
 
     >>> encoder = ConditionalGaussian(nn.Linear(5, 4), features=2, context_features=5, scale=NetworkScale())
     >>> encoder.sample(7, context=torch.zeros(3, 5)).shape
     torch.Size([7, 3, 2])
+
+    A convolutional decoder of images of 8 × 8 pixels:
+
+    >>> upwards = nn.Sequential(
+    ...     nn.Linear(2, 32), nn.Unflatten(-1, (8, 2, 2)), nn.ConvTranspose2d(8, 4, 2, stride=2), nn.SiLU(),
+    ...     nn.ConvTranspose2d(4, 1, 2, stride=2),
+    ... )
+    >>> decoder = ConditionalGaussian(upwards, features=64, context_features=2, scale=PerFeatureScale(64))
+    >>> decoder.log_prob(torch.zeros(3, 64), context=torch.zeros(7, 3, 2)).shape
+    torch.Size([7, 3])
     """
 
     def __init__(
@@ -38,10 +56,12 @@ class ConditionalGaussian(Conditional, GaussianFamily):
         self.scale = NetworkScale() if scale is None else scale
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
-        owner = f"{type(self).__name__} of {self.features} features with {type(self.scale).__name__}"
-        output = network_output(self.network, context, self.scale.outputs * self.features, owner)
+        scale, owner = self.scale, f"{type(self).__name__} with {type(self.scale).__name__}"
+        numbers = "means" if scale.outputs == 1 else "means and then raw log σ"
+        pair = _joined if isinstance(scale, NetworkScale) else None
+        output = network_output(self.network, context, scale.outputs * self.features, owner, numbers, pair)
         mean, raw = output[..., : self.features], output[..., self.features :]
-        return mean, DiagonalScale(self.scale(raw, mean))
+        return mean, DiagonalScale(scale(raw, mean))
 
 
 class ScaleModel(Rebuildable, nn.Module, ABC):
@@ -96,19 +116,33 @@ class PerFeatureScale(ScaleModel):
 class NetworkScale(ScaleModel):
     """A second output of the network as log σ, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
 
-    Without a bound a decoder's likelihood can grow without limit around single points.
+    Without a bound a decoder's likelihood can grow without limit around single points. Near 0 the bound is not felt;
+    at |raw| = b/2 it takes 8 % of raw away, so that a network trained without it, or with another, means another σ.
+
+    Args:
+        bound: b; None for none, log σ = raw.
+
+    Raises:
+        ValueError: the bound is not positive and finite.
+
+    >>> raw = torch.tensor([0.5, 7.0])
+    >>> NetworkScale()(raw, raw).log(), NetworkScale(bound=None)(raw, raw).log()
+    (tensor([0.4992, 5.3311]), tensor([0.5000, 7.0000]))
     """
 
     outputs = 2
 
-    def __init__(self, bound: float = 7.0) -> None:
+    def __init__(self, bound: float | None = 7.0) -> None:
         super().__init__()
-        if not (math.isfinite(bound) and bound > 0):
-            raise ValueError(f"bound must be positive and finite; got {bound}")
+        check_bound(bound, type(self).__name__, "bound")
         self.bound = bound
 
     def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return (self.bound * torch.tanh(raw / self.bound)).exp()
+        return bounded(raw, self.bound).exp()
+
+
+def _joined(mean: Tensor, log_variance: Tensor) -> Tensor:
+    return torch.cat([mean, 0.5 * log_variance], -1)
 
 
 def _log_std(std: float) -> float:

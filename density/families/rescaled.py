@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from density.contract import Density
+from density.families.network import OutOfPlace
 from density.linalg.moments import centre, is_constant
 from density.log_density import Measure
 from density.rebuildable import Rebuildable
 
 
-class Standardisation(Rebuildable, nn.Module):
+class Standardisation(Rebuildable, OutOfPlace):
     """The map (x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
 
     >>> standardise = Standardisation(2)

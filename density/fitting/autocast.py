@@ -64,9 +64,16 @@ def _entering(entered: list[torch.autocast], dtype: torch.dtype) -> Callable[...
     return enter
 
 
-def _leaving(entered: list[torch.autocast]) -> Callable[..., Tensor]:
-    def leave(network: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _leaving(entered: list[torch.autocast]) -> Callable[..., object]:
+    def leave(network: nn.Module, given: tuple[Tensor, ...], output: object) -> object:
         entered.pop().__exit__(None, None, None)
-        return output.to(given[0].dtype) if isinstance(output, Tensor) else output
+        return _raised(output, given[0].dtype)
 
     return leave
+
+
+def _raised(output: object, dtype: torch.dtype) -> object:
+    """A network's output, or a pair of them, in a dtype."""
+    if isinstance(output, tuple | list):
+        return type(output)(_raised(one, dtype) for one in output)
+    return output.to(dtype) if isinstance(output, Tensor) else output

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
+from density.families.bounded import check_bound
+from density.families.network import network_output
 from flows.layers.permutation import as_order
-from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine, check_bound
-from flows.monotone.monotone import Monotone, check_parameters
+from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
+from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.columns import is_watched
 from flows.networks.incremental import inverse_by_degree
@@ -31,9 +33,9 @@ class Autoregressive(Transform):
         hidden: widths of the network's hidden layers.
         order: ``order[k]`` is the feature in place k; by default 0 … D−1.
         context_features: width C of the context; it reaches every feature, the first too.
-        conditioner: a network to use instead of a :class:`~flows.networks.masked.MaskedMLP`: ``[*batch, D + C]`` to
-            ``[*batch, P D]``, the first parameter of every feature, then the second, …, those of feature j from
-            features before j in the order. This is not checked.
+        conditioner: any network to use instead of a :class:`~flows.networks.masked.MaskedMLP`: rows ``[n, D + C]`` to
+            ``[n, P D]``, or to n events of as many numbers, the first parameter of every feature, then the second, …,
+            those of feature j from features before j in the order. This is not checked.
 
     Raises:
         ValueError: features is not a positive int, or order no permutation of as many.
@@ -96,8 +98,9 @@ class Autoregressive(Transform):
         """The parameters θ, shape ``[P, *batch, D]``."""
         if context is not None and self.context_features:
             x = torch.cat([x, context], -1)
-        theta: Tensor = self.conditioner(x)
-        check_parameters(theta.shape[-1], x.shape[:-1], self.features, self.monotone, type(self).__name__)
+        monotone = self.monotone
+        width = monotone.parameters * self.features
+        theta = network_output(self.conditioner, x, width, type(self).__name__, monotone.names)
         return theta.unflatten(-1, (-1, self.features)).movedim(-2, 0)
 
 
@@ -117,9 +120,9 @@ class GaussianAutoregressive(Autoregressive):
         hidden: widths of the network's hidden layers.
         order: ``order[k]`` is the feature in place k; by default 0 … D−1.
         context_features: width C of the context; it reaches every feature, the first too.
-        log_scale_bound: bound on |log σ|.
-        conditioner: a network to use instead of a :class:`MaskedMLP`: ``[*batch, D + C]`` to ``[*batch, 2D]``, μ and
-            then raw, with outputs of feature j that see only features before j in the order. This is not checked.
+        log_scale_bound: bound on |log σ|; None for none, log σ = raw, as networks trained elsewhere may mean it.
+        conditioner: any network to use instead of a :class:`MaskedMLP`: rows ``[n, D + C]`` to ``[n, 2D]``, μ and then
+            raw, with outputs of feature j that see only features before j in the order. This is not checked.
 
     Raises:
         ValueError: features is not a positive int, or order no permutation of as many.
@@ -138,7 +141,7 @@ class GaussianAutoregressive(Autoregressive):
         hidden: Sequence[int] = (64, 64),
         order: Sequence[int] | Tensor | None = None,
         context_features: int = 0,
-        log_scale_bound: float = LOG_SCALE_BOUND,
+        log_scale_bound: float | None = LOG_SCALE_BOUND,
         conditioner: nn.Module | None = None,
     ) -> None:
         super().__init__(features, 2, hidden, order, context_features, conditioner)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from density.families.bounded import check_bound
 from density.families.nets import mlp
-from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine, check_bound
-from flows.monotone.monotone import Monotone, check_parameters
+from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
+from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.columns import by_columns, columns
 from flows.transform import Transform
@@ -29,8 +30,8 @@ class Coupling(Transform):
         parameters: how many numbers P the network returns for each moved feature.
         hidden: widths of the network's hidden layers.
         context_features: width C of the context, which the network sees beside x_1.
-        conditioner: a network to use instead of an ``mlp``: ``[*batch, d_1 + C]`` to ``[*batch, P d_2]``, the first
-            parameter of every moved feature, then the second, …
+        conditioner: any network to use instead of an ``mlp``: rows ``[n, d_1 + C]`` to ``[n, P d_2]``, or to n events
+            of as many numbers, the first parameter of every moved feature, then the second, …
         activation: of the hidden layers. Bounded by default, so that θ is: unbounded ones throw a point that lies far
             outside the data ever further out, layer by layer (on digits, a few test images to −10⁹ nats).
 
@@ -110,8 +111,8 @@ class Coupling(Transform):
             passed, moved = self._stripes or (self.passed, self.moved)
             x_passed, x_moved = x[passed], x[moved]
         seen = torch.cat([x_passed, context]) if context is not None and self.context_features else x_passed
-        theta, monotone, count = columns(self.conditioner, seen), self.monotone, x_moved.shape[0]
-        check_parameters(theta.shape[0], x.shape[1:], count, monotone, type(self).__name__)
+        monotone, count = self.monotone, x_moved.shape[0]
+        theta = columns(self.conditioner, seen, monotone.parameters * count, type(self).__name__, monotone.names)
         theta = theta.view(monotone.parameters, count, -1)
         z_moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
         z = torch.cat([x_passed, z_moved][:: self._order]) if self._order else x.index_copy(0, self.moved, z_moved)
@@ -146,9 +147,9 @@ class AffineCoupling(Coupling):
         mask: D booleans, True for the features x_1 that pass unchanged.
         hidden: widths of the network's hidden layers.
         context_features: width C of the context, which the network sees beside x_1.
-        log_scale_bound: bound on |log σ|.
-        conditioner: a network to use instead of an ``mlp``: ``[*batch, d_1 + C]`` to ``[*batch, 2 d_2]``, μ and then
-            raw.
+        log_scale_bound: bound on |log σ|; None for none, log σ = raw, as networks trained elsewhere may mean it.
+        conditioner: any network to use instead of an ``mlp``: rows ``[n, d_1 + C]`` to ``[n, 2 d_2]``, μ and then raw,
+            or to n events of as many numbers.
         activation: of the hidden layers. Bounded by default, so that μ is: unbounded ones throw a point that lies far
             outside the data ever further out, layer by layer (on digits, a few test images to −10⁹ nats).
 
@@ -170,7 +171,7 @@ class AffineCoupling(Coupling):
         mask: Sequence[bool] | Tensor,
         hidden: Sequence[int] = (64, 64),
         context_features: int = 0,
-        log_scale_bound: float = LOG_SCALE_BOUND,
+        log_scale_bound: float | None = LOG_SCALE_BOUND,
         conditioner: nn.Module | None = None,
         *,
         activation: Callable[[], nn.Module] = nn.Tanh,
@@ -194,8 +195,9 @@ class SplineCoupling(Coupling):
         hidden: widths of the network's hidden layers.
         context_features: width C of the context, which the network sees beside x_1.
         spline: bins and bound.
-        conditioner: a network to use instead of an ``mlp``: ``[*batch, d_1 + C]`` to ``[*batch, (3K − 1) d_2]``, the
-            first parameter of every moved feature, then the second, …, in the spline's order.
+        conditioner: any network to use instead of an ``mlp``: rows ``[n, d_1 + C]`` to ``[n, (3K − 1) d_2]``, or to n
+            events of as many numbers, the first parameter of every moved feature, then the second, …, in the spline's
+            order.
         activation: of the hidden layers.
 
     Raises:

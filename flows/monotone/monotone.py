@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -26,12 +25,3 @@ class Monotone(ABC):
     @abstractmethod
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """x and log dx/dz, both shaped like z, for parameters ``[P, *z.shape]``."""
-
-
-def check_parameters(rows: int, batch: Sequence[int], features: int, monotone: Monotone, owner: str) -> None:
-    """Raise unless a conditioner returned as many numbers as are needed."""
-    if rows != monotone.parameters * features:
-        raise ValueError(
-            f"{owner} expects its conditioner to return [*batch, {monotone.parameters * features}], "
-            f"{monotone.names} of {features} features; got {[*batch, rows]}"
-        )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as modules
 
+from density.families.network import leaves_input_alone, network_output, refusal
+
 ELEMENTWISE = (
     nn.CELU,
     nn.ELU,
@@ -25,29 +27,37 @@ ELEMENTWISE = (
     nn.Softsign,
     nn.Tanh,
 )
+PLAIN = {nn.Linear, *ELEMENTWISE}
 
 
-def columns(network: nn.Module, x: Tensor) -> Tensor:
-    """The outputs of a network for points as columns: network(xᵀ)ᵀ, ``[outputs, n]`` for x ``[inputs, n]``.
+def columns(network: nn.Module, x: Tensor, width: int, owner: str, numbers: str) -> Tensor:
+    """The outputs of a network for points as columns: network(xᵀ)ᵀ, ``[width, n]`` for x ``[inputs, n]``.
 
-    Each output then lies contiguous in memory, so that what follows works on whole rows. The plain linear layers and
-    elementwise activations of a ``Sequential`` are evaluated so; any other layer, such as one with computed weights, is
-    called with points as rows, and so is any other network, or one that somebody watches (:func:`is_watched`). Where a
-    graph is recorded, all layers have points as columns, which the products of the gradient with narrow first and last
-    layers are faster for; elsewhere the last layer alone, since wide products share better between threads with points
-    as rows; the two agree to rounding.
+    Each output then lies contiguous in memory, so that what follows works on whole rows. A ``Sequential`` of linear
+    layers and elementwise activations is evaluated so, a layer of it that does not hold its weights itself with points
+    as rows; any other network as a whole, and one that somebody watches (:func:`is_watched`), has points as rows, by
+    :func:`~density.families.network.network_output`. Where a graph is recorded, all layers have points as columns,
+    which the products of the gradient with narrow first and last layers are faster for; elsewhere the last layer alone,
+    since wide products share better between threads with points as rows; the two agree to rounding.
+
+    Args:
+        network, x, width, owner, numbers: as in :func:`~density.families.network.network_output`.
+
+    Raises:
+        ValueError: the network returns something else.
 
     Cost: that of the network.
 
     >>> net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
     >>> x = torch.randn(5, 2)
-    >>> torch.allclose(columns(net, x.T), net(x).T, atol=1e-6)
+    >>> torch.allclose(columns(net, x.T, 3, "Doctest", "numbers"), net(x).T, atol=1e-6)
     True
     """
     layers = list(network) if type(network) is nn.Sequential else []
-    if not layers or any(HOOKS_OF_ALL) or is_watched([network, *layers]):
-        y: Tensor = network(x.T)
-        return y.T
+    if not layers or any(HOOKS_OF_ALL) or not PLAIN.issuperset(map(type, layers)) or is_watched([network, *layers]):
+        return network_output(network, x.T, width, owner, numbers).T
+    if type(layers[0]) is not nn.Linear and not leaves_input_alone(network):
+        x = x.clone()
     last = None if torch.is_grad_enabled() else layers[-1]
     fresh = False  # whether x is a product just formed, which nobody else reads: a product's gradient does not
     for layer in layers:
@@ -59,7 +69,7 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
                 x = F.linear(x.T, weight, bias).T
             else:
                 x = weight @ x if bias is None else torch.addmm(bias.unsqueeze(1), weight, x)
-        elif kind not in ELEMENTWISE:
+        elif kind is nn.Linear:
             x, fresh = layer(x.T).T, False
         elif fresh and kind is nn.ReLU:
             x, fresh = torch.relu_(x), False
@@ -67,6 +77,8 @@ def columns(network: nn.Module, x: Tensor) -> Tensor:
             x, fresh = torch.tanh_(x), False
         else:
             x, fresh = layer(x), False
+    if x.shape[0] != width:
+        raise ValueError(refusal(x.T, x.shape[1], width, owner, numbers))
     return x
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from density.checks import check_count
+from density.families.network import OutOfPlace
 from density.rebuildable import Rebuildable
 from flows.layers.permutation import as_order
 from flows.networks.columns import ELEMENTWISE
@@ -47,7 +48,7 @@ class Stage(NamedTuple):
     skip: int | None = None
 
 
-class MaskedNetwork(Rebuildable, nn.Module, ABC):
+class MaskedNetwork(Rebuildable, OutOfPlace, ABC):
     """A network of masked linear layers, elementwise activations and skips, which can be evaluated unit by unit.
 
     A subclass builds its layers, names its :meth:`stages` and calls :meth:`arrange`. Inputs are ``[*batch, D + C]``,

@@ -29,7 +29,8 @@ class VAE(LatentVariableModel):
     .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
 
     Any three densities of matching sizes make a VAE: a flow or a mixture may be the prior or the encoder, and networks
-    of any architecture fit into :class:`~density.families.conditional_gaussian.ConditionalGaussian` and
+    of any architecture, which see points as rows, fit into
+    :class:`~density.families.conditional_gaussian.ConditionalGaussian` and
     :class:`~density.families.bernoulli.ConditionalBernoulli`. :meth:`gaussian` and :meth:`bernoulli` build the usual
     ones.
 
@@ -75,6 +76,7 @@ class VAE(LatentVariableModel):
         scale: ScaleModel | None = None,
         prior: Density | None = None,
         standardise: bool = True,
+        encoder_scale: ScaleModel | None = None,
     ) -> VAE:
         """The VAE of continuous data: diagonal Gaussian encoder and decoder on two perceptrons.
 
@@ -88,6 +90,8 @@ class VAE(LatentVariableModel):
             standardise: let the first ``fit`` take each feature's mean and standard deviation from its data, and model
                 the standardised features from then on; log p(x) stays that of x. A fixed or initial scale is then in
                 units of the features' standard deviations. False models x as it is.
+            encoder_scale: the encoder's σ; :class:`~density.families.conditional_gaussian.NetworkScale` if None, which
+                bounds |log σ| by 7; ``NetworkScale(bound=b)`` bounds it by b, ``NetworkScale(bound=None)`` not at all.
         """
         scale = PerFeatureScale(features) if scale is None else scale
         network = mlp(latent_features, scale.outputs * features, hidden[::-1])
@@ -96,13 +100,19 @@ class VAE(LatentVariableModel):
             decoder = Rescaled(decoder)
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, standardise),
+            _gaussian_encoder(features, latent_features, hidden, standardise, encoder_scale),
             decoder,
         )
 
     @classmethod
     def bernoulli(
-        cls, features: int, latent_features: int, *, hidden: Sequence[int] = (128, 128), prior: Density | None = None
+        cls,
+        features: int,
+        latent_features: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        prior: Density | None = None,
+        encoder_scale: ScaleModel | None = None,
     ) -> VAE:
         """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
 
@@ -110,7 +120,7 @@ class VAE(LatentVariableModel):
         """
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, standardise=False),
+            _gaussian_encoder(features, latent_features, hidden, False, encoder_scale),
             ConditionalBernoulli(mlp(latent_features, features, hidden[::-1]), features, latent_features),
         )
 
@@ -149,8 +159,11 @@ class VAE(LatentVariableModel):
         return maximise(self, objective, (x,), training, generator=generator)
 
 
-def _gaussian_encoder(features: int, latent_features: int, hidden: Sequence[int], standardise: bool) -> Density:
-    network: nn.Module = mlp(features, 2 * latent_features, hidden)
+def _gaussian_encoder(
+    features: int, latent_features: int, hidden: Sequence[int], standardise: bool, scale: ScaleModel | None
+) -> Density:
+    scale = NetworkScale() if scale is None else scale
+    network: nn.Module = mlp(features, scale.outputs * latent_features, hidden)
     if standardise:
         network = nn.Sequential(Standardisation(features), network)
-    return ConditionalGaussian(network, latent_features, features, NetworkScale())
+    return ConditionalGaussian(network, latent_features, features, scale)

@@ -235,7 +235,7 @@ def test_scales_are_positive_and_finite(std: float) -> None:
     for make in (FixedScale, GlobalScale, lambda s: PerFeatureScale(2, s)):
         with pytest.raises(ValueError, match="std must be positive and finite"):
             make(std)
-    with pytest.raises(ValueError, match="bound must be positive and finite"):
+    with pytest.raises(ValueError, match="NetworkScale expects bound to be positive and finite, or None"):
         NetworkScale(std)
 
 
@@ -251,7 +251,8 @@ def test_a_network_scale_stays_within_its_bound() -> None:
 def test_a_network_of_the_wrong_width_is_named() -> None:
     density = ConditionalGaussian(nn.Linear(3, 2), 2, 3, NetworkScale())
     with pytest.raises(
-        ValueError, match=r"with NetworkScale expects its network to return \[\*batch, 4\]; got \[7, 2\]"
+        ValueError,
+        match=r"with NetworkScale expects its network to return \[n, 4\] for n points.*got \[7, 2\] for n = 7",
     ):
         density.sample(1, context=torch.zeros(7, 3))
 

@@ -152,9 +152,9 @@ def test_construction_refuses() -> None:
         with pytest.raises(ValueError, match=message):
             RationalQuadratic(bins, bound)
     net = torch.nn.Linear(1, 3)
-    with pytest.raises(ValueError, match=r"\[\*batch, 23\], logits of widths.* of 1 features; got \[5, 3\]"):
+    with pytest.raises(ValueError, match=r"\[n, 23\] for n points, logits of widths.*; got \[5, 3\] for n = 5"):
         SplineCoupling([True, False], conditioner=net).forward(torch.zeros(5, 2))
-    with pytest.raises(ValueError, match=r"SplineAutoregressive expects its conditioner to return \[\*batch, 69\]"):
+    with pytest.raises(ValueError, match=r"SplineAutoregressive expects its network to return \[n, 69\]"):
         SplineAutoregressive(3, conditioner=torch.nn.Linear(3, 3)).forward(torch.zeros(5, 3))
 
 

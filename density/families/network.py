@@ -1,0 +1,117 @@
+"""A user's network, called in one way wherever the parameters of a density or a bijection come from one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+# What these return is their input, or a view of it, so that the layer after them may write into it.
+VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+# These write into their input where they have an ``inplace`` that says so, and nowhere else.
+LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardtanh, nn.LeakyReLU, nn.Mish, nn.PReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid),
+    *(nn.Softplus, nn.Softsign, nn.Tanh),
+)
+
+
+class OutOfPlace(nn.Module):
+    """A network that writes nothing into the points it is given, so that it needs no copy of what others still read."""
+
+
+def network_output(
+    network: nn.Module,
+    x: Tensor | None,
+    width: int,
+    owner: str,
+    numbers: str,
+    pair: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The numbers ``[*batch, width]`` that a network returns for points ``[*batch, C]``.
+
+    The network sees ``[n, C]`` whatever the batch shape is, a single point as ``[1, C]``: so convolutions, networks
+    that fold dimensions themselves, and normalisation over the batch do as they do elsewhere. It may return
+    ``[n, width]``, or n events of as many numbers, such as images ``[n, 1, 8, 8]``. It may write into what it sees:
+    where it is not known to leave that alone (:func:`leaves_input_alone`), it sees a copy.
+
+    Args:
+        network: of one's own.
+        x: points, or contexts; not None, which a density has checked before.
+        width: how many numbers.
+        owner: the class that asks, for the error.
+        numbers: what they are called, for the error.
+        pair: makes one tensor ``[n, width]`` of two ``[n, width / 2]``; None where a pair is not understood.
+
+    Raises:
+        ValueError: the network returns anything else.
+
+    Cost: that of the network, and of a copy of x where it may write into it.
+
+    >>> import torch
+    >>> image = nn.Sequential(nn.Unflatten(-1, (1, 2, 2)), nn.ConvTranspose2d(1, 1, 2))
+    >>> network_output(image, torch.zeros(5, 3, 4), 9, "Doctest", "pixels").shape
+    torch.Size([5, 3, 9])
+    """
+    assert x is not None, "the base class has checked it"
+    rows = x if x.ndim == 2 else x.unsqueeze(0) if x.ndim == 1 else x.flatten(0, -2)
+    output: object = network(rows if leaves_input_alone(network) else rows.clone())
+    n = rows.shape[0]
+    if pair is not None and isinstance(output, tuple | list) and len(output) == 2:
+        halves = [_events(half, n, width // 2) for half in output]
+        flat = None if halves[0] is None or halves[1] is None else pair(halves[0], halves[1])
+    else:
+        flat = _events(output, n, width)
+    if flat is None:
+        raise ValueError(refusal(output, n, width, owner, numbers, pair is not None))
+    return flat if x.ndim == 2 else flat.reshape(*x.shape[:-1], width)
+
+
+def refusal(output: object, n: int, width: int, owner: str, numbers: str, pair: bool = False) -> str:
+    """The error about a network that returned something else than that many numbers for each of n points."""
+    or_pair = f", or a pair (mean, log-variance) of [n, {width // 2}] each" if pair else ""
+    return (
+        f"{owner} expects its network to return [n, {width}] for n points, {numbers}, or n events of as many "
+        f"numbers{or_pair}; got {_shown(output)} for n = {n}"
+    )
+
+
+def leaves_input_alone(network: nn.Module) -> bool:
+    """Whether a network is known to write nothing into its input: of a ``Sequential``, the first layers decide."""
+    first = _first(network)
+    return first is None or _keeps(first)
+
+
+def _first(network: nn.Module) -> nn.Module | None:
+    """The first layer that may write into the input or makes something new of it; None if all hand it through."""
+    kind = type(network)
+    if kind is nn.Sequential:
+        for layer in network.children():
+            if (found := _first(layer)) is not None:
+                return found
+        return None
+    return None if kind in VIEWS and not getattr(network, "inplace", False) else network
+
+
+def _keeps(layer: nn.Module) -> bool:
+    return isinstance(layer, OutOfPlace) or (type(layer) in LAYERS and not getattr(layer, "inplace", False))
+
+
+def _events(output: object, n: int, width: int) -> Tensor | None:
+    """n events of that many numbers as ``[n, width]``; None if it is something else."""
+    if not isinstance(output, Tensor) or output.ndim < 1:
+        return None
+    if output.ndim == 2:
+        return output if output.shape == (n, width) else None
+    fits = output.shape[0] == n and math.prod(output.shape[1:]) == width
+    return output.reshape(n, width) if fits else None
+
+
+def _shown(output: object) -> str:
+    if isinstance(output, Tensor):
+        return str(list(output.shape))
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {', '.join(_shown(one) for one in output) or 'nothing'}"
+    return f"a {type(output).__name__}"
