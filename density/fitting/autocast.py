@@ -73,7 +73,7 @@ def _leaving(entered: list[torch.autocast]) -> Callable[..., object]:
 
 
 def _raised(output: object, dtype: torch.dtype) -> object:
-    """A network's output, or a pair of them, in a dtype."""
+    """A network's output, or several, in a dtype."""
     if isinstance(output, tuple | list):
-        return type(output)(_raised(one, dtype) for one in output)
-    return output.to(dtype) if isinstance(output, Tensor) else output
+        return tuple(_raised(one, dtype) for one in output)
+    return output.to(dtype) if isinstance(output, Tensor) and output.is_floating_point() else output
