@@ -8,14 +8,14 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 # What these return is their input, or a view of it, so that the layer after them may write into it.
-VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+VIEWS = {nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
 # These write into their input where they have an ``inplace`` that says so, and nowhere else.
-LAYERS = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
-    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardtanh, nn.LeakyReLU, nn.Mish, nn.PReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid),
-    *(nn.Softplus, nn.Softsign, nn.Tanh),
-)
+LAYERS = {
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm,
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardtanh, nn.LeakyReLU, nn.Mish, nn.PReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid,
+    nn.Softplus, nn.Softsign, nn.Tanh,
+}  # fmt: skip
 
 
 class OutOfPlace(nn.Module):
@@ -59,9 +59,11 @@ def network_output(
     rows = x if x.ndim == 2 else x.unsqueeze(0) if x.ndim == 1 else x.flatten(0, -2)
     output: object = network(rows if leaves_input_alone(network) else rows.clone())
     n = rows.shape[0]
-    if pair is not None and isinstance(output, tuple | list) and len(output) == 2:
-        halves = [_events(half, n, width // 2) for half in output]
-        flat = None if halves[0] is None or halves[1] is None else pair(halves[0], halves[1])
+    if isinstance(output, Tensor) and output.shape == (n, width):
+        flat: Tensor | None = output
+    elif pair is not None and isinstance(output, tuple | list) and len(output) == 2:
+        mean, log_variance = (_events(half, n, width // 2) for half in output)
+        flat = None if mean is None or log_variance is None else pair(mean, log_variance)
     else:
         flat = _events(output, n, width)
     if flat is None:
@@ -79,32 +81,29 @@ def refusal(output: object, n: int, width: int, owner: str, numbers: str, pair: 
 
 
 def leaves_input_alone(network: nn.Module) -> bool:
-    """Whether a network is known to write nothing into its input: of a ``Sequential``, the first layers decide."""
-    first = _first(network)
-    return first is None or _keeps(first)
+    """Whether a network is known to write nothing into its input: of a ``Sequential``, the first layers decide.
 
-
-def _first(network: nn.Module) -> nn.Module | None:
-    """The first layer that may write into the input or makes something new of it; None if all hand it through."""
-    kind = type(network)
-    if kind is nn.Sequential:
-        for layer in network.children():
-            if (found := _first(layer)) is not None:
-                return found
-        return None
-    return None if kind in VIEWS and not getattr(network, "inplace", False) else network
-
-
-def _keeps(layer: nn.Module) -> bool:
-    return isinstance(layer, OutOfPlace) or (type(layer) in LAYERS and not getattr(layer, "inplace", False))
+    >>> leaves_input_alone(nn.Sequential(nn.Flatten(), nn.Linear(3, 3), nn.ReLU(inplace=True)))
+    True
+    >>> leaves_input_alone(nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True)))
+    False
+    """
+    ahead = [network]
+    while ahead:
+        layer = ahead.pop(0)
+        if type(layer) is nn.Sequential:
+            ahead = [*layer, *ahead]
+        elif layer.__dict__.get("inplace", False):
+            return False
+        elif type(layer) not in VIEWS:
+            return type(layer) in LAYERS or isinstance(layer, OutOfPlace)
+    return True
 
 
 def _events(output: object, n: int, width: int) -> Tensor | None:
     """n events of that many numbers as ``[n, width]``; None if it is something else."""
     if not isinstance(output, Tensor) or output.ndim < 1:
         return None
-    if output.ndim == 2:
-        return output if output.shape == (n, width) else None
     fits = output.shape[0] == n and math.prod(output.shape[1:]) == width
     return output.reshape(n, width) if fits else None
 
