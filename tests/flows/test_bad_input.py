@@ -102,11 +102,11 @@ def test_construction_refuses(build: Callable[[], Transform], error: type[Except
 
 
 def test_a_conditioner_of_the_wrong_width_is_named() -> None:
-    coupling = AffineCoupling([True, False, False], conditioner=torch.nn.Linear(1, 2))
-    with pytest.raises(
-        ValueError, match=r"AffineCoupling expects its network to return \[n, 4\].*got \[5, 2\] for n = 5"
-    ):
-        coupling.forward(torch.zeros(5, 3))
+    for network in (torch.nn.Linear(1, 2), torch.nn.Sequential(torch.nn.Linear(1, 2))):  # by rows, and by columns
+        coupling = AffineCoupling([True, False, False], conditioner=network)
+        message = r"^AffineCoupling expects its network to return \[n, 4\] for n points, μ and then raw log σ, .*"
+        with pytest.raises(ValueError, match=message + r"; got \[5, 2\] for n = 5$"):
+            coupling.forward(torch.zeros(5, 3))
     autoregressive = GaussianAutoregressive(3, conditioner=torch.nn.Linear(3, 3))
     with pytest.raises(ValueError, match=r"GaussianAutoregressive expects its network to return \[n, 6\]"):
         autoregressive.inverse(torch.zeros(5, 3))
