@@ -26,6 +26,7 @@ from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.fitting.training import Training
 from density.history import History
+from density.initialisation import UNKNOWN, StartingPoints
 from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel
@@ -245,5 +246,5 @@ class GaussianRelaxation(LatentVariableModel):
         """
         return self._maximise_elbo(x, training, 1, generator)
 
-    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
-        self.decoder.transform.initialise(x)
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        self.prior._initialise(self.decoder.transform._initialise(x, UNKNOWN), UNKNOWN)
