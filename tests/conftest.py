@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite(
-    "tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds", "tests.laws.modules"
+    "tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds", "tests.laws.modules", "tests.laws.units"
 )
 
 MEASUREMENT = "measurement"
