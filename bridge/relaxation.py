@@ -225,7 +225,8 @@ class GaussianRelaxation(LatentVariableModel):
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
         """The mean log-weight ``[*batch]``, which as an estimate of the ELBO has noise of size σ.
 
-        The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017).
+        The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017). To
+        train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
         """
         return self.log_weights(x, draws, generator=generator).mean(0)
 
@@ -236,7 +237,7 @@ class GaussianRelaxation(LatentVariableModel):
         return encoder.limiting_gap(encoder.linearise(x)[1])
 
     def fit(self, x: Tensor, training: Training = Training(), *, generator: Generator | None = None) -> History:
-        """Maximise the ELBO of x ``[n, D]`` by gradient at fixed σ, one draw a point; starts from data as ``Flow.fit``.
+        """Maximise the ELBO of x ``[n, D]`` by gradient at fixed σ, one draw a point, from :meth:`initialise`.
 
         The encoder being tied to the flow, this smooths: a linear flow fitted to data of covariance S ends at S + σ²I.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_context, check_data, find_reference
+from density.evaluating import evaluating
 from density.linalg.moments import centre, is_constant
 from density.rebuildable import Rebuildable
 
@@ -177,7 +178,7 @@ class Initialisable(nn.Module):
             if len(context) != len(x):
                 raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
             given = StartingPoints.of(context, "contexts")
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):  # batch statistics are not the start's to move
             self._initialise(StartingPoints.of(x), given)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:

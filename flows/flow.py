@@ -79,7 +79,8 @@ class Flow(ExactModel):
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
         Raises:
-            TypeError, ValueError: the data or the contexts are not what the flow takes, or not finite.
+            TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, or in other units
+                than those of an earlier fit.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
         name = type(self).__name__

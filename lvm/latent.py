@@ -105,7 +105,7 @@ class LinkedModel(LayeredModel):
     def fit(
         self, x: Tensor, training: Training = Training(), *, draws: int = 1, generator: Generator | None = None
     ) -> History:
-        """Maximise the ELBO of x ``[n, D]`` by gradient, from a data-dependent start where parts have one.
+        """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
 
         Where the link is tight, this is maximum likelihood, and one draw as good as many.
 
@@ -115,7 +115,7 @@ class LinkedModel(LayeredModel):
 
         Raises:
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
-            ValueError: unusable data.
+            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
         check_count(draws, "draws")
@@ -219,7 +219,10 @@ class LatentVariableModel(LayeredModel, ABC):
         return z, (log_q - self.prior.log_prob(z)).mean(0) if divergence is None else divergence
 
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
-        """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists."""
+        """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists.
+
+        To train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
+        """
         return self.elbo_terms(x, draws=draws, generator=generator).elbo
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:

@@ -12,6 +12,9 @@ from density.log_density import Measure
 class Rescaled(Density):
     r"""The density of x = shift + scale · y for a density of y: what a decoder of standardised data says of the data.
 
+    A prior or a base with units of its own, as a Gaussian or a mixture, takes those of the data in it. Shift and scale
+    are set by :meth:`initialise`.
+
     .. math:: \log p(x|c) = \log p_y((x - \text{shift}) / \text{scale}\,|\,c) - \sum_j \log \text{scale}_j
 
     Args:

@@ -134,7 +134,7 @@ class VAE(LatentVariableModel):
             History whose objective is the estimator's bound, nats per point.
 
         Raises:
-            ValueError: unusable data.
+            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """

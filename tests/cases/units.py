@@ -48,7 +48,7 @@ from flows import (
     neural_spline_flow,
     real_nvp,
 )
-from lvm import VAE, StochasticLink
+from lvm import VAE, GaussianMixture, StochasticLink
 from tests.laws.units import UnitsCase
 
 NARROW = (6,)
@@ -134,6 +134,7 @@ MODELS: dict[str, UnitsCase] = {
         ),
         3,
     ),
+    "max under a mixture": UnitsCase(lambda unit: layered(Rescaled(GaussianMixture(2, 3)), Max(2, 2)), 4),
     "layers in layers": UnitsCase(
         lambda unit: layered(
             layered(maf(1, 1, NARROW), Slice(2, [0], maf(1, 1, NARROW, 1))), Slice(3, [2, 0], maf(1, 1, NARROW, 2))
