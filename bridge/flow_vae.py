@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from flows.flow import Flow
 from flows.transform import Transform
@@ -74,8 +75,8 @@ class DeltaLink(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         return self.transform.inverse(z)[0]
 
-    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        return self.transform.initialise(x)
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        return self.transform._initialise(x, UNKNOWN)
 
 
 class FlowVAE(ExactLayeredModel):
@@ -102,6 +103,3 @@ class FlowVAE(ExactLayeredModel):
         if not isinstance(flow, Flow):
             raise TypeError(f"FlowVAE takes a Flow; got {type(flow).__name__}")
         super().__init__(flow.base, DeltaLink(flow.transform, flow.features), "tight ELBO of delta encoder and decoder")
-
-    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
-        self.layer.initialise(x)  # as ``Flow.fit``, which leaves the base alone

@@ -24,7 +24,8 @@ from density.contract import Density
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.nets import mlp
 from density.families.network import network_output
-from density.families.rescaled import Rescaled, Standardisation
+from density.families.rescaled import Rescaled
+from density.initialisation import Standardisation, StartingPoints, take_input
 from flows.architectures import glow
 from flows.chain import Chain
 from flows.flow import Flow
@@ -67,6 +68,10 @@ class Featured(Density):
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(x)
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        take_input(self.network, self.context_features, context)
+        self.density._initialise(x, context.through(self.network, self._seen))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.density.log_prob(x, self._seen(context))

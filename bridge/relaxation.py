@@ -26,6 +26,7 @@ from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.fitting.training import Training
 from density.history import History
+from density.initialisation import UNKNOWN, StartingPoints
 from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel
@@ -224,7 +225,8 @@ class GaussianRelaxation(LatentVariableModel):
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
         """The mean log-weight ``[*batch]``, which as an estimate of the ELBO has noise of size σ.
 
-        The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017).
+        The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017). To
+        train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
         """
         return self.log_weights(x, draws, generator=generator).mean(0)
 
@@ -235,7 +237,7 @@ class GaussianRelaxation(LatentVariableModel):
         return encoder.limiting_gap(encoder.linearise(x)[1])
 
     def fit(self, x: Tensor, training: Training = Training(), *, generator: Generator | None = None) -> History:
-        """Maximise the ELBO of x ``[n, D]`` by gradient at fixed σ, one draw a point; starts from data as ``Flow.fit``.
+        """Maximise the ELBO of x ``[n, D]`` by gradient at fixed σ, one draw a point, from :meth:`initialise`.
 
         The encoder being tied to the flow, this smooths: a linear flow fitted to data of covariance S ends at S + σ²I.
 
@@ -245,5 +247,5 @@ class GaussianRelaxation(LatentVariableModel):
         """
         return self._maximise_elbo(x, training, 1, generator)
 
-    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
-        self.decoder.transform.initialise(x)
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        self.prior._initialise(self.decoder.transform._initialise(x, UNKNOWN), UNKNOWN)

@@ -14,13 +14,14 @@ from density.families.conditional_gaussian import (
 from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily, StandardNormal
 from density.families.kl import kl
 from density.families.nets import mlp
-from density.families.rescaled import Rescaled, Standardisation
+from density.families.rescaled import Rescaled
 from density.fitting.ascent import maximise
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
 from density.fitting.optimisers import adam, constant, cosine, lbfgs
 from density.fitting.training import Training
 from density.history import History
+from density.initialisation import Standardisation
 from density.linalg.moments import Moments
 from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure, WeightDiagnostics
 from density.parallel.sharded import sharded

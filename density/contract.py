@@ -29,13 +29,12 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_batches, check_context, check_count, check_data, check_points, reference
 from density.history import History
+from density.initialisation import Initialisable
 from density.log_density import Kind, LogDensity, Measure
 from density.rebuildable import Rebuildable
 
-INITIALISATION_ROWS = 4096
 
-
-class Density(Rebuildable, nn.Module, ABC):
+class Density(Rebuildable, Initialisable, nn.Module, ABC):
     """A normalised density over vectors: a prior, a base, an encoder, a decoder; a flow is one.
 
     Attributes:
@@ -68,6 +67,8 @@ class Density(Rebuildable, nn.Module, ABC):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density, nats, differentiable.
+
+        To train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
 
         Args:
             x: shape ``[*batch, D]``.
@@ -110,9 +111,6 @@ class Density(Rebuildable, nn.Module, ABC):
         self._check_context(context)
         return self._expectation(context)
 
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set what is to be set from data ``[n, D]`` before a fit; most densities have nothing to set."""
-
     def check_support(self, x: Tensor) -> None:
         """Raise ValueError where x lies outside the support; called once where data enters. O(nD)."""
 
@@ -143,12 +141,7 @@ class Density(Rebuildable, nn.Module, ABC):
             check_context(context, self.context_features, type(self).__name__, reference=reference)
 
 
-def initialisation_rows(n: int) -> slice:
-    """Which of n rows data-dependent starts are made from: up to 4096 of them, evenly spaced."""
-    return slice(None, None, -(-n // INITIALISATION_ROWS))
-
-
-class Model(Rebuildable, nn.Module, ABC):
+class Model(Rebuildable, Initialisable, nn.Module, ABC):
     """A distribution that is fitted to data and then asked how probable other data is.
 
     Attributes:
@@ -221,7 +214,10 @@ class Bound(Model):
         """
 
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
-        """Unbiased estimate of the ELBO, the mean log-weight: ``[*batch]``, nats, differentiable."""
+        """Unbiased estimate of the ELBO, the mean log-weight: ``[*batch]``, nats, differentiable.
+
+        To train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
+        """
         return self.log_weights(x, draws, generator=generator).mean(0)
 
     def check_input(self, x: Tensor) -> None:

@@ -12,6 +12,7 @@ from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
 from flows.layers.permutation import Permutation
 from flows.layers.qr import QRLinear
+from flows.layers.standardised_context import StandardisedContext
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
 from flows.transform import Inverse, Transform
@@ -38,6 +39,7 @@ __all__ = [
     "Sigmoid",
     "SplineAutoregressive",
     "SplineCoupling",
+    "StandardisedContext",
     "Transform",
     "compiled",
     "glow",

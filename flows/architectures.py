@@ -1,4 +1,7 @@
-"""Well-known flows over a standard normal base. Each starts as the identity, or in glow's case a rotation."""
+"""Well-known flows over a standard normal base. Each starts as the identity, or in glow's case a rotation.
+
+Data and contexts may have any units: ``initialise``, with which ``fit`` begins, standardises both, as part of the flow.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from flows.layers.autoregressive import GaussianAutoregressive
 from flows.layers.coupling import AffineCoupling, SplineCoupling
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
+from flows.layers.standardised_context import StandardisedContext
 from flows.monotone.spline import RationalQuadratic
 from flows.transform import Inverse, Transform
 
@@ -48,7 +52,7 @@ def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128),
         features: width D ≥ 2.
         layers: how many couplings; two or more, so that every feature moves.
         hidden: hidden widths of each network.
-        context_features: width C of the context, which goes to every coupling.
+        context_features: width C of the context, which goes to every coupling, standardised by ``fit``.
 
     Raises:
         ValueError: a count is out of range.
@@ -61,7 +65,7 @@ def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128),
     for layer in range(layers):
         mask = torch.arange(features) % 2 == layer % 2
         parts += [ActNorm(features), AffineCoupling(mask, hidden, context_features)]
-    return Flow(StandardNormal(features), Chain(*parts))
+    return _flow(features, parts)
 
 
 def glow(
@@ -81,7 +85,7 @@ def glow(
         features: width D ≥ 2.
         layers: how many steps; two or more.
         hidden: hidden widths of each network.
-        context_features: width C of the context, which goes to every coupling.
+        context_features: width C of the context, which goes to every coupling, standardised by ``fit``.
         generator: draws the rotations; by default torch's global one.
 
     Raises:
@@ -96,7 +100,7 @@ def glow(
     for _ in range(layers):
         rotation = LULinear.from_matrix(_random_rotation(features, generator))
         parts += [ActNorm(features), rotation, AffineCoupling(mask, hidden, context_features)]
-    return Flow(StandardNormal(features), Chain(*parts))
+    return _flow(features, parts)
 
 
 def neural_spline_flow(
@@ -117,7 +121,7 @@ def neural_spline_flow(
         features: width D ≥ 2.
         layers: how many steps; two or more.
         hidden: hidden widths of each network.
-        context_features: width C of the context, which goes to every coupling.
+        context_features: width C of the context, which goes to every coupling, standardised by ``fit``.
         spline: bins and bound.
         generator: draws the rotations; by default torch's global one.
 
@@ -133,7 +137,7 @@ def neural_spline_flow(
     for _ in range(layers):
         rotation = LULinear.from_matrix(_random_rotation(features, generator))
         parts += [ActNorm(features), rotation, SplineCoupling(mask, hidden, context_features, spline)]
-    return Flow(StandardNormal(features), Chain(*parts))
+    return _flow(features, parts)
 
 
 def maf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), context_features: int = 0) -> Flow:
@@ -146,7 +150,7 @@ def maf(features: int, layers: int = 5, hidden: Sequence[int] = (128, 128), cont
         features: width D.
         layers: how many autoregressive layers.
         hidden: hidden widths of each network.
-        context_features: width C of the context, which goes to every layer.
+        context_features: width C of the context, which goes to every layer, standardised by ``fit``.
 
     Raises:
         ValueError: a count is out of range.
@@ -184,7 +188,13 @@ def _autoregressive(
         order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
         autoregressive = GaussianAutoregressive(features, hidden, order, context_features)
         parts += [ActNorm(features), direction(autoregressive)]
-    return Flow(StandardNormal(features), Chain(*parts))
+    return _flow(features, parts)
+
+
+def _flow(features: int, parts: list[Transform]) -> Flow:
+    """The chain of these over a standard normal; the context, if they take one, in units of its own."""
+    chain = Chain(*parts)
+    return Flow(StandardNormal(features), StandardisedContext(chain) if chain.context_features else chain)
 
 
 def _check_couplings(features: int, layers: int, owner: str) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from density.initialisation import StartingPoints
 from flows.folding import Fold, folded
 from flows.networks.columns import by_columns
 from flows.transform import Transform
@@ -69,7 +70,7 @@ class Chain(Transform):
             log_dets.append(term)
         return z, _total(log_dets, z)
 
-    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
         for part in self._sequence():
             x = part._initialise(x, context)
         return x

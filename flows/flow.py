@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.checks import check_context, check_data, check_points
-from density.contract import Density, ExactModel, initialisation_rows
+from density.contract import Density, ExactModel
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from flows.transform import Transform, broadcast
 
@@ -75,10 +76,11 @@ class Flow(ExactModel):
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
 
-        The flow moves to the dtype and device of x; data-dependent initialisation sees up to 4096 rows, evenly spaced.
+        The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
         Raises:
-            TypeError, ValueError: the data or the contexts are not what the flow takes, or not finite.
+            TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, or in other units
+                than those of an earlier fit.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
         name = type(self).__name__
@@ -92,12 +94,12 @@ class Flow(ExactModel):
                 raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
             data = (x, context)
         self.to(x)
-        rows = initialisation_rows(len(x))
-        self.initialise(x[rows], None if context is None else context[rows])
+        self.initialise(x, context)
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
 
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        self.transform.initialise(x, context if self.transform.context_features else None)
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        z = self.transform._initialise(x, context if self.transform.context_features else UNKNOWN)
+        self.base._initialise(z, context if self.base.context_features else UNKNOWN)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = self.transform._forward(*self._paired(x, context))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_batches, check_context, check_data, check_points, find_reference
+from density.initialisation import UNKNOWN, StartingPoints
 from density.rebuildable import Rebuildable
 
 
@@ -57,12 +58,14 @@ class Transform(Rebuildable, nn.Module, ABC):
         hands each part the data as the parts before it leave it. No gradients are recorded.
 
         Raises:
-            ValueError: no points, or a value is not finite.
+            ValueError: no points, a value is not finite, or data in other units than before
+                (:func:`~density.initialisation.check_units`).
         """
         x, context = self._checked(x, context)
         check_data(x.reshape(-1, x.shape[-1]), x.shape[-1], type(self).__name__)
+        given = UNKNOWN if context is None else StartingPoints.all(context, "contexts")
         with torch.no_grad():
-            return self._initialise(x, context)
+            return self._initialise(StartingPoints.all(x), given).points
 
     @property
     def reference(self) -> Tensor | None:
@@ -87,8 +90,12 @@ class Transform(Rebuildable, nn.Module, ABC):
         x, log_det = self._inverse(z.T, None if context is None else context.T)
         return x.T, log_det
 
-    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self._forward(x, context)[0]
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        """Set what this transform takes from the points that reach it and from their contexts; where the points go."""
+        return self._onward(x, context)
+
+    def _onward(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        return x.through(self, lambda x: self._forward(x, context.points if self.context_features else None)[0])
 
     def _checked(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         owner, reference = type(self).__name__, self.reference
@@ -102,8 +109,8 @@ class Inverse(Transform):
     """The inverse of a transform, as a transform.
 
     ``Inverse(GaussianAutoregressive(D))`` is inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): fast
-    to sample, slow to evaluate. Data-dependent initialisation does not reach inside: what the transform would have set
-    itself from is not the data.
+    to sample, slow to evaluate. Of data-dependent initialisation contexts reach inside, points do not: what the
+    transform would have set itself from is not the data. What follows is set as after any transform.
 
     Cost: that of the transform, forward and inverse exchanged.
 
@@ -121,6 +128,10 @@ class Inverse(Transform):
         self.transform = transform
         self.features = transform.features
         self.context_features = transform.context_features
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        self.transform._initialise(UNKNOWN, context)
+        return self._onward(x, context)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.transform._inverse(x, context)

@@ -11,17 +11,17 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
-from density.contract import Bound, Density, ExactModel, initialisation_rows
+from density.contract import Bound, Density, ExactModel
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from density.importance.bound import importance
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import LogDensity
 from lvm.links import Link, StochasticLink, check_pair, check_size
 
@@ -60,17 +60,17 @@ class LayeredModel(Bound, ABC):
         check_data(x, self.features, type(self).__name__)
         self.link.check_support(x)
         self.to(x)
-        with torch.no_grad():
-            self._initialise(x[initialisation_rows(len(x))], generator)
+        self.initialise(x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo(batch[0], draws=draws, generator=generator)
 
         return maximise(self, objective, (x,), training, generator=generator)
 
-    def _initialise(self, x: Tensor, generator: Generator | None) -> None:
-        """Set what parts take from data, each from the data as the parts before it leave it."""
-        self.prior.initialise(self.link.initialise(x, generator=generator))
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        # Its own draws: a start is a function of model and data, and leaves other streams of random numbers alone.
+        generator = Generator(self.prior.reference.device).manual_seed(0)
+        self.prior._initialise(self.link._initialise(x, generator), UNKNOWN)
 
 
 class LinkedModel(LayeredModel):
@@ -105,7 +105,7 @@ class LinkedModel(LayeredModel):
     def fit(
         self, x: Tensor, training: Training = Training(), *, draws: int = 1, generator: Generator | None = None
     ) -> History:
-        """Maximise the ELBO of x ``[n, D]`` by gradient, from a data-dependent start where parts have one.
+        """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
 
         Where the link is tight, this is maximum likelihood, and one draw as good as many.
 
@@ -115,7 +115,7 @@ class LinkedModel(LayeredModel):
 
         Raises:
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
-            ValueError: unusable data.
+            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
         check_count(draws, "draws")
@@ -219,7 +219,10 @@ class LatentVariableModel(LayeredModel, ABC):
         return z, (log_q - self.prior.log_prob(z)).mean(0) if divergence is None else divergence
 
     def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
-        """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists."""
+        """Unbiased estimate of the ELBO ``[*batch]``, with the KL in closed form where one exists.
+
+        To train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
+        """
         return self.elbo_terms(x, draws=draws, generator=generator).elbo
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
-from density.families.rescaled import Rescaled, Standardisation
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from density.rebuildable import Rebuildable
 
@@ -56,8 +56,19 @@ class Link(Rebuildable, nn.Module, ABC):
         return z.squeeze(0), log_ratio.squeeze(0)
 
     def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Set what is to be set from data ``[n, D]``, and return where the data goes: one draw ``[n, d]`` of z."""
-        return self.infer_once(x, generator)[0]
+        """Set what is to be set from data ``[n, D]``, and return where the data goes: one draw ``[n, d]`` of z.
+
+        No gradients are recorded.
+
+        Raises:
+            ValueError: data in other units than before (:func:`~density.initialisation.check_units`).
+        """
+        with torch.no_grad():
+            return self._initialise(StartingPoints.all(x), generator).points
+
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        """Set what this link takes from the points that reach it; where they go, one draw of z each."""
+        return x.through(self, lambda x: self.infer_once(x, generator)[0])
 
     def check_support(self, x: Tensor) -> None:
         """Raise ValueError where no z can lead to x ``[*batch, D]``. O(nD)."""
@@ -121,9 +132,12 @@ class StochasticLink(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
 
-    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        standardise(self.encoder, self.decoder, x)
-        return super().initialise(x, generator=generator)
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        encoder = self.encoder
+        encoder._initialise(UNKNOWN, x)  # it is about z, which only it itself could draw
+        z = x.encoded(lambda x: encoder.sample(1, context=x, generator=generator).squeeze(0))
+        self.decoder._initialise(x, z)
+        return z
 
     def check_support(self, x: Tensor) -> None:
         self.decoder.check_support(x)
@@ -134,20 +148,6 @@ class StochasticLink(Link):
                 f"fit differentiates through the latent draws, and those of {type(self.encoder).__name__} are "
                 "discrete. Fit that layer as a VAE with a score-function estimator"
             )
-
-
-def standardise(encoder: Density, decoder: Density, x: Tensor) -> None:
-    """Let what reads x, and the density of x, take the mean and the standard deviation of data ``[n, D]``."""
-    # The encoder reads x and is about z, the decoder the other way round; their widths may be equal.
-    for module in _standardisations(encoder, owned=False) + _standardisations(decoder, owned=True):
-        if module.features == x.shape[-1]:
-            module.match(x)
-
-
-def _standardisations(density: Density, *, owned: bool) -> list[Standardisation]:
-    """The standardisations of what a density is about (owned by a :class:`Rescaled`), or of what its networks read."""
-    own = {id(module.standardise) for module in density.modules() if isinstance(module, Rescaled)}
-    return [m for m in density.modules() if isinstance(m, Standardisation) and (id(m) in own) is owned]
 
 
 @torch.no_grad()

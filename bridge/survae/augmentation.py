@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated
+from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated, start
 from bridge.survae.ranges import HalfNormal
 from density.checks import check_count
 from density.contract import Density
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 
 
@@ -43,6 +44,10 @@ class Augmentation(GenerativeSurjection):
         check_part("Augmentation", "the extra part", extra, extra.features, features, Measure.LEBESGUE)
         self.features, self.latent_features = features, features + extra.features
         self.extra = extra
+
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        start(self.extra, UNKNOWN, x)
+        return super()._initialise(x, generator)
 
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         a, log_q = drawn_with_log_prob(self.extra, x, draws, generator)
@@ -90,6 +95,10 @@ class ReLU(GenerativeSurjection):
         if bool((x < 0).any()):
             raise ValueError(f"ReLU explains data x ≥ 0; got {x[x < 0][0].item():.4g}")
 
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        start(self.deficits, x.mapped(_as_large), x)
+        return super()._initialise(x, generator)
+
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         context = x if self.deficits.context_features else None
         deficits, _ = drawn_with_log_prob(self.deficits, x, draws, generator)
@@ -99,3 +108,10 @@ class ReLU(GenerativeSurjection):
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
         return z.clamp_min(0)
+
+
+def _as_large(x: Tensor) -> Tensor:
+    """Values as large as the positive ones of their column, for those that are 0 and nobody sees."""
+    positive = x > 0
+    square = x.square().sum(0) / positive.sum(0).clamp_min(1)
+    return torch.where(positive, x, square.sqrt())

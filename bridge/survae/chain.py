@@ -15,6 +15,7 @@ from typing import cast
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count, check_points
+from density.initialisation import StartingPoints
 from density.log_density import Measure
 from lvm.links import Link
 
@@ -102,9 +103,9 @@ class LinkChain(Link):
             z = link.generate(z, generator=generator)
         return z
 
-    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
         for link in self.links:
-            x = link.initialise(x, generator=generator)
+            x = link._initialise(x, generator)
         return x
 
     def check_support(self, x: Tensor) -> None:

@@ -18,9 +18,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated
+from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated, start
 from density.checks import check_count
 from density.contract import Density
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 
 
@@ -128,7 +129,13 @@ class VariationalDequantisation(Dequantisation):
         check_part(type(self).__name__, "the noise", noise, noise.features, noise.features, Measure.LEBESGUE)
         self.noise = noise
 
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        start(self.noise, UNKNOWN, x.mapped(self._context))
+        return super()._initialise(x, generator)
+
+    def _context(self, x: Tensor) -> Tensor:
+        return x if self.levels is None else (2 * x + 1) / self.levels - 1
+
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        context = x if self.levels is None else (2 * x + 1) / self.levels - 1
-        y, log_r = drawn_with_log_prob(self.noise, context, draws, generator)
+        y, log_r = drawn_with_log_prob(self.noise, self._context(x), draws, generator)
         return y.sigmoid(), log_r - (functional.logsigmoid(y) + functional.logsigmoid(-y)).sum(-1)

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_points
 from density.contract import Density
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from lvm.links import Link
 
@@ -35,6 +36,10 @@ class Layer(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         check_points(z, self.latent_features, f"{type(self).__name__}.generate")
         return self._generate(z, generator)
+
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        # What a surjection draws is as large as the data that it belongs to, whatever its parameters.
+        return x.mapped(lambda x: self.infer_once(x, generator)[0])
 
     @abstractmethod
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]: ...
@@ -83,6 +88,11 @@ def drawn_with_log_prob(
 def at(density: Density, value: Tensor, context: Tensor) -> Tensor:
     """log p(value|context), or log p(value) of an unconditional density."""
     return density.log_prob(value, context if density.context_features else None)
+
+
+def start(density: Density, value: StartingPoints, context: StartingPoints) -> None:
+    """Let a density of a value, given the context or not, take from them what it takes."""
+    density._initialise(value, context if density.context_features else UNKNOWN)
 
 
 def check_part(owner: str, part: str, density: Density, features: int, context: int, measure: Measure) -> None:

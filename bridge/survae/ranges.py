@@ -16,6 +16,7 @@ from density.checks import check_count
 from density.contract import Density
 from density.families.bounded import bounded, check_bound
 from density.families.network import network_output
+from density.initialisation import Standardisation, StartingPoints, check_units
 from flows.transform import Transform
 
 
@@ -25,13 +26,14 @@ class HalfNormal(Density):
     .. math:: \log p(x|c) = \sum_j \log 2 - \tfrac12 \log 2\pi - \log\sigma_j(c) - \frac{x_j^2}{2\sigma_j(c)^2}
 
     log σ is a parameter, plus b·tanh(network(c)/b) where there is a context. Outside the support the density is 0.
-    Draws are pathwise. O(D) a point.
+    Draws are pathwise. O(D) a point. :meth:`initialise` gives the parameter, where it is 0 as in a new density, the
+    value of largest likelihood for the network as it is.
 
     Args:
         features: D.
         context_features: C; 0 for none.
         network: any module that maps rows ``[n, C]`` to ``[n, D]``, or to n events of D numbers; it sees contexts of
-            any batch shape as rows. A linear layer if None.
+            any batch shape as rows. If None, a linear layer of contexts that :meth:`initialise` standardises.
         log_scale_bound: b; None for none, log σ = parameter + network(c).
 
     >>> HalfNormal(1).log_prob(torch.tensor([[0.0], [-1.0]])).exp()
@@ -54,7 +56,10 @@ class HalfNormal(Density):
         self.features = features
         self.context_features = context_features
         self.log_scale = nn.Parameter(torch.zeros(features))
-        self.network = network or (nn.Linear(context_features, features) if context_features else None)
+        own = network is None and context_features > 0
+        self.standardise = Standardisation(context_features) if own else None
+        self.network = nn.Linear(context_features, features) if own else network
+        self.register_load_state_dict_pre_hook(_as_before)
 
     def check_support(self, x: Tensor) -> None:
         if bool((x < 0).any()):
@@ -64,8 +69,24 @@ class HalfNormal(Density):
         """log σ, ``[D]`` or ``[*context_batch, D]``."""
         if self.network is None:
             return self.log_scale
-        raw = network_output(self.network, context, self.features, type(self).__name__, "raw log σ")
+        seen = context if self.standardise is None or context is None else self.standardise(context)
+        raw = network_output(self.network, seen, self.features, type(self).__name__, "raw log σ")
         return self.log_scale + bounded(raw, self.log_scale_bound)
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        super()._initialise(x, context)
+        new, own = not bool(self.log_scale.any()), self.log_scale.exp()
+        if not x.known or x.latent or not (new or x.fixed):
+            return
+        scale = self.log_scale_at(context.points if self.network is not None else None).exp()
+        relative = x.points / scale * own  # all of one scale, whatever the context
+        if not new:
+            check_units(relative, torch.zeros_like(own), own, x.what)
+        elif self.log_scale.requires_grad:
+            unit = relative.amax(0)  # of which squares neither over- nor underflow
+            unit = unit.where(unit > 0, 1.0)
+            self.log_scale.copy_(((relative / unit).square().mean(0).sqrt() * unit).log())
+            self.log_scale.nan_to_num_(neginf=0.0)  # a column of zeros
 
     def log_prob_each(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density of every feature by itself, ``[*batch, D]``."""
@@ -95,6 +116,15 @@ class HalfNormal(Density):
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         return self.log_scale_at(context).exp() * math.sqrt(2 / math.pi)
+
+
+def _as_before(density: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Files of versions that took contexts as they are still do."""
+    assert isinstance(density, HalfNormal)
+    if density.standardise is not None and f"{prefix}standardise.matched" not in state:
+        as_it_is = Standardisation(density.context_features).to(density.log_scale)
+        as_it_is.matched.fill_(True)
+        state.update({f"{prefix}standardise.{name}": value for name, value in as_it_is.state_dict().items()})
 
 
 class Log(Transform):

@@ -11,10 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from bridge.survae.layer import InferenceSurjection, as_columns, at, check_part, check_positive_support, drawn, zeros
+from bridge.survae.layer import (
+    InferenceSurjection,
+    as_columns,
+    at,
+    check_part,
+    check_positive_support,
+    drawn,
+    start,
+    zeros,
+)
 from bridge.survae.ranges import HalfNormal
 from density.checks import check_count
 from density.contract import Density
+from density.initialisation import StartingPoints
 from density.log_density import Measure
 
 
@@ -59,12 +69,23 @@ class Abs(InferenceSurjection):
         sizes = torch.tensor([1e-3, 0.1, 1.0, 10.0], device=self.columns.device).unsqueeze(1)
         return sizes.expand(-1, self.features).index_copy(1, self.columns, -sizes.expand(-1, len(self.columns)))
 
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        z = x.mapped(self._sizes)
+        if self.signs is not None:
+            start(self.signs, x.mapped(self._bits), z)
+        return z
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        part = x[..., self.columns]
-        z = x.index_copy(-1, self.columns, part.abs())
+        z = self._sizes(x)
         if self.signs is None:
             return z, zeros(x) - len(self.columns) * math.log(2)
-        return z, at(self.signs, (part >= 0).to(x.dtype), z)
+        return z, at(self.signs, self._bits(x), z)
+
+    def _sizes(self, x: Tensor) -> Tensor:
+        return x.index_copy(-1, self.columns, x[..., self.columns].abs())
+
+    def _bits(self, x: Tensor) -> Tensor:
+        return (x[..., self.columns] >= 0).to(x.dtype)
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
         part = z[..., self.columns]
@@ -117,14 +138,22 @@ class Max(InferenceSurjection):
         self.deficits = HalfNormal(rest) if deficits is None else deficits
         self.index_logits = nn.Parameter(torch.zeros(groups, size))
 
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        z = x.mapped(lambda x: self._split(x)[0])
+        start(self.deficits, x.mapped(lambda x: self._split(x)[1]), z)
+        return z
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, deficits, index = self._split(x)
+        logits = self.index_logits.log_softmax(-1).expand(*index.shape[:-1], self.size)
+        return z, logits.gather(-1, index).flatten(-2).sum(-1) + at(self.deficits, deficits, z)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The maxima ``[*batch, groups]``, the deficits of the rest, and which feature of each group was largest."""
         grouped = x.unflatten(-1, (self.groups, self.size))
         index = grouped.argmax(-1, keepdim=True)
         z = grouped.gather(-1, index)
-        deficits = (z - grouped.gather(-1, self._others(index))).flatten(-2)
-        log_index = self.index_logits.log_softmax(-1).expand(grouped.shape).gather(-1, index).flatten(-2).sum(-1)
-        z = z.squeeze(-1)
-        return z, log_index + at(self.deficits, deficits, z)
+        return z.squeeze(-1), (z - grouped.gather(-1, self._others(index))).flatten(-2), index
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
         batch = z.shape[:-1]
@@ -186,6 +215,11 @@ class Slice(InferenceSurjection):
         self.rest = rest
         self.register_buffer("kept", torch.tensor(kept))
         self.register_buffer("dropped", torch.tensor(dropped))
+
+    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+        z = x.mapped(lambda x: x[..., self.kept])
+        start(self.rest, x.mapped(lambda x: x[..., self.dropped]), z)
+        return z
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = x[..., self.kept]

@@ -1,73 +1,19 @@
-"""Densities in the units of the data: standardisation taken from data, and the change of variables that it needs."""
+"""Densities in the units of the data: the change of variables that standardisation needs."""
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from density.contract import Density
-from density.families.network import OutOfPlace
-from density.linalg.moments import centre, is_constant
+from density.initialisation import Standardisation, StartingPoints
 from density.log_density import Measure
-from density.rebuildable import Rebuildable
-
-
-class Standardisation(Rebuildable, OutOfPlace):
-    """The map (x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
-
-    >>> standardise = Standardisation(2)
-    >>> standardise.match(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-    >>> standardise(torch.tensor([[3.0, 6.0]]))
-    tensor([[1., 1.]])
-    """
-
-    shift: Tensor
-    scale: Tensor
-    matched: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-        self.register_buffer("shift", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("matched", torch.tensor(False))
-
-    def match(self, x: Tensor) -> None:
-        """Take mean and standard deviation from x ``[n, D]``, the first time only; constant columns keep scale 1.
-
-        Raises:
-            ValueError: they were taken before, and this data is in other units: a column's mean lies more than a
-                hundred standard deviations away, or its standard deviation differs by a factor of a hundred.
-        """
-        mean, centred = centre(x.detach().double())
-        variance = centred.square().mean(0)
-        constant = is_constant(mean, variance, x.dtype)
-        if bool(self.matched):
-            scale = self.scale.double()
-            other = ((mean - self.shift).abs() > 100 * scale) | (variance.sqrt() > 100 * scale)
-            other = other | (~constant & (100 * variance.sqrt() < scale))
-            if bool(other.any()):
-                column = int(other.nonzero()[0])
-                raise ValueError(
-                    f"this model was fitted to data in other units: column {column} had mean {self.shift[column]:.4g} "
-                    f"and standard deviation {self.scale[column]:.4g}, and now has {mean[column]:.4g} and "
-                    f"{variance[column].sqrt():.4g}. Build a new model for this data"
-                )
-            return
-        self.shift.copy_(mean)
-        self.scale.copy_(torch.where(constant, torch.ones_like(variance), variance.sqrt()))
-        self.matched.fill_(True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.shift) / self.scale
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """shift + scale · y."""
-        return self.shift + self.scale * y
 
 
 class Rescaled(Density):
     r"""The density of x = shift + scale · y for a density of y: what a decoder of standardised data says of the data.
+
+    A prior or a base with units of its own, as a Gaussian or a mixture, takes those of the data in it. Shift and scale
+    are set by :meth:`initialise`.
 
     .. math:: \log p(x|c) = \log p_y((x - \text{shift}) / \text{scale}\,|\,c) - \sum_j \log \text{scale}_j
 
@@ -78,9 +24,10 @@ class Rescaled(Density):
         TypeError: not a Density.
         ValueError: the density is discrete, so that a change of units does not change its log-probabilities.
 
+    >>> import torch
     >>> from density.families.gaussian import StandardNormal
     >>> density = Rescaled(StandardNormal(1))
-    >>> density.standardise.match(torch.tensor([[-2.0], [2.0]]))
+    >>> density.initialise(torch.tensor([[-2.0], [2.0]]))
     >>> density.log_prob(torch.tensor([[0.0]]))  # N(0; 0, 2²)
     tensor([-1.6121])
     """
@@ -99,6 +46,10 @@ class Rescaled(Density):
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(self.standardise(x))
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
+        self.standardise.take(x)
+        self.density._initialise(x.mapped(self.standardise), context)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.density._log_prob(self.standardise(x), context) - self.standardise.scale.log().sum()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
+from density.initialisation import StartingPoints, check_units
 from flows.transform import Transform
 
 
@@ -18,7 +19,8 @@ class ActNorm(Transform):
               \log|\det \partial z/\partial x| = -\sum (\log\text{std} + \text{log\_scale})
 
     A new layer is the identity. :meth:`initialise` takes mean and standard deviation from the points that it is given,
-    once: the buffer ``initialised`` remembers. A feature that is constant there, up to rounding, is shifted and keeps
+    once: the buffer ``initialised`` remembers. Later data in other units are refused, where no trained layer lies
+    between them and this one. A feature that is constant there, up to rounding, is shifted and keeps
     scale 1. Mean and std are buffers, so that what is trained has no units: a step of an optimiser is as large for data
     of scale 1e-8 as for any other.
 
@@ -66,13 +68,15 @@ class ActNorm(Transform):
     def _log_abs_det(self) -> Tensor:
         return (self.std.log() + self.log_scale).sum()
 
-    def _initialise(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if not self.initialised:
-            mean, std = column_moments(x.reshape(-1, self.features))
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        if x.known and not self.initialised:
+            mean, std = column_moments(x.points.reshape(-1, self.features))
             self.mean.copy_(mean)
             self.std.copy_(std)
             self.initialised.fill_(True)
-        return self._forward(x, context)[0]
+        elif x.fixed:
+            check_units(x.points, self.mean, self.std, x.what)
+        return self._onward(x, context)
 
 
 def column_moments(x: Tensor) -> tuple[Tensor, Tensor]:

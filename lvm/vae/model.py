@@ -12,12 +12,12 @@ from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, PerFeatureScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
-from density.families.rescaled import Rescaled, Standardisation
+from density.families.rescaled import Rescaled
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
+from density.initialisation import Standardisation
 from lvm.latent import LatentVariableModel, check_three
-from lvm.links import standardise
 from lvm.vae.gradients import AnalyticKL, GradientEstimator
 
 ANALYTIC_KL = AnalyticKL()
@@ -144,14 +144,14 @@ class VAE(LatentVariableModel):
             History whose objective is the estimator's bound, nats per point.
 
         Raises:
-            ValueError: unusable data.
+            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
         check_data(x, self.features, type(self).__name__)
         self.decoder.check_support(x)
         self.to(x)
-        standardise(self.encoder, self.decoder, x)
+        self.initialise(x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return estimator(self, batch[0], generator)

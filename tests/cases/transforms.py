@@ -26,6 +26,7 @@ from flows import (
     Sigmoid,
     SplineAutoregressive,
     SplineCoupling,
+    StandardisedContext,
     Transform,
     glow,
     iaf,
@@ -63,6 +64,12 @@ def permutation(generator: Generator) -> Permutation:
 def actnorm(generator: Generator) -> ActNorm:
     layer = randomise(ActNorm(3), generator)
     layer.initialised.fill_(True)
+    return layer
+
+
+def standardised_context(generator: Generator) -> StandardisedContext:
+    layer = StandardisedContext(randomise(AffineCoupling([True, False, True], NARROW, CONTEXT), generator)).double()
+    layer.standardise.to(generator.device).match(3 + 2 * torch.stack([vector(generator, CONTEXT) for _ in range(20)]))
     return layer
 
 
@@ -168,6 +175,7 @@ TRANSFORMS: dict[str, TransformCase] = {
         randomised(lambda: SplineAutoregressive(3, NARROW, context_features=CONTEXT, spline=SPLINE))
     ),
     "activation norm": TransformCase(actnorm),
+    "standardised context": TransformCase(standardised_context, context_reaches=(1,)),
     "affine": TransformCase(lambda g: Affine(vector(g, 3), vector(g, 3).abs() + 0.5)),
     "affine, two numbers": TransformCase(lambda g: Affine(-1.5, -0.3).to(vector(g, 1))),
     "logit": TransformCase(lambda g: Logit(), domain=torch.sigmoid),

@@ -213,6 +213,6 @@ def test_a_network_may_be_free_of_parameters(family: type[Density], generator: G
 
 
 def test_initialising_a_density_without_a_start_changes_nothing(generator: Generator) -> None:
-    model = DiagonalGaussian(2)
+    model = DiagonalGaussian(2).double()
     assert model.initialise(normal(generator, 5, 2)) is None
     assert not model.mean.any()
