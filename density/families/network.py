@@ -39,14 +39,14 @@ def network_output(
 
     Args:
         network: of one's own.
-        x: points, or contexts; not None, which a density has checked before.
+        x: points, or contexts.
         width: how many numbers.
         owner: the class that asks, for the error.
         numbers: what they are called, for the error.
         pair: makes one tensor ``[n, width]`` of two ``[n, width / 2]``; None where a pair is not understood.
 
     Raises:
-        ValueError: the network returns anything else.
+        ValueError: the network returns anything else, or there is no context.
 
     Cost: that of the network, and of a copy of x where it may write into it.
 
@@ -55,7 +55,8 @@ def network_output(
     >>> network_output(image, torch.zeros(5, 3, 4), 9, "Doctest", "pixels").shape
     torch.Size([5, 3, 9])
     """
-    assert x is not None, "the base class has checked it"
+    if x is None:
+        raise ValueError(f"{owner} needs a context [*batch, C] for its network; got none")
     rows = x if x.ndim == 2 else x.unsqueeze(0) if x.ndim == 1 else x.flatten(0, -2)
     output: object = network(rows if leaves_input_alone(network) else rows.clone())
     n = rows.shape[0]

@@ -5,26 +5,31 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
 from bridge import HalfNormal
+from bridge.hybrids import autoregressive_posterior, coupling_posterior
 from density import (
     ConditionalBernoulli,
     ConditionalGaussian,
+    Density,
     FixedScale,
     NetworkScale,
     ScaleModel,
     Standardisation,
     StandardNormal,
     Training,
+    load,
     mlp,
+    save,
 )
 from density.families.network import leaves_input_alone, network_output
 from density.fitting.autocast import lowered
-from flows import AffineCoupling, GaussianAutoregressive, MaskedMLP
+from flows import AffineCoupling, Flow, GaussianAutoregressive, MaskedMLP
 from lvm import VAE
 from tests.cases.networks import NETWORKS, Pair
 from tests.laws.networks import OnRows
@@ -169,12 +174,33 @@ def test_without_a_bound_sigma_is_the_network_s(generator: Generator) -> None:
                 make(bad)
 
 
+def test_a_file_keeps_the_bound_and_that_there_is_none(generator: Generator, tmp_path: Path) -> None:
+    context = 20 * normal(generator, 5, 3)
+    for model in (
+        ConditionalGaussian(nn.Linear(3, 4), 2, 3, NetworkScale(bound=None)),
+        ConditionalGaussian(nn.Linear(3, 4), 2, 3, NetworkScale(0.5)),
+        HalfNormal(2, 3, log_scale_bound=None),
+        HalfNormal(2, 3, log_scale_bound=0.5),
+        Flow(StandardNormal(2), AffineCoupling([True, False], (), 3, None)),
+    ):
+        save(model.double(), tmp_path / "model.safe")
+        loaded = load(tmp_path / "model.safe")
+        x = normal(generator, 5, 2).abs()
+        assert isinstance(loaded, Density)
+        assert loaded.log_prob(x, context).equal(model.log_prob(x, context))
+
+
 @pytest.mark.parametrize("scale", [NetworkScale(bound=None), FixedScale(0.5)])
 def test_builders_hand_the_encoder_its_scale(scale: ScaleModel) -> None:
     for model in (VAE.gaussian(4, 2, encoder_scale=scale), VAE.bernoulli(4, 2, encoder_scale=scale)):
         assert isinstance(model.encoder, ConditionalGaussian)
         assert model.encoder.scale is scale
         assert model.elbo(torch.zeros(3, 4)).shape == (3,)
+    for posterior in (coupling_posterior(4, 2, scale=scale), autoregressive_posterior(4, 2, scale=scale)):
+        assert isinstance(posterior.density, Flow)
+        assert isinstance(posterior.density.base, ConditionalGaussian)
+        assert posterior.density.base.scale is scale
+        assert posterior.sample(2, context=torch.zeros(3, 4)).shape == (2, 3, 2)
 
 
 class Returning(nn.Module):
@@ -227,6 +253,15 @@ def test_a_pair_where_none_is_understood_is_refused(build: Callable[[nn.Module],
         ValueError, match=r"or n events of as many numbers; got a tuple of \[5, 2\], \[5, 2\] for n = 5$"
     ):
         build(Returning((torch.zeros(5, 2), torch.zeros(5, 2))))
+
+
+def test_a_missing_context_is_named_where_nothing_was_checked_before() -> None:
+    for density, ask in (
+        (HalfNormal(2, 3), lambda d: d.log_prob_each(torch.ones(5, 2))),
+        (ConditionalBernoulli(nn.Linear(3, 2), 2, 3), lambda d: d.logits_at(None)),
+    ):
+        with pytest.raises(ValueError, match=rf"^{type(density).__name__} needs a context \[\*batch, C\]"):
+            ask(density)
 
 
 def test_one_number_a_point_may_come_without_a_dimension() -> None:

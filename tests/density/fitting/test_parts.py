@@ -143,14 +143,14 @@ def test_log_odds_without_limit() -> None:
 @pytest.mark.parametrize(
     ("density", "message"),
     [
-        (ConditionalBernoulli(nn.Linear(3, 4), 2, 3), r"ConditionalBernoulli expects .* \[\*batch, 2\]; got \[7, 4\]"),
+        (ConditionalBernoulli(nn.Linear(3, 4), 2, 3), r"ConditionalBernoulli expects .* \[n, 2\].*; got \[7, 4\] for n = 7"),
         (
             ConditionalCategorical(nn.Linear(3, 4), 2, 3),
-            r"ConditionalCategorical expects .* \[\*batch, 2\]; got \[7, 4\]",
+            r"ConditionalCategorical expects .* \[n, 2\].*; got \[7, 4\] for n = 7",
         ),
         (
             ConditionalGaussian(nn.Linear(3, 4), 2, 3, FixedScale()),
-            r"ConditionalGaussian .* \[\*batch, 2\]; got \[7, 4\]",
+            r"ConditionalGaussian .* \[n, 2\].*; got \[7, 4\] for n = 7",
         ),
     ],
 )
