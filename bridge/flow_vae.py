@@ -16,6 +16,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import ExactLayeredModel
@@ -67,11 +68,16 @@ class DeltaLink(Link):
         self.features = self.latent_features = width
         self.transform = transform
 
+    @property
+    def support(self) -> Support | None:
+        return preimage([Step(type(self.transform).__name__, self.transform.domain)])
+
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         z, log_ratio = self.transform(x)
         return z.expand(draws, *z.shape), log_ratio.expand(draws, *log_ratio.shape)
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        self.transform.check_image(z)
         return self.transform.inverse(z)[0]
 
     def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:

@@ -25,6 +25,7 @@ from density.families.conditional_gaussian import ConditionalGaussian, NetworkSc
 from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled, Standardisation
+from density.support import Step, Support, preimage
 from flows.architectures import glow
 from flows.chain import Chain
 from flows.flow import Flow
@@ -64,6 +65,10 @@ class Featured(Density):
         self.measure = density.measure
         self.network = network
         self.density = density
+
+    @property
+    def support(self) -> Support | None:
+        return preimage([Step(type(self.density).__name__, self.density.support)])
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(x)

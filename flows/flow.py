@@ -10,6 +10,7 @@ from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 from flows.transform import Transform, broadcast
 
 
@@ -78,7 +79,8 @@ class Flow(ExactModel):
         The flow moves to the dtype and device of x; data-dependent initialisation sees up to 4096 rows, evenly spaced.
 
         Raises:
-            TypeError, ValueError: the data or the contexts are not what the flow takes, or not finite.
+            TypeError, ValueError: the data or the contexts are not what the flow takes, not finite or outside its
+                support.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
         name = type(self).__name__
@@ -92,9 +94,18 @@ class Flow(ExactModel):
                 raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
             data = (x, context)
         self.to(x)
+        self.check_support(x)
         rows = initialisation_rows(len(x))
         self.initialise(x[rows], None if context is None else context[rows])
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+
+    @property
+    def support(self) -> Support | None:
+        transform = self.transform
+        steps = [Step(type(transform).__name__, transform.domain, lambda x: transform._forward(x, None)[0])]
+        if not transform.context_features:
+            steps.append(Step(f"the base {type(self.base).__name__}", self.base.support))
+        return preimage(steps)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         self.transform.initialise(x, context if self.transform.context_features else None)
@@ -109,6 +120,7 @@ class Flow(ExactModel):
         else:
             z = self.base._sample(n * self._count(context), None, generator)
             z = z.reshape(n, *context.shape[:-1], self.features)
+        self.transform.check_image(z)
         return self.transform._inverse(*self._paired(z, context))[0]
 
     def _sample_with_log_prob(
@@ -119,6 +131,7 @@ class Flow(ExactModel):
         else:
             z, log_prob = self.base._sample_with_log_prob(n * self._count(context), None, generator)
             z, log_prob = z.reshape(n, *context.shape[:-1], self.features), log_prob.reshape(n, *context.shape[:-1])
+        self.transform.check_image(z)
         x, log_det = self.transform._inverse(*self._paired(z, context))
         return x, log_prob - log_det
 

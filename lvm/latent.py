@@ -23,6 +23,7 @@ from density.fitting.training import Training
 from density.history import History
 from density.importance.bound import importance
 from density.log_density import LogDensity
+from density.support import Step, preimage
 from lvm.links import Link, StochasticLink, check_pair, check_size
 
 
@@ -53,13 +54,13 @@ class LayeredModel(Bound, ABC):
 
     def check_input(self, x: Tensor) -> None:
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
-        self.link.check_support(x)
+        self._check_support(x)
 
     def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
         """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
         check_data(x, self.features, type(self).__name__)
-        self.link.check_support(x)
         self.to(x)
+        self._check_support(x)
         with torch.no_grad():
             self._initialise(x[initialisation_rows(len(x))], generator)
 
@@ -71,6 +72,17 @@ class LayeredModel(Bound, ABC):
     def _initialise(self, x: Tensor, generator: Generator | None) -> None:
         """Set what parts take from data, each from the data as the parts before it leave it."""
         self.prior.initialise(self.link.initialise(x, generator=generator))
+
+
+    def _check_support(self, x: Tensor) -> None:
+        """Raise ValueError where no z leads to x ``[n, D]``, or one alone that the prior does not have."""
+        link, prior = self.link, self.prior
+        link.check_support(x)
+        if link.deterministic:
+            through = Step(link.description, None, lambda x: link.infer_once(x)[0])
+            below = preimage([through, Step(f"the prior {type(prior).__name__}", prior.support)])
+            if below is not None:
+                below.check(x, type(self).__name__)
 
 
 class LinkedModel(LayeredModel):
@@ -150,7 +162,7 @@ class ExactLayeredModel(ExactModel, LinkedModel):
         return self._method
 
     def check_support(self, x: Tensor) -> None:
-        self.layer.check_support(x)
+        self._check_support(x)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_ratio = self.layer.infer_once(x)

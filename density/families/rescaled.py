@@ -10,6 +10,7 @@ from density.families.network import OutOfPlace
 from density.linalg.moments import centre, is_constant
 from density.log_density import Measure
 from density.rebuildable import Rebuildable
+from density.support import Step, Support, preimage
 
 
 class Standardisation(Rebuildable, OutOfPlace):
@@ -96,6 +97,11 @@ class Rescaled(Density):
         self.measure = density.measure
         self.density = density
         self.standardise = Standardisation(density.features)
+
+    @property
+    def support(self) -> Support | None:
+        inside = Step(type(self.density).__name__, self.density.support)
+        return preimage([Step("the standardisation", None, self.standardise), inside])
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(self.standardise(x))
