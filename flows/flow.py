@@ -6,6 +6,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_context, check_data, check_points
 from density.contract import Density, ExactModel, initialisation_rows
+from density.data.ties import warn_of_ties
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
@@ -82,6 +83,9 @@ class Flow(ExactModel):
             TypeError, ValueError: the data or the contexts are not what the flow takes, not finite or outside its
                 support.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
+
+        Warns:
+            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         name = type(self).__name__
         check_points(x, self.features, name)
@@ -95,6 +99,7 @@ class Flow(ExactModel):
             data = (x, context)
         self.to(x)
         self.check_support(x)
+        warn_of_ties(x, self)
         rows = initialisation_rows(len(x))
         self.initialise(x[rows], None if context is None else context[rows])
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)

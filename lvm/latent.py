@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel, initialisation_rows
+from density.data.ties import warn_of_ties
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.fitting.ascent import maximise
@@ -61,6 +62,7 @@ class LayeredModel(Bound, ABC):
         check_data(x, self.features, type(self).__name__)
         self.to(x)
         self._check_support(x)
+        warn_of_ties(x, self, depth=3)
         with torch.no_grad():
             self._initialise(x[initialisation_rows(len(x))], generator)
 
@@ -129,6 +131,9 @@ class LinkedModel(LayeredModel):
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
             ValueError: unusable data.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
+
+        Warns:
+            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         check_count(draws, "draws")
         for link in self.layer.links:
