@@ -23,6 +23,7 @@ from density.log_density import Measure
 
 FEWEST_ROWS = 16  # of fewer, every row is a spike by itself
 CHANCE = 1e-6  # of being called integers when it is by rounding that all values are
+PEAK = 3 * 0.54  # of a density with interquartile range 1; a normal one's is 0.54
 SHARE = 0.01  # of the rows may repeat others
 COLUMNS_AT_ONCE = 256
 NAMED = 12  # columns, and then how many more
@@ -76,8 +77,9 @@ def ties(x: Tensor) -> Ties:
 
     - *Integers*: a number x is an integer by rounding alone with chance min(1, ulp(x)). A column of integers is called
       one where the product of these chances is below 10⁻⁶, and so not where numbers are so large that all are integers.
-    - *Repeated*: of n draws from a continuous density that are rounded to steps of ulp, about n² ulp ∫p²/2 repeat
-      another, and ∫p² is 0.38/IQR of a normal density. Ten times n² ulp/(2 IQR) are let pass, and 1 % of the rows.
+    - *Repeated*: n draws from a continuous density, rounded to steps of ulp, are at most λ = n ulp max p to a step on
+      average, and so at most n (1 − (1 − e^−λ)/λ) repeat another. So many are let pass, with three times the peak
+      0.54/IQR of a normal density for max p, and 1 % of the rows.
     - *Copies*: standardised columns that are equal up to sign and rounding, found by sorting one random projection.
 
     Cost: O(nD log n), memory of 256 columns.
@@ -104,17 +106,25 @@ def ties(x: Tensor) -> Ties:
 def _looked_at(columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Of columns ``[D, n]``: how many different values, whether integers, whether repeating, projection, rounding."""
     n, eps = columns.shape[1], torch.finfo(columns.dtype).eps
-    different = 1 + (columns.sort(-1).values.diff(dim=-1) > 0).sum(-1)
-    values = columns.double()
-    by_rounding = (eps * values.abs().clamp_min(1)).clamp_max(1).log().sum(-1)
-    whole = (values == values.round()).all(-1) & (by_rounding < math.log(CHANCE))
-    low, high = (values.kthvalue(1 + place, -1).values for place in (n // 4, n - 1 - n // 4))
+    ordered = columns.sort(-1).values
+    different = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(-1)
+    whole = (columns == columns.round()).all(-1)
+    by_chance = (eps * columns[whole].abs().double().clamp_min(1)).clamp_max(1).log().sum(-1)
+    whole[whole.clone()] = by_chance < math.log(CHANCE)
+    low, high = ordered[:, n // 4].double(), ordered[:, n - 1 - n // 4].double()
     step = eps * torch.maximum(low.abs(), high.abs())
-    passed = torch.where(high > low, 10 * n**2 * step / (2 * (high - low)), 0.0)
-    tied = n - different > passed + max(2.0, SHARE * n)
+    tied = n - different > _repeats_by_rounding(n, step / (high - low)) + max(2.0, SHARE * n)
+    values = columns.double()
     standard = _standardised(values)
     noise = torch.randn(n, generator=Generator().manual_seed(0), dtype=torch.float64) / math.sqrt(n)
-    return different, whole, tied, (standard @ noise).abs(), 1 + (values.abs().amax(-1) / values.std(-1, correction=0))
+    rounding = 1 + columns.abs().amax(-1) / values.std(-1, correction=0)
+    return different, whole, tied, (standard @ noise).abs(), rounding
+
+
+def _repeats_by_rounding(n: int, step: Tensor) -> Tensor:
+    """How many of n draws may repeat another for steps in units of the interquartile range; none if that is 0."""
+    crowd = (PEAK * n * step).nan_to_num(0, 0).clamp_min(torch.finfo(torch.float64).eps)
+    return n * (1 + torch.expm1(-crowd) / crowd)
 
 
 def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
@@ -149,16 +159,20 @@ def _standardised(columns: Tensor) -> Tensor:
 def _copies(columns: Tensor, projections: Tensor, tolerances: Tensor) -> dict[int, int]:
     """Columns that are an earlier one but for shift and scale: of neighbours among projections, those that are."""
     order = [column for column in projections.argsort().tolist() if not math.isnan(projections[column])]
-    copies: dict[int, int] = {}
+    alike = [[column] for column in order[:1]]
     for pair in pairwise(order):
         tolerance = float(tolerances[list(pair)].sum())
-        if float(projections[list(pair)].diff().abs()) > tolerance * math.sqrt(columns.shape[1]):
-            continue
-        one, other = _standardised(columns[list(pair)].double())
-        if min(float((one - other).abs().max()), float((one + other).abs().max())) <= tolerance:
-            earlier, later = sorted(copies.get(column, column) for column in pair)
-            copies[later] = earlier
-    return dict(sorted(copies.items()))
+        near = float(projections[list(pair)].diff().abs()) <= tolerance * math.sqrt(columns.shape[1])
+        if near and _equal_but_for_sign(_standardised(columns[list(pair)].double()), tolerance):
+            alike[-1].append(pair[1])
+        else:
+            alike.append([pair[1]])
+    return dict(sorted((column, min(group)) for group in alike for column in group if column != min(group)))
+
+
+def _equal_but_for_sign(pair: Tensor, tolerance: float) -> bool:
+    one, other = pair
+    return min(float((one - other).abs().max()), float((one + other).abs().max())) <= tolerance
 
 
 def _said(names: list[str], one: str, several: str) -> str:

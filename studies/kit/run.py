@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -87,7 +87,8 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
                 bar.set_postfix_str(task.label)
                 begun = time.perf_counter()
                 try:
-                    columns = study.measure(settings, task)
+                    with _said(task.data):
+                        columns = study.measure(settings, task)
                 except InputError:
                     raise
                 except (ValueError, ArithmeticError, RuntimeError) as error:
@@ -105,6 +106,12 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
             if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
                 write_manifest(folder / "manifest.json", study.name, settings, rows, time.perf_counter() - started)
         return Outcome(rows, frozenset(task.key.data_hash for task in tasks), tuple(failures), new)
+
+
+def _said(data: object) -> AbstractContextManager[None]:
+    from studies.kit.ties import ties_said  # here, since torch takes longer to load than --help should
+
+    return ties_said(data)
 
 
 @contextmanager
