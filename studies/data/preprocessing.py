@@ -22,11 +22,11 @@ ALPHA = 1e-6  # keeps the logit finite, as in Papamakarios et al. 2017 for MNIST
 def level_width(values: Floats) -> float | None:
     """The width of the levels that values ``[n]`` lie on: their smallest difference, 1 for an integer that is constant.
 
-    x + width · u with u uniform on [0, 1) is then bounded in density, and tells x. None where no values repeat, or one
-    does that is no integer, so that there is no level to speak of. O(n log n).
+    x + width · u with u uniform on [0, 1) is then bounded in density, and tells x. None where values do not repeat, or
+    one that is no integer is the only one, so that there is no level to speak of. O(n log n).
 
-    >>> level_width(np.array([0.1, 0.3, 0.1, 0.1, 0.3, 0.2, 0.2])).round(12), level_width(np.array([0.1, 0.3, 0.7]))
-    (0.1, None)
+    >>> level_width(np.array([0.5, 1.5, 0.5, 0.5, 1.5, 1.0, 1.0])), level_width(np.array([0.1, 0.3, 0.7]))
+    (0.5, None)
     """
     levels = np.unique(values)
     whole = bool((values == np.round(values)).all())
