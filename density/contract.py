@@ -13,7 +13,8 @@ A subclass of :class:`Density` sets ``features`` and writes the mathematics for 
 there is a shorter way. The public methods check shapes and dtypes, once: a density that is made of others calls their
 hooks with what it was given, and their public methods with what somebody else's network or link made of it. The values
 themselves are checked where data enters, in ``Model.fit`` and ``Model.log_density``: ``log_prob`` stays a function of
-tensors that can be differentiated, compiled and captured. Outside the support its value is −∞, and at NaN it is NaN.
+tensors that can be differentiated, compiled and captured. Outside :attr:`Density.support` its value is −∞, and at NaN
+it is NaN.
 
 As a module, a density answers with its ``log_prob``, a bound with its ``elbo``, and a model that is both with its
 ``log_prob``: what takes a module (``torch.compile``, ``torch.func.functional_call``, ``AveragedModel``) takes these.

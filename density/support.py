@@ -22,8 +22,12 @@ class Support(ABC):
     """A set of vectors. Where one is asked for, None stands for all of ℝᴰ."""
 
     @abstractmethod
-    def check(self, x: Tensor, owner: str) -> None:
-        """Raise ValueError in the name of an owner unless all points ``[*batch, D]`` are inside. O(nD)."""
+    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
+        """Raise ValueError in the name of an owner unless all points ``[*batch, D]`` are inside. O(nD).
+
+        Args:
+            first: the number of the first row, which the error counts from.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +51,16 @@ class Region(Support):
     remedy: str
     entries: tuple[str, Callable[[Tensor], Tensor]] = ("value", lambda x: x)
 
-    def check(self, x: Tensor, owner: str) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
         outside = self.outside(x)
         if not bool(outside.any()):
             return
-        first = outside.nonzero()[0].tolist()
+        place = outside.nonzero()[0].tolist()
         name, of = self.entries
+        value = of(x)[tuple(place)].item()
+        place[0] += first
         raise ValueError(
-            f"{owner} expects {self.words}; the {name} at {first} is {of(x)[tuple(first)].item():.6g} "
+            f"{owner} expects {self.words}; the {name} at {place} is {value:.6g} "
             f"({int(outside.sum())} of {outside.numel()} are outside). {self.remedy}"
         )
 
@@ -77,15 +83,16 @@ class Preimage(Support):
 
     steps: Sequence[Step]
 
-    def check(self, x: Tensor, owner: str) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
         with torch.no_grad():
             for rows in x.reshape(-1, x.shape[-1]).split(ROWS_AT_ONCE):
-                self._check(rows)
+                self._check(rows, first)
+                first += len(rows)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, first: int) -> None:
         for number, step in enumerate(self.steps):
             if step.support is not None:
-                step.support.check(x, step.name)
+                step.support.check(x, step.name, first)
             if number < len(self.steps) - 1:
                 x = step.map(x)
 

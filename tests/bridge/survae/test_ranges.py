@@ -19,7 +19,7 @@ from bridge.survae.permutations import Sort
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
 from density import Bernoulli, Categorical, StandardNormal
-from flows import Flow, Logit, glow
+from flows import Flow, Logit, Transform, glow
 from lvm import Link
 from tests.laws.densities import DensityCase, density_laws
 from tests.laws.transforms import TransformCase, randomise, transform_laws
@@ -88,6 +88,25 @@ def test_the_inverse_softplus_is_good_at_both_ends() -> None:
     torch.testing.assert_close(z[0].item(), math.log(1e-12), rtol=1e-12, atol=0)
     assert z[-1] == 700
     torch.testing.assert_close(InverseSoftplus().inverse(z)[0], x, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("transform", [Log(), InverseSoftplus()])
+def test_an_inverse_stays_inside_however_far_out(transform: Transform) -> None:
+    z = torch.tensor([[-1e4], [-200.0], [-90.0], [80.0], [3e38]])
+    x, _ = transform.inverse(z)
+    assert (x > 0).all()
+    assert x.isfinite().all()
+    transform.check_domain(x)
+    assert transform(x)[1].isfinite().all()
+
+
+def test_a_spacing_that_is_lost_in_rounding_has_no_density() -> None:
+    """1 + e⁻⁴⁰ is 1 in float32: a tie, where the density tends to 0."""
+    flow = Flow(StandardNormal(3), Spacings(3))
+    x, _ = flow.transform.inverse(torch.tensor([[1.0, -40.0, 0.0]]))
+    assert flow.log_prob(x) == -math.inf
+    with pytest.raises(ValueError, match="where values tie, dequantise them"):
+        flow.log_density(x)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

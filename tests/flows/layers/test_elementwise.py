@@ -222,3 +222,15 @@ def test_a_flow_on_the_unit_interval(generator: Generator) -> None:
     assert flow.log_prob(flow.sample(10_000, generator=generator)).isfinite().all()
     with pytest.raises(ValueError, match="Logit expects values"):
         flow.log_density(x)
+    torch.testing.assert_close(torch.func.vmap(flow.log_prob)(x), flow.log_prob(x))
+
+
+def test_every_row_of_a_fit_is_looked_at(generator: Generator) -> None:
+    """Also those that data-dependent starts, of 4096 rows at most, do not see."""
+    x = torch.rand(5000, 1, generator=generator) * 0.9 + 0.05
+    x[4567] = 1.25
+    flow = Flow(StandardNormal(1), Chain(Logit(), LULinear(1)))
+    before = [p.clone() for p in flow.parameters()]
+    with pytest.raises(ValueError, match=r"Logit expects values in \(0, 1\); the value at \[4567, 0\] is 1\.25 "):
+        flow.fit(x)
+    assert all(p.equal(q) for p, q in zip(flow.parameters(), before, strict=True))
