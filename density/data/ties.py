@@ -116,7 +116,7 @@ def _looked_at(columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     tied = n - different > _repeats_by_rounding(n, step / (high - low)) + max(2.0, SHARE * n)
     values = columns.double()
     standard = _standardised(values)
-    noise = torch.randn(n, generator=Generator().manual_seed(0), dtype=torch.float64) / math.sqrt(n)
+    noise = torch.randn(n, generator=Generator().manual_seed(0), dtype=torch.float64, device="cpu") / math.sqrt(n)
     rounding = 1 + columns.abs().amax(-1) / values.std(-1, correction=0)
     return different, whole, tied, (standard @ noise).abs(), rounding
 
