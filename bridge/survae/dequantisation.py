@@ -53,7 +53,7 @@ class Dequantisation(GenerativeSurjection):
         remedy = "Leave continuous data as they are, or undo their scaling first"
 
         def outside(x: Tensor) -> Tensor:
-            broken = x.floor() != x
+            broken = x.floor() < x
             return broken if levels is None else broken | (x < 0) | (x >= levels)
 
         return Region(words, outside, remedy)
