@@ -76,6 +76,8 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
         wait()
         started, failures, new = time.perf_counter(), [], 0
         tasks = list(study.tasks(settings))
+        if settings.dequantise and not any("dequantised" in getattr(task.data, "note", "") for task in tasks):
+            raise InputError(f"--dequantise changes nothing in {study.name} with --data {settings.data}: leave it out")
         bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
         try:
             for task in bar:

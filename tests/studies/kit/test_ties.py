@@ -49,6 +49,8 @@ def test_the_cure_silences_it_and_is_said_in_the_table(path: Path, capsys: pytes
 def test_bare_it_is_asked_for_columns(refused: Refused) -> None:
     line = refused(STUDY, ["--data", "wine", "--dequantise"])
     assert line == "error: --dequantise expects names or numbers of columns, or all; got none"
+    line = refused("studies.survae", ["--dequantise", "all"])
+    assert line == "error: --dequantise changes nothing in survae with --data toys: leave it out"
     assert "has no column 'ash2'" in refused(STUDY, ["--data", "wine", "--dequantise", "ash2"])
 
 
