@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import ExactLayeredModel
@@ -68,11 +69,16 @@ class DeltaLink(Link):
         self.features = self.latent_features = width
         self.transform = transform
 
+    @property
+    def support(self) -> Support | None:
+        return preimage([Step(type(self.transform).__name__, self.transform.domain)])
+
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         z, log_ratio = self.transform(x)
         return z.expand(draws, *z.shape), log_ratio.expand(draws, *log_ratio.shape)
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        self.transform.check_image(z)
         return self.transform.inverse(z)[0]
 
     def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:

@@ -26,6 +26,7 @@ from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled
 from density.initialisation import Standardisation, StartingPoints, take_input
+from density.support import Step, Support, preimage
 from flows.architectures import glow
 from flows.chain import Chain
 from flows.flow import Flow
@@ -65,6 +66,10 @@ class Featured(Density):
         self.measure = density.measure
         self.network = network
         self.density = density
+
+    @property
+    def support(self) -> Support | None:
+        return preimage([Step(type(self.density).__name__, self.density.support)])
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(x)

@@ -27,6 +27,7 @@ from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
+from density.support import Step, Support, preimage
 from flows.flow import Flow
 from flows.transform import Transform
 from lvm.latent import LatentVariableModel
@@ -65,6 +66,11 @@ class RelaxedDecoder(GaussianFamily):
         self.features = self.context_features = features
         self.transform = transform
         self.register_buffer("std", std)
+
+    @property
+    def support(self) -> Support | None:
+        """Where the flow has density: there is noise beyond, but no f(x) for the encoder to begin with."""
+        return preimage([Step(type(self.transform).__name__, self.transform.domain)])
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
         assert context is not None, "the base class has checked it"

@@ -1,6 +1,7 @@
 """The common log-density interface and the small densities that everything else is made of."""
 
 from density.contract import Bound, Density, ExactModel, Model
+from density.data.ties import TiedColumns
 from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
 from density.families.categorical import Categorical, CategoricalFamily, ConditionalCategorical
 from density.families.conditional_gaussian import (
@@ -64,6 +65,7 @@ __all__ = [
     "ScaleModel",
     "StandardNormal",
     "Standardisation",
+    "TiedColumns",
     "Training",
     "UnusableFile",
     "WeightDiagnostics",

@@ -13,7 +13,8 @@ A subclass of :class:`Density` sets ``features`` and writes the mathematics for 
 there is a shorter way. The public methods check shapes and dtypes, once: a density that is made of others calls their
 hooks with what it was given, and their public methods with what somebody else's network or link made of it. The values
 themselves are checked where data enters, in ``Model.fit`` and ``Model.log_density``: ``log_prob`` stays a function of
-tensors that can be differentiated, compiled and captured, and at NaN its value is NaN.
+tensors that can be differentiated, compiled and captured. Outside :attr:`Density.support` its value is −∞, and at NaN
+it is NaN.
 
 As a module, a density answers with its ``log_prob``, a bound with its ``elbo``, and a model that is both with its
 ``log_prob``: what takes a module (``torch.compile``, ``torch.func.functional_call``, ``AveragedModel``) takes these.
@@ -32,6 +33,7 @@ from density.history import History
 from density.initialisation import Initialisable
 from density.log_density import Kind, LogDensity, Measure
 from density.rebuildable import Rebuildable
+from density.support import Support
 
 
 class Density(Rebuildable, Initialisable, nn.Module, ABC):
@@ -111,8 +113,15 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
         self._check_context(context)
         return self._expectation(context)
 
+    @property
+    def support(self) -> Support | None:
+        """Where the density is not 0; None for everywhere. Outside, ``log_prob`` is −∞."""
+        return None
+
     def check_support(self, x: Tensor) -> None:
         """Raise ValueError where x lies outside the support; called once where data enters. O(nD)."""
+        if (support := self.support) is not None:
+            support.check(x, type(self).__name__)
 
     @property
     def reference(self) -> Tensor:

@@ -25,6 +25,11 @@ OTHER_UNITS = 100  # standard deviations that a mean may move, and the factor by
 FEW = 10  # rows; the deviation of as many normal draws is below a hundredth of theirs with probability 3e-17
 
 
+def initialisation_rows(n: int) -> slice:
+    """Which of n rows data-dependent starts are made from: up to 4096 of them, evenly spaced."""
+    return slice(None, None, -(-n // INITIALISATION_ROWS))
+
+
 class StartingPoints:
     """Points ``[n, D]`` as they reach a part of a model: data, or what the parts before it make of data.
 
@@ -57,7 +62,7 @@ class StartingPoints:
     @staticmethod
     def of(x: Tensor, what: str = "data") -> StartingPoints:
         """Data ``[n, D]``, of which up to 4096 rows, evenly spaced, go through the parts of the model."""
-        return StartingPoints(lambda: x[:: -(-len(x) // INITIALISATION_ROWS)], rows=x, what=what)
+        return StartingPoints(lambda: x[initialisation_rows(len(x))], rows=x, what=what)
 
     @staticmethod
     def all(x: Tensor, what: str = "data") -> StartingPoints:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from density.initialisation import StartingPoints
+from density.support import Step, Support, preimage
 from flows.folding import Fold, folded
 from flows.networks.columns import by_columns
 from flows.transform import Transform
@@ -47,6 +49,14 @@ class Chain(Transform):
         contexts = [part.context_features or None for part in transforms]
         self.context_features = _agreed(contexts, transforms, "context features", owner) or 0
 
+    @property
+    def domain(self) -> Support | None:
+        return _taken(self._sequence(), inverse=False)
+
+    @property
+    def image(self) -> Support | None:
+        return _taken(self._sequence()[::-1], inverse=True)
+
     def _sequence(self) -> list[Transform]:
         return cast("list[Transform]", list(self.parts))
 
@@ -74,6 +84,24 @@ class Chain(Transform):
         for part in self._sequence():
             x = part._initialise(x, context)
         return x
+
+
+def _taken(parts: Sequence[Transform], *, inverse: bool) -> Support | None:
+    """What transforms take, one after the other, up to the first that needs a context to go on from."""
+    steps: list[Step] = []
+    for part in parts:
+        name = type(part).__name__
+        if inverse:
+            steps.append(Step(f"{name}.inverse", part.image, partial(_moved, part._inverse)))
+        else:
+            steps.append(Step(name, part.domain, partial(_moved, part._forward)))
+        if part.context_features:
+            break
+    return preimage(steps)
+
+
+def _moved(hook: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    return hook(x, None)[0]
 
 
 def _total(log_dets: list[Tensor], x: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from torch import Generator, Tensor
 
 from density.checks import check_context, check_data, check_points
 from density.contract import Density, ExactModel
+from density.data.ties import warn_of_ties
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 from flows.transform import Transform, broadcast
 
 
@@ -79,9 +81,12 @@ class Flow(ExactModel):
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
         Raises:
-            TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, or in other units
-                than those of an earlier fit.
+            TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, outside its
+                support, or in other units than those of an earlier fit.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
+
+        Warns:
+            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         name = type(self).__name__
         check_points(x, self.features, name)
@@ -94,8 +99,18 @@ class Flow(ExactModel):
                 raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
             data = (x, context)
         self.to(x)
+        self.check_support(x)
+        warn_of_ties(x, self)
         self.initialise(x, context)
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+
+    @property
+    def support(self) -> Support | None:
+        transform = self.transform
+        steps = [Step(type(transform).__name__, transform.domain, lambda x: transform._forward(x, None)[0])]
+        if not transform.context_features:
+            steps.append(Step(f"the base {type(self.base).__name__}", self.base.support))
+        return preimage(steps)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         z = self.transform._initialise(x, context if self.transform.context_features else UNKNOWN)
@@ -111,6 +126,7 @@ class Flow(ExactModel):
         else:
             z = self.base._sample(n * self._count(context), None, generator)
             z = z.reshape(n, *context.shape[:-1], self.features)
+        self.transform.check_image(z)
         return self.transform._inverse(*self._paired(z, context))[0]
 
     def _sample_with_log_prob(
@@ -121,6 +137,7 @@ class Flow(ExactModel):
         else:
             z, log_prob = self.base._sample_with_log_prob(n * self._count(context), None, generator)
             z, log_prob = z.reshape(n, *context.shape[:-1], self.features), log_prob.reshape(n, *context.shape[:-1])
+        self.transform.check_image(z)
         x, log_det = self.transform._inverse(*self._paired(z, context))
         return x, log_prob - log_det
 

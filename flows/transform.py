@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from density.checks import check_batches, check_context, check_data, check_points, find_reference
 from density.initialisation import UNKNOWN, StartingPoints
 from density.rebuildable import Rebuildable
+from density.support import Support
 
 
 class Transform(Rebuildable, nn.Module, ABC):
@@ -19,6 +20,10 @@ class Transform(Rebuildable, nn.Module, ABC):
 
     Subclasses write ``_forward`` and ``_inverse`` for checked arguments whose batch shapes agree; the public methods
     check shapes and dtypes. A hook may be handed a context that its transform ignores.
+
+    Where forward is not defined everywhere, :attr:`domain` says so. Data is held against it where it enters
+    (:meth:`check_domain`); forward itself looks at no value: outside, its log-determinant is −∞, and so is log p(x),
+    and z is some finite point. The same holds for :attr:`image` and inverse.
 
     Attributes:
         features: width D of the points; None for any width.
@@ -51,6 +56,30 @@ class Transform(Rebuildable, nn.Module, ABC):
         """
         return self._inverse(*self._checked(z, context))
 
+    @property
+    def domain(self) -> Support | None:
+        """The points that forward takes, an open set; None for all of ℝᴰ."""
+        return None
+
+    @property
+    def image(self) -> Support | None:
+        """The points that inverse takes, an open set; None for all of ℝᴰ."""
+        return None
+
+    def check_domain(self, x: Tensor) -> None:
+        """Raise ValueError, naming the part and the value, where forward does not take points ``[*batch, D]``.
+
+        The parts of a chain after one that takes a context are not asked. Cost: O(nD), and the forward passes of the
+        parts before the last one that does not take everything.
+        """
+        if (domain := self.domain) is not None:
+            domain.check(x, type(self).__name__)
+
+    def check_image(self, z: Tensor) -> None:
+        """Raise ValueError where inverse does not take points ``[*batch, D]``; as :meth:`check_domain`."""
+        if (image := self.image) is not None:
+            image.check(z, f"{type(self).__name__}.inverse")
+
     def initialise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Initialise from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
 
@@ -58,11 +87,12 @@ class Transform(Rebuildable, nn.Module, ABC):
         hands each part the data as the parts before it leave it. No gradients are recorded.
 
         Raises:
-            ValueError: no points, a value is not finite, or data in other units than before
+            ValueError: no points, a value is not finite or outside the domain, or data in other units than before
                 (:func:`~density.initialisation.check_units`).
         """
         x, context = self._checked(x, context)
         check_data(x.reshape(-1, x.shape[-1]), x.shape[-1], type(self).__name__)
+        self.check_domain(x)
         given = UNKNOWN if context is None else StartingPoints.all(context, "contexts")
         with torch.no_grad():
             return self._initialise(StartingPoints.all(x), given).points
@@ -128,6 +158,14 @@ class Inverse(Transform):
         self.transform = transform
         self.features = transform.features
         self.context_features = transform.context_features
+
+    @property
+    def domain(self) -> Support | None:
+        return self.transform.image
+
+    @property
+    def image(self) -> Support | None:
+        return self.transform.domain
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
         self.transform._initialise(UNKNOWN, context)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel
+from density.data.ties import warn_of_ties
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.fitting.ascent import maximise
@@ -23,6 +24,7 @@ from density.history import History
 from density.importance.bound import importance
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import LogDensity
+from density.support import Step, preimage
 from lvm.links import Link, StochasticLink, check_pair, check_size
 
 
@@ -53,13 +55,14 @@ class LayeredModel(Bound, ABC):
 
     def check_input(self, x: Tensor) -> None:
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
-        self.link.check_support(x)
+        self._check_support(x)
 
     def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
         """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
         check_data(x, self.features, type(self).__name__)
-        self.link.check_support(x)
         self.to(x)
+        self._check_support(x)
+        warn_of_ties(x, self, depth=3)
         self.initialise(x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
@@ -71,6 +74,17 @@ class LayeredModel(Bound, ABC):
         # Its own draws: a start is a function of model and data, and leaves other streams of random numbers alone.
         generator = Generator(self.prior.reference.device).manual_seed(0)
         self.prior._initialise(self.link._initialise(x, generator), UNKNOWN)
+
+
+    def _check_support(self, x: Tensor) -> None:
+        """Raise ValueError where no z leads to x ``[n, D]``, or one alone that the prior does not have."""
+        link, prior = self.link, self.prior
+        link.check_support(x)
+        if link.deterministic:
+            through = Step(link.description, None, lambda x: link.infer_once(x)[0])
+            below = preimage([through, Step(f"the prior {type(prior).__name__}", prior.support)])
+            if below is not None:
+                below.check(x, type(self).__name__)
 
 
 class LinkedModel(LayeredModel):
@@ -117,6 +131,9 @@ class LinkedModel(LayeredModel):
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
             ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
+
+        Warns:
+            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         check_count(draws, "draws")
         for link in self.layer.links:
@@ -150,7 +167,7 @@ class ExactLayeredModel(ExactModel, LinkedModel):
         return self._method
 
     def check_support(self, x: Tensor) -> None:
-        self.layer.check_support(x)
+        self._check_support(x)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_ratio = self.layer.infer_once(x)

@@ -6,11 +6,12 @@ import torch
 from torch import Generator, Tensor
 
 from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated, start
-from bridge.survae.ranges import HalfNormal
+from bridge.survae.ranges import NOT_NEGATIVE, HalfNormal
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
+from density.support import Region
 
 
 class Augmentation(GenerativeSurjection):
@@ -72,7 +73,7 @@ class ReLU(GenerativeSurjection):
             None.
 
     Raises:
-        ValueError: the half-normal does not fit; or x < 0.
+        ValueError: the half-normal does not fit; or data x < 0, where it enters. Inside, its log-ratio is −∞.
 
     Cost: O(D) and one pass of the half-normal's network for all draws.
 
@@ -91,9 +92,9 @@ class ReLU(GenerativeSurjection):
         self.deficits = HalfNormal(features) if deficits is None else deficits
         check_part("ReLU", "the deficits' density", self.deficits, features, features, Measure.LEBESGUE)
 
-    def check_support(self, x: Tensor) -> None:
-        if bool((x < 0).any()):
-            raise ValueError(f"ReLU explains data x ≥ 0; got {x[x < 0][0].item():.4g}")
+    @property
+    def support(self) -> Region:
+        return NOT_NEGATIVE
 
     def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
         start(self.deficits, x.mapped(_as_large), x)
@@ -104,7 +105,8 @@ class ReLU(GenerativeSurjection):
         deficits, _ = drawn_with_log_prob(self.deficits, x, draws, generator)
         each = self.deficits.log_prob_each(deficits, context)
         zero = x == 0
-        return torch.where(zero, -deficits, x), -torch.where(zero, each, torch.zeros_like(each)).sum(-1)
+        log_ratio = -torch.where(zero, each, torch.zeros_like(each)).sum(-1)
+        return torch.where(zero, -deficits, x), self.support.vanishing(x, log_ratio)
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
         return z.clamp_min(0)

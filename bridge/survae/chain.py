@@ -9,6 +9,7 @@ A chain is tight when all its links are, and then log w = log p(x). The name is 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -17,6 +18,7 @@ from torch import Generator, Tensor, nn
 from density.checks import check_count, check_points
 from density.initialisation import StartingPoints
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 from lvm.links import Link
 
 
@@ -108,8 +110,23 @@ class LinkChain(Link):
             x = link._initialise(x, generator)
         return x
 
+    @property
+    def support(self) -> Support | None:
+        """Of the links up to the first that draws: what follows may have another draw for x."""
+        steps: list[Step] = []
+        for link in self.links:
+            steps.append(Step(type(link).__name__, link.support, partial(_led_to, link)))
+            if not link.deterministic:
+                break
+        return preimage(steps)
+
     def check_support(self, x: Tensor) -> None:
         self.links[0].check_support(x)
+        super().check_support(x)
+
+
+def _led_to(link: Link, x: Tensor) -> Tensor:
+    return link.infer_once(x)[0]
 
 
 def latent_measure(link: Link) -> Measure | None:

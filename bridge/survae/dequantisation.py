@@ -23,6 +23,7 @@ from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
+from density.support import Region
 
 
 class Dequantisation(GenerativeSurjection):
@@ -33,7 +34,7 @@ class Dequantisation(GenerativeSurjection):
             prior puts on other integers is mass that the data cannot have, and clipping would hide it.
 
     Raises:
-        ValueError: x is not an integer, or not one of the levels.
+        ValueError: data that are no integers, or not of the levels, where they enter. Inside, their log-ratio is −∞.
     """
 
     measure = Measure.COUNTING
@@ -46,27 +47,25 @@ class Dequantisation(GenerativeSurjection):
         self.features = self.latent_features = features
         self.levels = levels
 
-    def check_support(self, x: Tensor) -> None:
-        broken = x != x.floor()
-        if bool(broken.any()):
-            raise ValueError(
-                f"{type(self).__name__} takes integers; got {x[broken][0].item():.6g} ({int(broken.sum())} of "
-                f"{x.numel()} values are none). Leave continuous data as they are, or undo their scaling first"
-            )
-        if self.levels is None:
-            return
-        outside = (x < 0) | (x >= self.levels)
-        if bool(outside.any()):
-            raise ValueError(
-                f"{type(self).__name__} takes the levels 0 ... {self.levels - 1}; got {x[outside][0].item():.6g}"
-            )
+    @property
+    def support(self) -> Region:
+        levels = self.levels
+        words = "integers" if levels is None else f"the levels 0 ... {levels - 1}"
+        remedy = "Leave continuous data as they are, or undo their scaling first"
+
+        def outside(x: Tensor) -> Tensor:
+            broken = x.floor() < x
+            return broken if levels is None else broken | (x < 0) | (x >= levels)
+
+        return Region(words, outside, remedy)
 
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         u, log_q = self._noise(x, draws, generator)
         eps = torch.finfo(x.dtype).eps
         # Rounding must not carry x + u to the next integer, nor a u to the edge where a logit is infinite.
         above = (x + 1).nextafter(x)
-        return torch.minimum(repeated(x, draws) + u.clamp(eps, 1 - eps), above), -log_q
+        z = torch.minimum(repeated(x, draws) + u.clamp(eps, 1 - eps), above)
+        return z, self.support.vanishing(x, -log_q)
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
         return z.floor()

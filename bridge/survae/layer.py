@@ -23,14 +23,13 @@ from lvm.links import Link
 
 
 class Layer(Link):
-    """A link that checks what it is given, shapes and support: subclasses write ``_infer`` and ``_generate``."""
+    """A link that checks the shapes of what it is given: subclasses write ``_infer`` and ``_generate``."""
 
     latent_measure: Measure = Measure.LEBESGUE
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         check_points(x, self.features, type(self).__name__)
         check_count(draws, "draws")
-        self.check_support(x)
         return self._infer(x, draws, generator)
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:

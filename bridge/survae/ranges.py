@@ -17,7 +17,23 @@ from density.contract import Density
 from density.families.bounded import bounded, check_bound
 from density.families.network import network_output
 from density.initialisation import Standardisation, StartingPoints, check_units
+from density.support import Region, Support
 from flows.transform import Transform
+
+
+def _without_gap(x: Tensor) -> Tensor:
+    gaps = x.diff(dim=-1)
+    return (gaps <= 0) | gaps.isposinf() | x[..., 1:].isinf()  # the last where both are infinite
+
+
+NOT_NEGATIVE = Region("values x ≥ 0", lambda x: x < 0, "Shift the data, or put Abs before it")
+POSITIVE = Region("positive values", lambda x: (x <= 0) | x.isposinf(), "Shift the data, or put Abs before it")
+INCREASING = Region(
+    "strictly increasing vectors",
+    _without_gap,
+    "Sort first; where values tie, dequantise them",
+    ("difference of neighbours", lambda x: x.diff(dim=-1)),
+)
 
 
 class HalfNormal(Density):
@@ -61,9 +77,9 @@ class HalfNormal(Density):
         self.network = nn.Linear(context_features, features) if own else network
         self.register_load_state_dict_pre_hook(_as_before)
 
-    def check_support(self, x: Tensor) -> None:
-        if bool((x < 0).any()):
-            raise ValueError(f"HalfNormal is a density over x ≥ 0; got {x[x < 0][0].item():.4g}")
+    @property
+    def support(self) -> Support:
+        return NOT_NEGATIVE
 
     def log_scale_at(self, context: Tensor | None) -> Tensor:
         """log σ, ``[D]`` or ``[*context_batch, D]``."""
@@ -93,9 +109,8 @@ class HalfNormal(Density):
         return self._each(x, self.log_scale_at(context))
 
     def _each(self, x: Tensor, log_scale: Tensor) -> Tensor:
-        inside = x >= 0
         value = -0.5 * (x * (-log_scale).exp()).square() - log_scale + 0.5 * math.log(2 / math.pi)
-        return value.masked_fill(~inside & ~x.isnan(), -math.inf)
+        return value.masked_fill(NOT_NEGATIVE.outside(x), -math.inf)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.log_prob_each(x, context).sum(-1)
@@ -130,56 +145,57 @@ def _as_before(density: nn.Module, state: dict[str, Tensor], prefix: str, *_: ob
 class Log(Transform):
     r"""The logarithm z = log x, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log x. Any width, O(D) a point.
 
-    Raises:
-        ValueError: forward of a value that is not positive.
+    At a value that is not positive the log-determinant is −∞. An inverse that would round to 0 or to infinity gives the
+    nearest normal number inside.
 
     >>> z, log_det = Log()(torch.tensor([1.0, 0.5]))
     >>> round(log_det.exp().item(), 4)
     2.0
     """
 
+    @property
+    def domain(self) -> Support:
+        return POSITIVE
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if bool((x <= 0).any()):
-            raise ValueError(f"Log expects positive values; got {x[x <= 0][0].item():.4g}")
-        z = x.log()
-        return z, -z.sum(-1)
+        z = torch.where(POSITIVE.outside(x), 1.0, x).log()
+        return z, POSITIVE.vanishing(x, -z.sum(-1))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return z.exp(), z.sum(-1)
+        return _positive(z.exp()), z.sum(-1)
 
 
 class InverseSoftplus(Transform):
     r"""The inverse z = log(eˣ − 1) of softplus, from positive numbers to the reals; log|det ∂z/∂x| = −Σ log(1 − e⁻ˣ).
 
-    The identity for large x, where :class:`Log` would squeeze the data. Any width, O(D) a point.
-
-    Raises:
-        ValueError: forward of a value that is not positive.
+    The identity for large x, where :class:`Log` would squeeze the data. Any width, O(D) a point. At the edges as
+    :class:`Log`.
 
     >>> InverseSoftplus().inverse(torch.tensor([0.0]))[0].item()  # log 2
     0.6931
     """
 
+    @property
+    def domain(self) -> Support:
+        return POSITIVE
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if bool((x <= 0).any()):
-            raise ValueError(f"InverseSoftplus expects positive values; got {x[x <= 0][0].item():.4g}")
-        log_rest = (-torch.expm1(-x)).log()
-        return x + log_rest, -log_rest.sum(-1)
+        inside = torch.where(POSITIVE.outside(x), 1.0, x)
+        log_rest = (-torch.expm1(-inside)).log()
+        return inside + log_rest, POSITIVE.vanishing(x, -log_rest.sum(-1))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return functional.softplus(z, threshold=40), functional.logsigmoid(z).sum(-1)
+        return _positive(functional.softplus(z, threshold=40)), functional.logsigmoid(z).sum(-1)
 
 
 class Spacings(Transform):
     r"""The spacings z₁ = x₁, z_j = log(x_j − x_{j−1}), from increasing vectors to ℝᴰ; log|det ∂z/∂x| = −Σ_{j≥2} z_j.
 
-    Triangular, O(D) a point.
+    Triangular, O(D) a point. At a vector that does not increase strictly the log-determinant is −∞; an inverse whose
+    spacings are lost in rounding is such a vector.
 
     Args:
         features: D.
-
-    Raises:
-        ValueError: forward of a vector that does not increase strictly.
 
     >>> z, log_det = Spacings(2)(torch.tensor([1.0, 1.5]))
     >>> z[0].item(), round(log_det.exp().item(), 4)
@@ -191,16 +207,20 @@ class Spacings(Transform):
         check_count(features, f"{type(self).__name__}: features")
         self.features = features
 
+    @property
+    def domain(self) -> Support:
+        return INCREASING
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        gaps = x.diff(dim=-1)
-        if bool((gaps <= 0).any()):
-            raise ValueError(
-                "Spacings expects strictly increasing vectors; got a difference of "
-                f"{gaps[gaps <= 0][0].item():.4g}. Sort first; where values tie, dequantise them"
-            )
-        logs = gaps.log()
-        return torch.cat([x[..., :1], logs], -1), -logs.sum(-1)
+        logs = torch.where(INCREASING.outside(x), 1.0, x.diff(dim=-1)).log()
+        return torch.cat([x[..., :1], logs], -1), INCREASING.vanishing(x, -logs.sum(-1))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         gaps = z[..., 1:]
         return torch.cat([z[..., :1], gaps.exp()], -1).cumsum(-1), gaps.sum(-1)
+
+
+def _positive(x: Tensor) -> Tensor:
+    """The nearest normal number that is positive and finite."""
+    numbers = torch.finfo(x.dtype)
+    return x.clamp(numbers.tiny, numbers.max)

@@ -26,6 +26,7 @@ from density.checks import check_count
 from density.contract import Density
 from density.initialisation import StartingPoints
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 
 
 class Abs(InferenceSurjection):
@@ -215,6 +216,14 @@ class Slice(InferenceSurjection):
         self.rest = rest
         self.register_buffer("kept", torch.tensor(kept))
         self.register_buffer("dropped", torch.tensor(dropped))
+
+    @property
+    def support(self) -> Support | None:
+        dropped = Step("", None, lambda x: x[..., self.dropped])
+        return preimage([dropped, Step(f"the rest, {type(self.rest).__name__},", self.rest.support)])
+
+    def check_support(self, x: Tensor) -> None:
+        self.rest.check_support(x[..., self.dropped])
 
     def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
         z = x.mapped(lambda x: x[..., self.kept])

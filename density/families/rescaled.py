@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from density.contract import Density
 from density.initialisation import Standardisation, StartingPoints
 from density.log_density import Measure
+from density.support import Step, Support, preimage
 
 
 class Rescaled(Density):
@@ -43,6 +44,11 @@ class Rescaled(Density):
         self.measure = density.measure
         self.density = density
         self.standardise = Standardisation(density.features)
+
+    @property
+    def support(self) -> Support | None:
+        inside = Step(type(self.density).__name__, self.density.support)
+        return preimage([Step("the standardisation", None, self.standardise), inside])
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(self.standardise(x))

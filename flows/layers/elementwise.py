@@ -9,8 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from density.checks import check_data
+from density.support import Region, Support
 from flows.layers.activation_norm import column_moments
 from flows.transform import Transform
+
+UNIT_INTERVAL = Region(
+    "values in (0, 1)", lambda x: (x <= 0) | (x >= 1), "Rescale the data first, e.g. with Affine before it in a Chain"
+)
 
 
 class Affine(Transform):
@@ -80,10 +85,8 @@ class Affine(Transform):
 class Logit(Transform):
     r"""The logit z = log x − log(1−x), from (0, 1) to the reals; log|det ∂z/∂x| = −Σ log x + log(1−x).
 
-    Near 1 the numbers of (0, 1) are coarse: an inverse that would round to 0 or 1 gives the nearest number inside.
-
-    Raises:
-        ValueError: forward of a value outside (0, 1).
+    Near 1 the numbers of (0, 1) are coarse: an inverse that would round to 0 or 1 gives the nearest number inside. At a
+    value outside, the log-determinant is −∞.
 
     Cost: O(D) per point.
 
@@ -92,8 +95,12 @@ class Logit(Transform):
     ([0.0, 0.0], 16.0)
     """
 
+    @property
+    def domain(self) -> Support:
+        return UNIT_INTERVAL
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _logit(x, type(self).__name__)
+        return _logit(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return _sigmoid(z)
@@ -104,9 +111,6 @@ class Sigmoid(Transform):
 
     It is the inverse of :class:`Logit`.
 
-    Raises:
-        ValueError: inverse of a value outside (0, 1).
-
     Cost: O(D) per point.
 
     >>> z, log_det = Sigmoid()(torch.tensor([0.0, 0.0]))
@@ -114,23 +118,21 @@ class Sigmoid(Transform):
     ([0.5, 0.5], 16.0)
     """
 
+    @property
+    def image(self) -> Support:
+        return UNIT_INTERVAL
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return _sigmoid(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _logit(z, f"{type(self).__name__}.inverse")
+        return _logit(z)
 
 
-def _logit(x: Tensor, owner: str) -> tuple[Tensor, Tensor]:
-    outside = (x <= 0) | (x >= 1)
-    if outside.any():
-        first = outside.nonzero()[0].tolist()
-        raise ValueError(
-            f"{owner} expects values in (0, 1); the one at {first} is {x[tuple(first)].item()} ({int(outside.sum())} "
-            f"of {x.numel()} are outside). Rescale the data first, e.g. with Affine"
-        )
-    log_x, log_rest = x.log(), torch.log1p(-x)
-    return log_x - log_rest, -(log_x + log_rest).sum(-1)
+def _logit(x: Tensor) -> tuple[Tensor, Tensor]:
+    inside = torch.where(UNIT_INTERVAL.outside(x), 0.5, x)  # before the logarithm, or its gradient would be nan
+    log_x, log_rest = inside.log(), torch.log1p(-inside)
+    return log_x - log_rest, UNIT_INTERVAL.vanishing(x, -(log_x + log_rest).sum(-1))
 
 
 def _sigmoid(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from density.initialisation import Standardisation, StartingPoints
+from density.support import Support
 from flows.transform import Transform
 
 
@@ -43,6 +44,14 @@ class StandardisedContext(Transform):
         self.features = transform.features
         self.context_features = transform.context_features
         self.standardise = Standardisation(transform.context_features)
+
+    @property
+    def domain(self) -> Support | None:
+        return self.transform.domain
+
+    @property
+    def image(self) -> Support | None:
+        return self.transform.image
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.transform._forward(x, self._seen(context))

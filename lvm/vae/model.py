@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_data
 from density.contract import Density
+from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, PerFeatureScale, ScaleModel
 from density.families.gaussian import StandardNormal
@@ -147,11 +148,15 @@ class VAE(LatentVariableModel):
             ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
             TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
+
+        Warns:
+            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         check_data(x, self.features, type(self).__name__)
         self.decoder.check_support(x)
         self.to(x)
         self.initialise(x)
+        warn_of_ties(x, self)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return estimator(self, batch[0], generator)

@@ -59,7 +59,7 @@ class Settings(CommonSettings):
 
     def check(self) -> None:
         super().check()
-        if self.dequantise:
+        if self.dequantise is not None:
             raise InputError("--dequantise is for data of integers; the ring is continuous")
 
 

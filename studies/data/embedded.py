@@ -20,4 +20,5 @@ def embedded(name: str) -> Raw:
     loaders = {"digits": datasets.load_digits, "breast-cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
     found = loaders[name]()
     levels = 17 if name == "digits" else None
-    return Raw(name, UNITS[name], found.data.astype(np.float64), levels=levels, labels=found.target)
+    names = () if levels else tuple(map(str, found.feature_names))
+    return Raw(name, UNITS[name], found.data.astype(np.float64), levels=levels, labels=found.target, names=names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from studies.data.embedded import embedded
 from studies.data.images import binarised_mnist, fashion_mnist, frey_faces, mnist
 from studies.data.maf_suite import FEATURES, maf_suite
 from studies.data.own_file import SUFFIXES, own_file
-from studies.data.preprocessing import Preprocessing
+from studies.data.preprocessing import Preprocessing, level_width
 from studies.data.random_ppca import random_ppca
 from studies.data.raw import Array, Numbers, Raw
 from studies.data.tables import galaxies, oil_flow
@@ -65,6 +65,7 @@ class Dataset:
         measure: of log p(x): counting for binary data as it is, Lebesgue for everything else.
         train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
         preprocessing: the map from x to y.
+        columns: what the user calls them, by number and name; of pixels they have no names.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Dataset:
     train_labels: Labels | None = None
     test_labels: Labels | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    columns: tuple[str, ...] = ()
 
     @property
     def features(self) -> int:
@@ -102,7 +104,7 @@ def load(
     name: str,
     seed: int,
     *,
-    dequantise: bool = False,
+    dequantise: Sequence[str] = (),
     logit: bool = False,
     directory: Path | None = None,
     download: bool = False,
@@ -123,7 +125,8 @@ def load(
 
     Args:
         seed: of noise and, where no split was published, of the split: one fifth of the rows are for testing.
-        dequantise: add uniform noise on [0, 1) to every value of a file of integers, or of binary pixels.
+        dequantise: columns of a table, by name or by number from 1, or "all": uniform noise on [0, 1) is added in units
+            of each one's levels, the smallest difference of two of its values. Binary pixels take "all".
         logit: fit pixels in their logits.
         directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
         download: fetch ``mnist`` if it is not in the directory.
@@ -133,18 +136,26 @@ def load(
     """
     raw = _raw(name, directory, download)
     notes = [raw.note] if raw.note else []
-    pixels = raw.levels is not None and (raw.levels > 2 or dequantise)
-    binary = raw.levels == 2 and not dequantise
+    widths = _widths(raw, dequantise)
+    pixels = raw.levels is not None and bool(widths.all())
+    binary = raw.levels == 2 and not pixels
     if logit and not pixels:
         raise InputError(f"--logit is for pixels; '{name}' has none" + (" that are dequantised" if binary else ""))
-    rows, dropped = _checked(raw, name, dequantise)
-    if dropped:
-        notes.append(f"constant columns dropped: {', '.join(map(str, dropped))}")
+    kept = _kept(raw, name, widths)
+    noisy = np.flatnonzero(widths).tolist()
+    rows, widths = (raw.rows, widths) if kept.all() else (raw.rows[:, kept], widths[kept])
+    if not kept.all():
+        notes.append(f"constant columns dropped: {', '.join(map(raw.label, np.flatnonzero(~kept).tolist()))}")
     digest = hashlib.sha256(repr(rows.shape).encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
-    if pixels or dequantise:
-        noise = np.random.default_rng(derived_seed(seed, "dequantise"))
-        rows = rows + (noise.random(rows.shape, np.float32) if rows.size > LARGE else noise.random(rows.shape))
-        notes.append("dequantised with uniform noise: a lower bound on the log-mass of the integers")
+    if widths.any():
+        random = np.random.default_rng(derived_seed(seed, "dequantise"))
+        noise = random.random(rows.shape, np.float32) if rows.size > LARGE else random.random(rows.shape)
+        rows = rows + (noise if pixels else noise * widths)
+        if (widths == 1).all():
+            notes.append("dequantised with uniform noise: a lower bound on the log-mass of the integers")
+        else:
+            which = "all columns" if widths.all() else f"columns {', '.join(map(raw.label, noisy))}"
+            notes.append(f"{which} dequantised with uniform noise as wide as a level")
     train, validation, test = _split(len(rows), raw.published, seed)
     if logit:
         assert raw.levels is not None
@@ -172,6 +183,7 @@ def load(
         None if raw.labels is None else raw.labels[train],
         None if raw.labels is None else raw.labels[test],
         preprocessing,
+        () if raw.levels is not None else tuple(map(raw.label, np.flatnonzero(kept).tolist())),
     )
 
 
@@ -180,7 +192,7 @@ def dataset(settings: CommonSettings, seed: int) -> Dataset:
     return load(
         settings.data,
         seed,
-        dequantise=settings.dequantise,
+        dequantise=settings.dequantise or (),
         logit=settings.logit,
         directory=settings.data_directory,
         download=settings.download,
@@ -223,18 +235,34 @@ def _split(n: int, published: tuple[int, int, int] | None, seed: int) -> tuple[L
     return order[held_out:], order[:0], order[:held_out]
 
 
-def _checked(raw: Raw, name: str, dequantise: bool) -> tuple[Numbers, list[int]]:
-    """Long enough; and without constant columns, which have no density (numbered from 1)."""
+def _widths(raw: Raw, dequantise: Sequence[str]) -> Array:
+    """Of every column ``[D]``, how wide the noise is to be: 0 for none."""
+    count = raw.rows.shape[1]
+    everything = tuple(dequantise) == ("all",) and "all" not in raw.names
+    if raw.levels is not None:
+        if dequantise and not everything:
+            raise InputError(f"'{raw.name}' are pixels, which are dequantised together: --dequantise all")
+        return np.full(count, 1.0 if everything or raw.levels > 2 else 0.0)
+    widths = np.zeros(count)
+    for column in range(count) if everything else map(raw.column, dequantise):
+        width = level_width(raw.rows[:, column])
+        if width is None:
+            raise InputError(
+                f"--dequantise: column {raw.label(column)} of '{raw.name}' has no levels to dequantise: "
+                f"{len(np.unique(raw.rows[:, column]))} different values in {len(raw.rows)} rows"
+            )
+        widths[column] = width
+    return widths
+
+
+def _kept(raw: Raw, name: str, widths: Array) -> NDArray[np.bool_]:
+    """Which columns ``[D]`` there are to fit: not constant ones, which have no density, but by noise."""
     rows = raw.rows
     if len(rows) < FEWEST_ROWS:
         raise InputError(f"'{name}' has {len(rows)} rows; at least {FEWEST_ROWS} are needed to fit and to test")
     if raw.levels is not None:
-        return rows, []
-    if dequantise:
-        if (rows != np.round(rows)).any():
-            raise InputError(f"'{name}' is not a table of integers, so there is nothing to dequantise")
-        return rows, []
-    constant = (rows == rows[0]).all(0)
-    if (~constant).sum() < 2:
-        raise InputError(f"'{name}' has {(~constant).sum()} columns that vary; the models need at least 2")
-    return rows[:, ~constant], [int(column) + 1 for column in constant.nonzero()[0]]
+        return np.ones(rows.shape[1], bool)
+    kept: NDArray[np.bool_] = (rows != rows[0]).any(0) | (widths > 0)
+    if kept.sum() < 2:
+        raise InputError(f"'{name}' has {kept.sum()} columns that vary; the models need at least 2")
+    return kept

@@ -31,17 +31,22 @@ def own_file(path: Path) -> Raw:
     if not path.is_file():
         raise InputError(f"no file '{path}'")
     try:
-        rows, names = _read_text(path) if path.suffix in SEPARATORS else _read_numpy(path)
+        rows, names = _read_text(path) if path.suffix in SEPARATORS else (_read_numpy(path), ())
     except InputError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"cannot read '{path}': {error}") from error
-    _warn_of_strange_columns(path, rows, names)
-    return Raw(path.stem, "row", rows)
+    _warn_of_indices(path, rows, _labels(names, rows.shape[1]))
+    return Raw(path.stem, "row", rows, names=names)
 
 
-def _read_text(path: Path) -> tuple[Array, list[str]]:
-    """Values, and what to call the columns."""
+def _labels(names: Sequence[str], count: int) -> list[str]:
+    """What errors call the columns: by their numbers, and names where there are some."""
+    return [f"column {n + 1}" + (f" ({names[n]})" if names else "") for n in range(count)]
+
+
+def _read_text(path: Path) -> tuple[Array, tuple[str, ...]]:
+    """Values, and the names of the columns if the first line has them."""
     import pandas as pd
 
     separator = SEPARATORS[path.suffix]
@@ -51,10 +56,10 @@ def _read_text(path: Path) -> tuple[Array, list[str]]:
         path, sep=separator, header=None, dtype=str, keep_default_na=False, skip_blank_lines=True, encoding="utf-8-sig"
     )
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    names = [f"column {position + 1}" for position in range(table.shape[1])]
+    names: tuple[str, ...] = ()
     first = zip(numbers.iloc[0].isna(), table.iloc[0], strict=True)
     if any(wordy and not _missing(text) for wordy, text in first):  # the first line holds names
-        names = [f"column {position + 1} ({name})" for position, name in enumerate(table.iloc[0])]
+        names = tuple(str(name).strip() for name in table.iloc[0])
         table, numbers, lines = table.iloc[1:], numbers.iloc[1:], lines[1:]
     rows = numbers.to_numpy(np.float64)
     bad = ~np.isfinite(rows)
@@ -68,9 +73,8 @@ def _read_text(path: Path) -> tuple[Array, list[str]]:
             problem, remedy = f"'{text}' is not finite", "Remove or impute such values"
         else:
             problem, remedy = f"'{text}' is not a number", "Drop the column or encode it as numbers"
-        raise InputError(
-            f"'{path}', line {lines[row]}, {names[column]}: {problem} ({count} such in this column). {remedy}"
-        )
+        label = _labels(names, rows.shape[1])[column]
+        raise InputError(f"'{path}', line {lines[row]}, {label}: {problem} ({count} such in this column). {remedy}")
     return rows, names
 
 
@@ -113,7 +117,7 @@ def _missing(text: str) -> bool:
     return text.strip().lower() in MISSING
 
 
-def _read_numpy(path: Path) -> tuple[Array, list[str]]:
+def _read_numpy(path: Path) -> Array:
     with path.open("rb") as file:  # np.load leaves a broken archive open
         found = np.load(file, allow_pickle=False)
         if path.suffix == ".npy":
@@ -135,20 +139,12 @@ def _read_numpy(path: Path) -> tuple[Array, list[str]]:
             f"'{path}', row {row + 1}, column {column + 1}: {problem} ({int(bad[:, column].sum())} such in this "
             "column). Remove or impute such values"
         )
-    return rows, [f"column {position + 1}" for position in range(rows.shape[1])]
+    return rows
 
 
-def _warn_of_strange_columns(path: Path, rows: Array, names: list[str]) -> None:
-    """Columns that count the rows, and columns of a few integers, on which no density is meaningful."""
+def _warn_of_indices(path: Path, rows: Array, labels: list[str]) -> None:
+    """Columns that count the rows."""
     if len(rows) < 3:
         return
-    steps = np.diff(rows, axis=0)
-    for position, name in enumerate(names):
-        values = rows[:, position]
-        if (steps[:, position] == 1).all():
-            warn(f"'{path}', {name} counts the rows: an index, not data? If so, drop it")
-        elif (values == np.round(values)).all() and 1 < len(np.unique(values)) <= max(2, min(20, len(rows) // 10)):
-            warn(
-                f"'{path}', {name} has only {len(np.unique(values))} different values, all integers: a density can be "
-                "arbitrarily high there. Drop it, or --dequantise a table of integers"
-            )
+    for position in (np.diff(rows, axis=0) == 1).all(0).nonzero()[0]:
+        warn(f"'{path}', {labels[position]} counts the rows: an index, not data? If so, drop it")

@@ -1,4 +1,7 @@
-"""From the units of the data to the coordinates that models are fitted in, and what that does to log p(x)."""
+"""From the units of the data to the coordinates that models are fitted in, and what that does to log p(x).
+
+And the widths of levels, for noise that makes a continuous column of one that holds few values.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,29 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]
 
 ROWS_AT_ONCE = 4096
+FEWEST_REPEATS = 3  # that make levels; of a continuous column no two values are equal
 ALPHA = 1e-6  # keeps the logit finite, as in Papamakarios et al. 2017 for MNIST
+
+
+def level_width(values: Floats) -> float | None:
+    """The width of the levels that values ``[n]`` lie on: their smallest difference, 1 for an integer that is constant.
+
+    x + width · u with u uniform on [0, 1) is then bounded in density, and tells x. None where values do not repeat, or
+    one that is no integer is the only one, so that there is no level to speak of. O(n log n).
+
+    >>> level_width(np.array([0.5, 1.5, 0.5, 0.5, 1.5, 1.0, 1.0])), level_width(np.array([0.1, 0.3, 0.7]))
+    (0.5, None)
+    """
+    levels = np.unique(values)
+    whole = bool((values == np.round(values)).all())
+    if not whole and len(values) - len(levels) < FEWEST_REPEATS:
+        return None
+    if len(levels) == 1:
+        return 1.0 if whole else None
+    steps = np.diff(levels)
+    # Decimals such as 0.1 + 0.2 and 0.3 are one level, that rounding has split.
+    apart = steps[steps > 1e-12 * np.abs(levels).max()]
+    return float(apart.min()) if len(apart) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.kit.errors import InputError
+
+SHOWN = 20  # columns that an error lists
 Numbers = NDArray[Any]  # float64; float32 or uint8 where images would take too much room
 Array = NDArray[np.float64]
 
@@ -26,6 +29,7 @@ class Raw:
         best: where known, the expected log p(x) of the true density, nats.
         best_error: standard error or tolerance of that number.
         note: what was done to the data, in words.
+        names: of the columns, as far as the source has them.
     """
 
     name: str
@@ -37,3 +41,32 @@ class Raw:
     best: float | None = None
     best_error: float = 0.0
     note: str = ""
+    names: tuple[str, ...] = ()
+
+    def label(self, column: int) -> str:
+        """What to call a column, by its number from 1 and its name.
+
+        >>> raw = Raw("mine", "row", np.zeros((1, 2)), names=("a", "b"))
+        >>> raw.label(1), Raw("pixels", "image", np.zeros((1, 2))).label(1)
+        ('2 (b)', '2')
+        """
+        return f"{column + 1} ({self.names[column]})" if self.names else str(column + 1)
+
+    def column(self, wanted: str) -> int:
+        """A column by its name or its number from 1.
+
+        Raises:
+            InputError: there is none, or more than one.
+        """
+        named = [column for column, name in enumerate(self.names) if name == wanted]
+        if len(named) == 1:
+            return named[0]
+        count = self.rows.shape[1]
+        if not named and wanted.isdecimal() and 1 <= int(wanted) <= count:
+            return int(wanted) - 1
+        shown = ", ".join(self.label(column) for column in range(min(count, SHOWN)))
+        many = f"{len(named)} columns" if named else "no column"
+        raise InputError(
+            f"'{self.name}' has {many} '{wanted}'; it has {shown}{', ...' if count > SHOWN else ''}. Say which by its "
+            "number or its name"
+        )

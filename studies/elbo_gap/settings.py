@@ -112,7 +112,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
         data = dataset(settings, seed)
         if data.measure == "counting":
             raise InputError(
-                f"'{data.name}' is binary, and these models have densities. Take --dequantise, or studies.mnist"
+                f"'{data.name}' is binary, and these models have densities. Take --dequantise all, or studies.mnist"
             )
         key = partial(Key, data.name, data.hash, seed)
         points = {model: settings.arrays("elbo_gap", f"{model}-{seed}", data.hash) for model in settings.models}

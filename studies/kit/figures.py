@@ -63,6 +63,11 @@ def caption(figure: Figure, words: str) -> None:
     figure.supxlabel("\n".join(textwrap.wrap(words, letters)), fontsize=9, x=0.01, ha="left", color="0.3")
 
 
+def add(figure: Figure, words: str) -> None:
+    """Say something more in the caption of a figure."""
+    caption(figure, f"{' '.join(figure.get_supxlabel().split())} {words}".strip())
+
+
 def draw(name: str, figure: Figure, *paths: Path) -> None:
     """Write a study's figure to files, in the format that each name says. Equal figures make equal files."""
     mpl.use("Agg")

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,6 +76,8 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
         wait()
         started, failures, new = time.perf_counter(), [], 0
         tasks = list(study.tasks(settings))
+        if settings.dequantise and not any("dequantised" in getattr(task.data, "note", "") for task in tasks):
+            raise InputError(f"--dequantise changes nothing in {study.name} with --data {settings.data}: leave it out")
         bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
         try:
             for task in bar:
@@ -87,7 +89,8 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
                 bar.set_postfix_str(task.label)
                 begun = time.perf_counter()
                 try:
-                    columns = study.measure(settings, task)
+                    with _said(task.data):
+                        columns = study.measure(settings, task)
                 except InputError:
                     raise
                 except (ValueError, ArithmeticError, RuntimeError) as error:
@@ -105,6 +108,12 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
             if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
                 write_manifest(folder / "manifest.json", study.name, settings, rows, time.perf_counter() - started)
         return Outcome(rows, frozenset(task.key.data_hash for task in tasks), tuple(failures), new)
+
+
+def _said(data: object) -> AbstractContextManager[None]:
+    from studies.kit.ties import ties_said  # here, since torch takes longer to load than --help should
+
+    return ties_said(data)
 
 
 @contextmanager

@@ -78,6 +78,23 @@ def different(things: str, least: int | None = None) -> Bound:
 SEEDS = different("integers", least=0)
 
 
+COLUMNS = Bound(lambda columns: columns is None or len(columns) > 0, "expects names or numbers of columns, or all")
+
+
+def recorded(plain: Callable[[Any], object]) -> Mapping[str, Any]:
+    """How the setting's value enters the digest, so that rows from before its type changed stay valid."""
+    return {"recorded": plain}
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _as_before_there_were_columns(columns: tuple[str, ...] | None) -> object:
+    """``dequantise`` was a yes or no for the whole table."""
+    return columns == ("all",) if columns in (None, ("all",)) else columns
+
+
 def setting(default: T, *about: Bound | Mapping[str, Any]) -> T:
     """A field of a study's settings: its default, marks, values of presets, and bounds.
 
@@ -111,8 +128,9 @@ class CommonSettings:
     """Where data is that is not shipped; without it, the environment variable ELBOGAP_DATA."""
     download: bool = setting(False, OF_THE_RUN)
     """Fetch mnist if it is not in the data directory."""
-    dequantise: bool = False
-    """Add uniform noise on [0, 1) to your own data of integers, or to mnist-binary (other pixels always get it)."""
+    dequantise: tuple[str, ...] | None = setting(None, COLUMNS, recorded(_as_before_there_were_columns))
+    """Columns of a table, by name or by number from 1, or all: add uniform noise as wide as a level, so that integers
+    and rounded numbers have a density. Other pixels than mnist-binary always get it."""
     logit: bool = setting(False, ADDED_LATER)
     """Fit pixels in their logits; log p(x) stays in the units of pixels."""
     seeds: tuple[int, ...] = setting((0,), OF_THE_RUN, SEEDS)
@@ -157,7 +175,7 @@ class CommonSettings:
     def digest(self) -> str:
         """Names the settings that a row's numbers depend on, beside its data and seed: 12 hexadecimal digits."""
         values = {
-            f.name: getattr(self, f.name)
+            f.name: f.metadata.get("recorded", _itself)(getattr(self, f.name))
             for f in fields(self)
             if "of_the_run" not in f.metadata
             and not ("added_later" in f.metadata and getattr(self, f.name) == f.default)

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from studies.kit.errors import InputError
-from studies.kit.figures import draw
+from studies.kit.figures import add, draw
 from studies.kit.rows import Outcome, write_whole
 from studies.kit.settings import CommonSettings
 from studies.kit.study import Study
@@ -47,7 +47,10 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
     recorder.print(table)
     recorder.print("\n".join(verdicts), highlight=False, markup=False)
     write_whole(folder / "table.txt", recorder.export_text())
-    draw(study.name, study.report.figure(mine), folder / "figure.png", folder / "figure.svg")
+    figure = study.report.figure(mine)
+    if settings.dequantise:
+        add(figure, f"Dequantised columns: {', '.join(settings.dequantise)}.")
+    draw(study.name, figure, folder / "figure.png", folder / "figure.svg")
     if outcome.new == 0:
         again = f"All {len(mine)} rows were there already; to compute them again, delete {outcome.rows.path}."
         print(again, file=sys.stderr)

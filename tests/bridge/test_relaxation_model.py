@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from bridge import DiagonalJacobianEncoder, FlowVAE, GaussianRelaxation
 from bridge.conversions.nflows_transforms import FromNflows
 from density import Kind, StandardNormal, Training, kl
-from flows import Chain, Flow, LULinear, QRLinear, Sigmoid, Transform, glow, iaf, linear_flow, maf, real_nvp
+from flows import Chain, Flow, Logit, LULinear, QRLinear, Sigmoid, Transform, glow, iaf, linear_flow, maf, real_nvp
 from lvm import LayeredModel
 from lvm.evidence import gap
 from tests.bridge.comparison import Record, normal
@@ -254,3 +254,11 @@ def test_misuse_is_one_clear_error(generator: Generator) -> None:
         model.log_weights_at(x, normal(generator, 3, 4, 2).float())
     with pytest.raises(ValueError, match=r"expects x of shape \[\*batch, 2\]"):
         model.limiting_gap(normal(generator, 4, 3))
+
+
+def test_a_point_that_the_flow_does_not_take_is_refused_where_it_enters() -> None:
+    model = GaussianRelaxation(Flow(StandardNormal(2).double(), Logit()), 1e-3)
+    x = torch.tensor([[0.2, 0.3], [1.5, 0.5]], dtype=torch.float64)
+    assert (model.log_weights(x, 2)[:, 1] == -torch.inf).all()
+    with pytest.raises(ValueError, match=r"Logit expects values in \(0, 1\); the value at \[1, 0\] is 1\.5"):
+        model.log_density(x)

@@ -68,12 +68,9 @@ class OrderStatistics(Density):
         self.features = features
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
-    def check_support(self, x: Tensor) -> None:
-        if bool((x.diff() < 0).any()):
-            raise ValueError("not increasing")
-
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return normal_log_prob(x).sum(-1) + math.lgamma(self.features + 1)
+        log_p = normal_log_prob(x).sum(-1) + math.lgamma(self.features + 1)
+        return log_p.masked_fill((x.diff() < 0).any(-1), -math.inf)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         noise = torch.randn(n, self.features, generator=generator, dtype=self.zero.dtype, device=self.zero.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from density import TiedColumns
 from lvm import LinearVAE
 from lvm.vae.linear import FULL_BATCH
 from tests.hostile.stress import (
@@ -129,6 +131,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         *(trains, trains, trains),
     ),
 }
+CLIMBING = {"VAE", "LU-linear", "coupling", "autoregressive"}  # by gradient, and so without an end of their own
+TIED = {"duplicated rows", "constant column"}  # and in float32 an offset of 1e8, whose steps are 8
 SLOW = {("2000 columns", name) for name in ("mixture, full", "mixture, tied", "LU-linear", "LinearVAE")}  # seconds each
 
 
@@ -153,10 +157,12 @@ def test_cell(data: str, name: str, dtype: torch.dtype) -> None:
     before = x.clone()
     cell = TABLE[data][name]
     expected = (cell.float64 if dtype is torch.float64 else cell.float32) if isinstance(cell, By) else cell
-    if isinstance(expected, Answer):
-        expected.check(name, data, x, fitted(name, x))
-    else:
-        refused(expected, name, x)
+    ties = name in CLIMBING and (data in TIED or (data == "offset 1e8" and dtype is torch.float32))
+    with pytest.warns(TiedColumns) if ties else nullcontext():
+        if isinstance(expected, Answer):
+            expected.check(name, data, x, fitted(name, x))
+        else:
+            refused(expected, name, x)
     assert x.equal(before), "the data was changed"
 
 

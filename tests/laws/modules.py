@@ -6,7 +6,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -22,14 +21,11 @@ class ModuleCase:
     Attributes:
         make: builds the model, a density or a bound, in float64.
         inputs: three points ``[3, D]`` for a model, and contexts ``[3, C]`` for a conditional one.
-        looks: whether it looks at the values of x on the way, to refuse those outside its support. Then neither vmap
-            nor a graph can follow it.
         discrete: whether it draws by torch.multinomial, which vmap cannot repeat for every point alike.
     """
 
     make: Callable[[Generator], nn.Module]
     inputs: Callable[[nn.Module, Generator], tuple[Tensor, ...]]
-    looks: bool = False
     discrete: bool = False
 
 
@@ -67,10 +63,6 @@ def gradients_of_points_are_theirs(case: ModuleCase, generator: Generator) -> No
         call = vmap(at, in_dims=(None, *(0 for _ in inputs)), randomness=randomness)
         return _seeded(call, fixed, *inputs)  # type: ignore[return-value]
 
-    if case.looks:
-        with pytest.raises(RuntimeError, match="data-dependent control flow"):
-            each("same")
-        return
     if case.discrete:
         assert all(g.isfinite().all() for g in each("different").values())
         return
@@ -97,10 +89,10 @@ def an_averaged_model_has_the_mean_of_the_weights(case: ModuleCase, generator: G
 
 
 def a_compiled_model_is_one_graph(case: ModuleCase, generator: Generator) -> None:
-    """Captured without a break, unless it looks at x, and of equal value."""
+    """Captured without a break, and of equal value."""
     model, inputs = _made(case, generator)
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="eager", fullgraph=not case.looks)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     _close(_seeded(compiled, *inputs), _seeded(model, *inputs))
 
 

@@ -13,7 +13,7 @@ from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.laws.bounds import BoundCase
 from tests.laws.densities import DensityCase
-from tests.laws.modules import ModuleCase, a_compiled_model_is_one_graph, module_laws
+from tests.laws.modules import ModuleCase, module_laws
 
 
 def of_density(case: DensityCase) -> ModuleCase:
@@ -25,33 +25,19 @@ def of_density(case: DensityCase) -> ModuleCase:
     return ModuleCase(case.make, inputs)
 
 
-def of_bound(case: BoundCase, looks: bool = False, discrete: bool = False) -> ModuleCase:
-    return ModuleCase(case.make, lambda model, generator: (case.points(model, generator, 3),), looks, discrete)
+def of_bound(case: BoundCase, discrete: bool = False) -> ModuleCase:
+    return ModuleCase(case.make, lambda model, generator: (case.points(model, generator, 3),), discrete)
 
 
-LOOK = ("dequantisation", "rounded", "ReLU", " on a flow", " log")  # integers, x ≥ 0, or a bijection from a range
 MODULES = {
     **{f"density: {name}": of_density(case) for name, case in DENSITIES.items()},
     **{f"bound: {name}": of_bound(case, discrete="categorical" in name) for name, case in BOUNDS.items()},
-    **{
-        f"layers: {name}": of_bound(case, looks=any(part in name for part in LOOK) and name != "VAE on a flow")
-        for name, case in (TIGHT | LOOSE).items()
-    },
+    **{f"layers: {name}": of_bound(case) for name, case in (TIGHT | LOOSE).items()},
 }
 
 
-LOOKING = [name for name, case in MODULES.items() if case.looks]
-
-
-@pytest.mark.parametrize(
-    ("law", "name"),
-    [
-        pytest.param(law, name, id=f"{law.__name__}-{name}")
-        for law in module_laws
-        for name in MODULES
-        if law is not a_compiled_model_is_one_graph or name not in LOOKING
-    ],
-)
+@pytest.mark.parametrize("law", module_laws, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", MODULES)
 def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator) -> None:
     law(MODULES[name], generator)
 
@@ -62,10 +48,3 @@ def test_a_model_that_is_a_density_and_a_bound_answers_as_a_density(generator: G
     assert {"PPCA", "GaussianMixture", "LinearVAE", "FlowVAE", "TightLayeredModel"} == {type(m).__name__ for m in both}
     for model in both:
         assert type(model).forward is Density.forward
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
-@pytest.mark.parametrize("name", LOOKING)
-def test_a_model_that_looks_at_its_data_is_compiled_in_pieces(name: str, generator: Generator) -> None:
-    a_compiled_model_is_one_graph(MODULES[name], generator)

@@ -10,13 +10,16 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
+from bridge.flow_vae import DeltaLink
 from bridge.survae.augmentation import Augmentation, ReLU
+from bridge.survae.chain import LinkChain
 from bridge.survae.dequantisation import UniformDequantisation, VariationalDequantisation
+from bridge.survae.layered import LooseLayeredModel
 from bridge.survae.permutations import Sort
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
 from density import Bernoulli, Categorical, StandardNormal
-from flows import glow
+from flows import Flow, Logit, Transform, glow
 from lvm import Link
 from tests.laws.densities import DensityCase, density_laws
 from tests.laws.transforms import TransformCase, randomise, transform_laws
@@ -87,6 +90,25 @@ def test_the_inverse_softplus_is_good_at_both_ends() -> None:
     torch.testing.assert_close(InverseSoftplus().inverse(z)[0], x, rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("transform", [Log(), InverseSoftplus()])
+def test_an_inverse_stays_inside_however_far_out(transform: Transform) -> None:
+    z = torch.tensor([[-1e4], [-200.0], [-90.0], [80.0], [3e38]])
+    x, _ = transform.inverse(z)
+    assert (x > 0).all()
+    assert x.isfinite().all()
+    transform.check_domain(x)
+    assert transform(x)[1].isfinite().all()
+
+
+def test_a_spacing_that_is_lost_in_rounding_has_no_density() -> None:
+    """1 + e⁻⁴⁰ is 1 in float32: a tie, where the density tends to 0."""
+    flow = Flow(StandardNormal(3), Spacings(3))
+    x, _ = flow.transform.inverse(torch.tensor([[1.0, -40.0, 0.0]]))
+    assert flow.log_prob(x) == -math.inf
+    with pytest.raises(ValueError, match="where values tie, dequantise them"):
+        flow.log_density(x)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Refusals
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,20 +165,41 @@ def test_what_is_no_density_is_refused(make: Callable[[], Link]) -> None:
 @pytest.mark.parametrize(
     ("link", "x", "message"),
     [
-        (UniformDequantisation(2), [[1.0, 0.5]], "takes integers; got 0.5"),
-        (UniformDequantisation(2), [[math.nan, 1.0]], "takes integers; got nan"),
-        (UniformDequantisation(2, levels=4), [[1.0, 4.0]], r"takes the levels 0 ... 3; got 4"),
-        (UniformDequantisation(2, levels=4), [[-1.0, 3.0]], "takes the levels"),
-        (ReLU(2), [[-1.0, 3.0]], "ReLU explains data x ≥ 0; got -1"),
-        (Abs(3), [[1.0, 2.0]], r"Abs expects x of shape \[\*batch, 3\]; got \[1, 2\]"),
+        (UniformDequantisation(2), [[1.0, 0.5]], r"expects integers; the value at \[0, 1\] is 0.5"),
+        (UniformDequantisation(2, levels=4), [[1.0, 4.0]], r"expects the levels 0 ... 3; the value at \[0, 1\] is 4"),
+        (UniformDequantisation(2, levels=4), [[-1.0, 3.0]], "expects the levels"),
+        (VariationalDequantisation(StandardNormal(2)), [[1.0, 0.5]], "expects integers"),
+        (ReLU(2), [[-1.0, 3.0]], r"ReLU expects values x ≥ 0; the value at \[0, 0\] is -1"),
+        (Slice(2, [1], HalfNormal(1)), [[-1.0, 3.0]], "HalfNormal expects values x ≥ 0"),
+        (LinkChain(Abs(2), DeltaLink(Log(), 2)), [[0.0, 3.0]], "Log expects positive values"),
+        (LinkChain(Abs(3), Slice(3, [2], Flow(StandardNormal(2), Logit()))), [[0.5, 2.0, 1.0]], r"Logit expects"),
     ],
 )
-def test_data_that_a_layer_cannot_explain_is_refused(link: Link, x: list[list[float]], message: str) -> None:
+def test_data_that_a_layer_cannot_explain(link: Link, x: list[list[float]], message: str) -> None:
+    """Refused at the edge; inside, its log-ratio is −∞ and that of its neighbours as it was."""
+    good = torch.tensor([[0.5, 0.25, 2.0][: link.features]])
+    good = good if math.isfinite(link.infer_once(good)[1].item()) else torch.ones(1, link.features)
+    link.check_support(good)
     with pytest.raises(ValueError, match=message):
-        link.infer(torch.tensor(x))
+        link.check_support(torch.tensor(x))
+    z, log_ratio = link.infer(torch.cat([good, torch.tensor(x)]), 3)
+    assert z.isfinite().all()
+    assert (log_ratio[:, 1] == -math.inf).all()
+    assert log_ratio[:, 0].isfinite().all()
+    if link.deterministic:
+        torch.testing.assert_close(log_ratio[:, 0], link.infer(good, 3)[1][:, 0])
+
+
+def test_a_missing_value_has_no_density() -> None:
+    model = LooseLayeredModel(StandardNormal(2), UniformDequantisation(2))
+    values = model.elbo(torch.tensor([[math.nan, 1.0], [2.0, 1.0], [0.5, 1.0]]))
+    assert values.isnan().tolist() == [True, False, False]
+    assert values[2] == -math.inf
 
 
 def test_a_link_refuses_what_is_no_point() -> None:
+    with pytest.raises(ValueError, match=r"Abs expects x of shape \[\*batch, 3\]; got \[1, 2\]"):
+        Abs(3).infer(torch.zeros(1, 2))
     with pytest.raises(TypeError, match="floating point"):
         Abs(2).infer(torch.zeros(1, 2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"Sort.generate expects x of shape \[\*batch, 2\]; got \[1, 3\]"):
@@ -168,11 +211,11 @@ def test_a_link_refuses_what_is_no_point() -> None:
 @pytest.mark.parametrize(
     ("transform", "x", "message"),
     [
-        (Log(), [1.0, 0.0], "Log expects positive values; got 0"),
-        (InverseSoftplus(), [1.0, -2.0], "InverseSoftplus expects positive values; got -2"),
-        (Spacings(2), [1.0, 1.0], "strictly increasing vectors; got a difference of 0"),
+        (Log(), [1.0, 0.0], r"Log expects positive values; the value at \[1\] is 0"),
+        (InverseSoftplus(), [1.0, -2.0], r"InverseSoftplus expects positive values; the value at \[1\] is -2"),
+        (Spacings(2), [1.0, 1.0], r"strictly increasing vectors; the difference of neighbours at \[0\] is 0"),
     ],
 )
 def test_a_point_outside_the_range_is_refused(transform: Log, x: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        transform(torch.tensor(x))
+        transform.check_domain(torch.tensor(x))

@@ -143,7 +143,10 @@ def test_log_odds_without_limit() -> None:
 @pytest.mark.parametrize(
     ("density", "message"),
     [
-        (ConditionalBernoulli(nn.Linear(3, 4), 2, 3), r"ConditionalBernoulli expects .* \[n, 2\].*; got \[7, 4\] for n = 7"),
+        (
+            ConditionalBernoulli(nn.Linear(3, 4), 2, 3),
+            r"ConditionalBernoulli expects .* \[n, 2\].*; got \[7, 4\] for n = 7",
+        ),
         (
             ConditionalCategorical(nn.Linear(3, 4), 2, 3),
             r"ConditionalCategorical expects .* \[n, 2\].*; got \[7, 4\] for n = 7",

@@ -9,7 +9,8 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from flows import ActNorm, Affine, Chain, Inverse, Logit, LULinear, Sigmoid
+from density import StandardNormal
+from flows import ActNorm, Affine, Chain, Flow, Inverse, Logit, LULinear, Sigmoid
 from tests.cases.transforms import vector
 
 DTYPES = [torch.float64, torch.float32]
@@ -186,8 +187,50 @@ def test_sigmoid_agrees_with_scipy_and_stays_inside() -> None:
 def test_logit_names_the_first_bad_value(bad: float) -> None:
     x = torch.full((3, 2), 0.5)
     x[1, 0] = x[2, 1] = bad
-    message = rf"expects values in \(0, 1\); the one at \[1, 0\] is {bad} \(2 of 6 are outside\)"
-    with pytest.raises(ValueError, match=f"Logit {message}"):
-        Logit().forward(x)
-    with pytest.raises(ValueError, match=f"Sigmoid.inverse {message}"):
-        Sigmoid().inverse(x)
+    message = rf"expects values in \(0, 1\); the value at \[1, 0\] is {bad:g} \(2 of 6 are outside\)"
+    with pytest.raises(ValueError, match=f"^Logit {message}"):
+        Logit().check_domain(x)
+    with pytest.raises(ValueError, match=f"^Sigmoid.inverse {message}"):
+        Sigmoid().check_image(x)
+    with pytest.raises(ValueError, match=f"^Sigmoid.inverse {message}"):
+        Chain(Affine(0.0, 1.0), Sigmoid()).check_image(x)
+
+
+def test_a_chain_asks_each_part_about_what_reaches_it() -> None:
+    pixels = Chain(Affine(0.0, 256.0), Chain(Logit(), Affine(0.0, 2.0)))
+    pixels.check_domain(torch.tensor([[0.5, 255.5]]))
+    with pytest.raises(ValueError, match=r"Logit expects values in \(0, 1\); the value at \[0, 1\] is 1\.01172"):
+        pixels.check_domain(torch.tensor([[0.5, 259.0]]))
+    assert Chain(Affine(0.0, 2.0), LULinear(2)).domain is None
+    assert Chain(Affine(0.0, 2.0), Sigmoid()).domain is None
+
+
+def test_a_base_outside_the_image_draws_nothing(generator: Generator) -> None:
+    """A normal base has mass where no x leads: there is no such sample to give."""
+    flow = Flow(StandardNormal(2), Sigmoid())
+    for draw in (flow.sample, flow.sample_with_log_prob):
+        with pytest.raises(ValueError, match=r"Sigmoid\.inverse expects values in \(0, 1\)"):
+            draw(100, generator=generator)
+
+
+def test_a_flow_on_the_unit_interval(generator: Generator) -> None:
+    """The logit-normal density, also where samples round onto the edge, and in units of its own data."""
+    flow = Flow(StandardNormal(1), Logit())
+    x = torch.tensor([[1.5], [0.3], [0.0], [1.0]])
+    expected = scipy.stats.norm.logpdf(scipy.special.logit(0.3)) - np.log(0.3 * 0.7)
+    np.testing.assert_allclose(flow.log_prob(x), [-np.inf, expected, -np.inf, -np.inf], rtol=1e-6)
+    assert flow.log_prob(flow.sample(10_000, generator=generator)).isfinite().all()
+    with pytest.raises(ValueError, match="Logit expects values"):
+        flow.log_density(x)
+    torch.testing.assert_close(torch.func.vmap(flow.log_prob)(x), flow.log_prob(x))
+
+
+def test_every_row_of_a_fit_is_looked_at(generator: Generator) -> None:
+    """Also those that data-dependent starts, of 4096 rows at most, do not see."""
+    x = torch.rand(5000, 1, generator=generator) * 0.9 + 0.05
+    x[4567] = 1.25
+    flow = Flow(StandardNormal(1), Chain(Logit(), LULinear(1)))
+    before = [p.clone() for p in flow.parameters()]
+    with pytest.raises(ValueError, match=r"Logit expects values in \(0, 1\); the value at \[4567, 0\] is 1\.25 "):
+        flow.fit(x)
+    assert all(p.equal(q) for p, q in zip(flow.parameters(), before, strict=True))

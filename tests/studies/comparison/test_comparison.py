@@ -262,7 +262,7 @@ def test_float32_is_exact_up_to_its_rounding_and_two_seeds_are_averaged(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dequantise"], "--dequantise is for data of integers"),
+        (["--dequantise", "all"], "--dequantise is for data of integers"),
         (["--sigmas", "0", "1"], "--sigmas expects positive widths"),
         (["--sigmas", "nan", "1"], "--sigmas expects positive widths"),
         (["--sigmas", "0.1"], "--sigmas expects two or more different widths"),

@@ -111,7 +111,7 @@ def test_binarised_images_are_read_packed_and_as_text(tmp_path: Path, monkeypatc
         lines = "\n".join(" ".join(map(str, row)) for row in part.tolist())
         (tmp_path / f"binarized_mnist_{name}.amat").write_text(lines + "\n")
     assert load("mnist-binary", seed=0, directory=tmp_path).hash == data.hash
-    assert load("mnist-binary", seed=0, directory=tmp_path, dequantise=True).measure == "Lebesgue"
+    assert load("mnist-binary", seed=0, directory=tmp_path, dequantise=("all",)).measure == "Lebesgue"
     (tmp_path / "binarized_mnist_test.amat").write_text(lines[:-2])
     with pytest.raises(InputError, match="8623 pixels, not 11 × 784"):
         load("mnist-binary", seed=0, directory=tmp_path)

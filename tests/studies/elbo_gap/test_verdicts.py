@@ -141,7 +141,7 @@ def test_binary_pixels_are_refused_with_advice(
     binary = Raw("mnist-binary", "image", np.tile([[0, 1], [1, 0]], (20, 1)).astype(np.uint8), levels=2)
     monkeypatch.setattr("studies.data.load._raw", lambda *arguments: binary)
     assert main(STUDY, ["--data", "mnist-binary", "--output", str(tmp_path)]) == 2
-    assert "Take --dequantise, or studies.mnist" in capsys.readouterr().err
+    assert "Take --dequantise all, or studies.mnist" in capsys.readouterr().err
 
 
 def test_published_numbers_stand_beside_ours_of_the_same_kind() -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from studies.kit.figures import PALETTE, panels, ranges
+from studies.kit.figures import PALETTE, add, caption, panels, ranges
 
 
 def test_bars_go_from_the_least_to_the_most_through_the_median() -> None:
@@ -20,3 +20,11 @@ def test_bars_go_from_the_least_to_the_most_through_the_median() -> None:
     ends = [sorted(y for _, y in path.vertices) for path in bars.get_paths()]
     assert ends[0] == pytest.approx([1, 3])
     assert ends[1] == pytest.approx([5, 9])
+
+
+def test_a_caption_can_be_added_to() -> None:
+    with panels(1, width=3) as (figure, _):
+        caption(figure, "An answer that takes more than one line of so narrow a figure.")
+    add(figure, "Dequantised columns: 2, 3.")
+    words = " ".join(figure.get_supxlabel().split())
+    assert words == "An answer that takes more than one line of so narrow a figure. Dequantised columns: 2, 3."
