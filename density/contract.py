@@ -30,6 +30,7 @@ from torch import Generator, Tensor, nn
 from density.checks import check_batches, check_context, check_count, check_data, check_points, reference
 from density.history import History
 from density.log_density import Kind, LogDensity, Measure
+from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 
 INITIALISATION_ROWS = 4096
@@ -66,6 +67,7 @@ class Density(Rebuildable, nn.Module, ABC):
         """:meth:`log_prob`."""
         return self.log_prob(x, context)
 
+    @in_own_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density, nats, differentiable.
 
@@ -86,20 +88,27 @@ class Density(Rebuildable, nn.Module, ABC):
         check_batches(x, context, name)
         return self._log_prob(x, context)
 
+    @in_own_precision
     def sample(self, n: int, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Draw n points for every context: shape ``[n, *context_batch, D]``, pathwise where reparametrised."""
-        check_count(n, "n")
+        n = check_count(n, "n")
         self._check_context(context)
+        if context is not None and context.numel() == 0:
+            return self._none(n, context)
         return self._sample(n, context, generator)
 
+    @in_own_precision
     def sample_with_log_prob(
         self, n: int, *, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws ``[n, *context_batch, D]`` and their log-densities ``[n, *context_batch]``, in one pass."""
-        check_count(n, "n")
+        n = check_count(n, "n")
         self._check_context(context)
+        if context is not None and context.numel() == 0:
+            return (x := self._none(n, context)), x.sum(-1)
         return self._sample_with_log_prob(n, context, generator)
 
+    @in_own_precision
     def expectation(self, context: Tensor | None = None) -> Tensor:
         """E[x|c] in closed form, differentiable: ``[*context_batch, D]`` at contexts ``[*context_batch, C]``.
 
@@ -136,6 +145,10 @@ class Density(Rebuildable, nn.Module, ABC):
     def _expectation(self, context: Tensor | None) -> Tensor:
         draws = "sample(n, context=context)" if self.context_features else "sample(n)"
         raise TypeError(f"{type(self).__name__} has no expectation in closed form; average draws, {draws}.mean(0)")
+
+    def _none(self, n: int, context: Tensor) -> Tensor:
+        """n draws for each of no contexts: an empty tensor."""
+        return context.new_empty(n, *context.shape[:-1], self.features)
 
     def _check_context(self, context: Tensor | None) -> None:
         if self.context_features or context is not None:

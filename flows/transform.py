@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_batches, check_context, check_data, check_points, find_reference
+from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 
 
@@ -27,6 +28,7 @@ class Transform(Rebuildable, nn.Module, ABC):
     features: int | None = None
     context_features: int = 0
 
+    @in_own_precision
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Take data to noise.
 
@@ -43,6 +45,7 @@ class Transform(Rebuildable, nn.Module, ABC):
         """
         return self._forward(*self._checked(x, context))
 
+    @in_own_precision
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take noise to data: x of shape ``[*batch, D]`` and log|det ∂x/∂z| of shape ``[*batch]``, nats.
 

@@ -28,7 +28,7 @@ class Layer(Link):
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         check_points(x, self.features, type(self).__name__)
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         self.check_support(x)
         return self._infer(x, draws, generator)
 
