@@ -155,7 +155,7 @@ def foreign(x: object, name: str) -> str:
     if isinstance(x, np.ndarray):
         return f"{what}. Convert with torch.as_tensor({name})"
     if hasattr(x, "to_numpy"):
-        return f"{what}. Convert with torch.as_tensor({name}.to_numpy()), once its columns are all numbers"
+        return f"{what}. Convert with torch.tensor({name}.to_numpy()), once its columns are all numbers"
     if isinstance(x, list | tuple):
         return f"{what}. Convert with torch.tensor({name}), a list of tensors with torch.stack({name})"
     if isinstance(x, Iterable):

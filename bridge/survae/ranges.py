@@ -47,6 +47,7 @@ class HalfNormal(Density):
     ) -> None:
         super().__init__()
         features = check_count(features, "features")
+        context_features = check_count(context_features, "context_features", least=0)
         if network is not None and not context_features:
             raise ValueError("HalfNormal has a network but no context_features to feed it; say how many")
         check_bound(log_scale_bound, type(self).__name__)

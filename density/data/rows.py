@@ -176,4 +176,5 @@ def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor |
     except ValueError as error:
         if not bool(x.isnan().any()):
             raise
-        raise ValueError(f"{error}; or, where nan marks a missing entry, call model.observed.fit(x)") from error
+        advice = "or, where nan or a mask marks a missing entry, call model.observed.fit(x)"
+        raise ValueError(f"{error}; {advice}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from density.checks import check_count
 from density.contract import Density
 from density.families.network import OutOfPlace
 from density.linalg.moments import centre, is_constant
@@ -27,7 +28,7 @@ class Standardisation(Rebuildable, OutOfPlace):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.features = features
+        self.features = features = check_count(features, "features")
         self.register_buffer("shift", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.register_buffer("matched", torch.tensor(False))

@@ -166,6 +166,8 @@ class MaskedMLP(MaskedNetwork):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
+        outputs = check_count(outputs, f"{owner}: outputs")
+        context_features = check_count(context_features, f"{owner}: context_features", least=0)
         places = as_order(order, owner)
         place = places.argsort() + 1
         if hidden_degrees is None:
@@ -229,6 +231,8 @@ class MaskedResidualMLP(MaskedNetwork):
         owner = type(self).__name__
         hidden = check_count(hidden, f"{owner}: hidden")
         blocks = check_count(blocks, f"{owner}: blocks")
+        outputs = check_count(outputs, f"{owner}: outputs")
+        context_features = check_count(context_features, f"{owner}: context_features", least=0)
         places = as_order(order, owner)
         place = places.argsort() + 1
         degrees = _even_degrees(len(place), hidden, context_features, owner)

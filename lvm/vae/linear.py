@@ -94,6 +94,8 @@ class LinearVAE(ExactLatentVariableModel):
 
     def __init__(self, features: int, latent_features: int, *, generator: Generator | None = None) -> None:
         super().__init__()
+        features = check_count(features, "features")
+        latent_features = check_count(latent_features, "latent_features")
         self.decoder: LinearGaussian = LinearGaussian(features, latent_features, generator=generator)
         self.encoder: LinearEncoder = LinearEncoder(latent_features, features, generator=generator)
         self.prior = StandardNormal(latent_features)
