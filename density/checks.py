@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import index
 from typing import SupportsIndex
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
-MISSING = "which model.observed takes for missing; other models need complete rows"
+MISSING = "which the observed of PPCA and GaussianMixture takes for missing; other models need complete rows"
 
 
 def reference(module: nn.Module) -> Tensor:
@@ -158,6 +158,8 @@ def foreign(x: object, name: str) -> str:
         return f"{what}. Convert with torch.tensor({name}.to_numpy()), once its columns are all numbers"
     if isinstance(x, list | tuple):
         return f"{what}. Convert with torch.tensor({name}), a list of tensors with torch.stack({name})"
+    if isinstance(x, Mapping | str):
+        return f"{what}. Give the tensor that holds the rows"
     if isinstance(x, Iterable):
         return (
             f"{what}. Join its chunks, torch.cat(list({name})), or of a loader of tuples the rows alone, torch.cat("

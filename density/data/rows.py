@@ -60,7 +60,10 @@ class Rows:
             self.whole, self.weights = self._there(source, self.weights)
             self.like = self._like = self.whole[:1]
             return
-        self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+        try:
+            self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+        except TypeError as error:
+            raise TypeError(f"{owner}: {error}") from error
         if self._chunks.weighted and weights is not None:
             raise TypeError(f"{owner} expects weights beside the rows or in their chunks; got both")
         for rows, _ in self._stream():

@@ -60,7 +60,10 @@ def test_what_came_and_what_to_do() -> None:
     x = torch.ones(4, 2)
     with pytest.warns(UserWarning, match="MaskedTensor"):
         masked = masked_tensor(x, x > 0)
-    masks = "marks what it masks by nan, which model.observed takes for missing; other models need complete rows"
+    masks = (
+        "marks what it masks by nan, which the observed of PPCA and GaussianMixture takes for missing; other models "
+        "need complete rows"
+    )
     expected = {
         "ndarray. Convert with torch.as_tensor(x)": x.numpy(),
         f"MaskedArray. torch.as_tensor(x.filled(numpy.nan)) {masks}": np.ma.masked_array(x.numpy(), x.numpy() > 0),
@@ -73,6 +76,7 @@ def test_what_came_and_what_to_do() -> None:
         "rows, *_ in x]). Data in chunks is read by the fits of PPCA and GaussianMixture only": DataLoader(
             TensorDataset(x)
         ),
+        "dict. Give the tensor that holds the rows": {"rows": x},
         "float. Convert with torch.as_tensor(x)": 1.0,
     }
     for message, value in expected.items():
