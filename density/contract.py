@@ -93,8 +93,6 @@ class Density(Rebuildable, nn.Module, ABC):
         """Draw n points for every context: shape ``[n, *context_batch, D]``, pathwise where reparametrised."""
         n = check_count(n, "n")
         self._check_context(context)
-        if context is not None and context.numel() == 0:
-            return self._none(n, context)
         return self._sample(n, context, generator)
 
     @in_own_precision
@@ -104,8 +102,6 @@ class Density(Rebuildable, nn.Module, ABC):
         """Draws ``[n, *context_batch, D]`` and their log-densities ``[n, *context_batch]``, in one pass."""
         n = check_count(n, "n")
         self._check_context(context)
-        if context is not None and context.numel() == 0:
-            return (x := self._none(n, context)), x.sum(-1)
         return self._sample_with_log_prob(n, context, generator)
 
     @in_own_precision
@@ -145,10 +141,6 @@ class Density(Rebuildable, nn.Module, ABC):
     def _expectation(self, context: Tensor | None) -> Tensor:
         draws = "sample(n, context=context)" if self.context_features else "sample(n)"
         raise TypeError(f"{type(self).__name__} has no expectation in closed form; average draws, {draws}.mean(0)")
-
-    def _none(self, n: int, context: Tensor) -> Tensor:
-        """n draws for each of no contexts: an empty tensor."""
-        return context.new_empty(n, *context.shape[:-1], self.features)
 
     def _check_context(self, context: Tensor | None) -> None:
         if self.context_features or context is not None:

@@ -60,8 +60,8 @@ class LayeredModel(Bound, ABC):
     def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
         """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
         check_data(x, self.features, type(self).__name__)
+        self.link.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
         self.to(x)
-        self.link.check_support(x)
         with torch.no_grad():
             self._initialise(x[initialisation_rows(len(x))], generator)
 

@@ -149,8 +149,8 @@ class VAE(LatentVariableModel):
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
         check_data(x, self.features, type(self).__name__)
+        self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
         self.to(x)
-        self.decoder.check_support(x)
         standardise(self.encoder, self.decoder, x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:

@@ -85,7 +85,9 @@ class _Device(TorchFunctionMode):
 
 def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: Any) -> nn.Module:
     """``module.to(tensor)``, of which torch would ask the tensor itself where it lies."""
-    moved: nn.Module = to(module, *((args[0].device, args[0].dtype) if isinstance(args[0], Tensor) else args), **kwargs)
+    if args and isinstance(args[0], Tensor):
+        args = args[0].device, args[0].dtype
+    moved: nn.Module = to(module, *args, **kwargs)
     return moved
 
 

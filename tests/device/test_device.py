@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bridge import layered
 from bridge.conversions.linear import as_autoregressive
-from density import Checkpoint, CheckpointMismatch, LogDensity, Training
+from density import Checkpoint, CheckpointMismatch, LogDensity, StandardNormal, Training
 from density.families.noise import normal_noise
 from flows import AffineCoupling, Permutation, QRLinear, glow, iaf, linear_flow, maf, neural_spline_flow, real_nvp
 from flows.networks.masked import MaskedResidualMLP
 from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
+from lvm.links import StochasticLink
 from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
@@ -142,6 +144,12 @@ def fitted(model: Any, *arguments: Any, **settings: Any) -> nn.Module:
     return model
 
 
+def pair() -> StochasticLink:
+    """Encoder and decoder in the units of the data."""
+    vae = VAE.gaussian(4, 2, hidden=(8,))
+    return StochasticLink(vae.encoder, vae.decoder)
+
+
 FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "flow": lambda device, x: fitted(real_nvp(4, 2, (8,)), x, QUIET, generator=seed(device)),
     "spline flow": lambda device, x: fitted(neural_spline_flow(4, 2, (8,)), x, QUIET, generator=seed(device)),
@@ -152,6 +160,7 @@ FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "VAE, flow prior": lambda device, x: fitted(
         VAE.gaussian(4, 2, hidden=(8,), prior=maf(2, 2, (8,))), x, QUIET, generator=seed(device)
     ),
+    "layers": lambda device, x: fitted(layered(StandardNormal(2), pair()), x, QUIET, generator=seed(device)),
     "linear VAE": lambda device, x: fitted(LinearVAE(4, 2), x, FULL_BATCH, generator=seed(device)),
     "PPCA": lambda device, x: fitted(PPCA(4, 2), x),
     "mixture": lambda device, x: fitted(
