@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
+from density.checks import check_count
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from density.support import Step, Support, preimage
@@ -51,6 +52,7 @@ class DeltaLink(Link):
 
     def __init__(self, transform: Transform, features: int | None = None) -> None:
         super().__init__()
+        features = None if features is None else check_count(features, "DeltaLink: features")
         if not isinstance(transform, Transform):
             raise TypeError(f"DeltaLink takes a Transform; got {type(transform).__name__}")
         if transform.context_features:

@@ -58,7 +58,7 @@ class Featured(Density):
 
     def __init__(self, network: nn.Module, density: Density, context_features: int) -> None:
         super().__init__()
-        check_count(context_features, "context_features")
+        context_features = check_count(context_features, "context_features")
         if not density.context_features:
             raise ValueError(f"Featured feeds features to a conditional density; {type(density).__name__} takes none")
         self.features = density.features
@@ -183,8 +183,8 @@ def autoregressive_posterior(
     >>> autoregressive_posterior(5, 2).sample(3, context=torch.zeros(4, 5)).shape
     torch.Size([3, 4, 2])
     """
-    check_count(latent_features, "latent_features")
-    check_count(layers, "layers")
+    latent_features = check_count(latent_features, "latent_features")
+    layers = check_count(layers, "layers")
 
     def autoregressive(layer: int) -> Transform:
         order = range(latent_features) if layer % 2 == 0 else range(latent_features - 1, -1, -1)
@@ -245,7 +245,7 @@ def _posterior(
     standardise: bool,
     scale: ScaleModel | None,
 ) -> Featured:
-    check_count(features, "features")
+    features = check_count(features, "features")
     network: nn.Module = nn.Sequential(mlp(features, width, encoder_hidden), nn.SiLU())
     if standardise:
         network = nn.Sequential(Standardisation(features), network)

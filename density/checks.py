@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import chain
+from operator import index
+from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.masked import MaskedTensor
+
+MISSING = "which the observed of PPCA and GaussianMixture takes for missing; other models need complete rows"
 
 
 def reference(module: nn.Module) -> Tensor:
@@ -32,7 +39,7 @@ def find_reference(module: nn.Module) -> Tensor | None:
 
 def check_points(x: Tensor, features: int | None, owner: str, *, reference: Tensor | None = None) -> None:
     """Raise unless x is a floating-point tensor ``[*batch, features]`` in the dtype of the reference. O(1)."""
-    _check_floating(x, "x", owner, reference)
+    check_floating(x, "x", owner, reference)
     if x.ndim < 1 or (features is not None and x.shape[-1] != features):
         expected = "[*batch, features]" if features is None else f"[*batch, {features}]"
         raise ValueError(f"{owner} expects x of shape {expected}; got {list(x.shape)}")
@@ -48,7 +55,7 @@ def check_context(context: Tensor | None, features: int, owner: str, *, referenc
         return
     if context is None:
         raise ValueError(f"{owner} needs a context of shape [*batch, {features}]; got none")
-    _check_floating(context, "context", owner, reference)
+    check_floating(context, "context", owner, reference)
     if context.ndim < 1 or context.shape[-1] != features:
         raise ValueError(f"{owner} expects a context of shape [*batch, {features}]; got {list(context.shape)}")
 
@@ -92,17 +99,37 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
         )
 
 
-def check_count(n: int, name: str) -> None:
-    """Raise unless n is a positive int."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"{name} must be a positive int; got {n!r}")
+def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
+    """The count as an int, whatever kind of integer it is; ValueError unless it is one, and at least so large.
+
+    True is no count. A numpy integer is:
+
+    >>> import numpy as np
+    >>> check_count(np.int64(3), "features")
+    3
+    """
+    truth = isinstance(n, bool) or (isinstance(n, Tensor) and n.dtype is torch.bool)
+    try:
+        count = least - 1 if truth else index(n)
+    except TypeError:
+        count = least - 1
+    if count < least:
+        raise ValueError(f"{name} must be {'a positive int' if least == 1 else f'an int, {least} or more'}; got {n!r}")
+    return count
 
 
-def _check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{owner} expects {name} to be a torch.Tensor; got {type(x).__name__}. Convert with torch.as_tensor"
-        )
+def settle_counts(settings: object, *names: str, prefix: str = "") -> None:
+    """Check counts among the fields of a frozen dataclass, and store them as ints; a None stays one."""
+    for name in names:
+        count = getattr(settings, name)
+        if count is not None:
+            object.__setattr__(settings, name, check_count(count, prefix + name))
+
+
+def check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None = None) -> None:
+    """Raise unless x is a dense floating-point tensor, and in the dtype and on the device of the reference. O(1)."""
+    if not isinstance(x, Tensor) or isinstance(x, MaskedTensor) or x.layout is not torch.strided:
+        raise TypeError(f"{owner} expects {name} to be a torch.Tensor; got {foreign(x, name)}")
     if not x.is_floating_point():
         raise TypeError(f"{owner} expects {name} to be floating point; got {x.dtype}. Convert with {name}.double()")
     if reference is not None and (x.dtype != reference.dtype or x.device != reference.device):
@@ -110,6 +137,46 @@ def _check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None) 
             f"{owner} computes in {reference.dtype} on {reference.device}; {name} is {x.dtype} on {x.device}. "
             f"Move one of them, e.g. model.to({name})"
         )
+
+
+def foreign(x: object, name: str) -> str:
+    """What came instead of a tensor, and how to make one of it. Nothing is imported to tell: packages may be absent.
+
+    >>> foreign([1.0, 2.0], "x")
+    'list. Convert with torch.tensor(x), a list of tensors with torch.stack(x)'
+    """
+    what = type(x).__name__
+    if isinstance(x, MaskedTensor):
+        return f"{what}. {name}.to_tensor(torch.nan) marks what it masks by nan, {MISSING}"
+    if isinstance(x, Tensor):
+        return f"a sparse one ({x.layout}). Convert with {name}.to_dense()"
+    if isinstance(x, np.ma.MaskedArray):
+        return f"{what}. torch.as_tensor({name}.filled(numpy.nan)) marks what it masks by nan, {MISSING}"
+    if isinstance(x, np.ndarray):
+        return f"{what}. Convert with torch.as_tensor({name})"
+    if hasattr(x, "to_numpy"):
+        return f"{what}. Convert with torch.tensor({name}.to_numpy()), once its columns are all numbers"
+    if isinstance(x, list | tuple):
+        return f"{what}. Convert with torch.tensor({name}), a list of tensors with torch.stack({name})"
+    if isinstance(x, Mapping | str):
+        return f"{what}. Give the tensor that holds the rows"
+    if isinstance(x, Iterable):
+        return (
+            f"{what}. Join its chunks, torch.cat(list({name})), or of a loader of tuples the rows alone, torch.cat("
+            f"[rows for rows, *_ in {name}]). Data in chunks is read by the fits of PPCA and GaussianMixture only"
+        )
+    return f"{what}. Convert with torch.as_tensor({name})"
+
+
+def in_words(setting: object) -> str:
+    """A setting as an error shows it: of a class where an instance is due, how to make one.
+
+    >>> in_words(Tensor), in_words("adam")
+    ('the class Tensor; make one, Tensor()', "'adam'")
+    """
+    if isinstance(setting, type):
+        return f"the class {setting.__name__}; make one, {setting.__name__}()"
+    return repr(setting)
 
 
 def check_incomplete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:

@@ -32,6 +32,7 @@ from density.checks import check_batches, check_context, check_count, check_data
 from density.history import History
 from density.initialisation import Initialisable
 from density.log_density import Kind, LogDensity, Measure
+from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
 
@@ -67,6 +68,7 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
         """:meth:`log_prob`."""
         return self.log_prob(x, context)
 
+    @in_own_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log-density, nats, differentiable.
 
@@ -89,20 +91,23 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
         check_batches(x, context, name)
         return self._log_prob(x, context)
 
+    @in_own_precision
     def sample(self, n: int, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Draw n points for every context: shape ``[n, *context_batch, D]``, pathwise where reparametrised."""
-        check_count(n, "n")
+        n = check_count(n, "n")
         self._check_context(context)
         return self._sample(n, context, generator)
 
+    @in_own_precision
     def sample_with_log_prob(
         self, n: int, *, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws ``[n, *context_batch, D]`` and their log-densities ``[n, *context_batch]``, in one pass."""
-        check_count(n, "n")
+        n = check_count(n, "n")
         self._check_context(context)
         return self._sample_with_log_prob(n, context, generator)
 
+    @in_own_precision
     def expectation(self, context: Tensor | None = None) -> Tensor:
         """E[x|c] in closed form, differentiable: ``[*context_batch, D]`` at contexts ``[*context_batch, C]``.
 

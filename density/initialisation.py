@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from density.checks import check_context, check_data, find_reference
+from density.checks import check_context, check_count, check_data, find_reference
 from density.evaluating import evaluating
 from density.families.network import OutOfPlace
 from density.linalg.moments import centre, is_constant
@@ -122,7 +122,7 @@ class Standardisation(Rebuildable, OutOfPlace):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.features = features
+        self.features = features = check_count(features, "features")
         self.register_buffer("shift", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.register_buffer("matched", torch.tensor(False))

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count
 from density.families.gaussian import StandardNormal
+from density.families.noise import normal_noise
 from flows.chain import Chain
 from flows.flow import Flow
 from flows.layers.activation_norm import ActNorm
@@ -63,7 +64,7 @@ def real_nvp(features: int, layers: int = 8, hidden: Sequence[int] = (128, 128),
     _check_couplings(features, layers, "real_nvp")
     parts: list[Transform] = []
     for layer in range(layers):
-        mask = torch.arange(features) % 2 == layer % 2
+        mask = [feature % 2 == layer % 2 for feature in range(features)]
         parts += [ActNorm(features), AffineCoupling(mask, hidden, context_features)]
     return _flow(features, parts)
 
@@ -95,7 +96,7 @@ def glow(
     -3.6758
     """
     _check_couplings(features, layers, "glow")
-    mask = torch.arange(features) < features // 2
+    mask = [feature < features // 2 for feature in range(features)]
     parts: list[Transform] = []
     for _ in range(layers):
         rotation = LULinear.from_matrix(_random_rotation(features, generator))
@@ -132,7 +133,7 @@ def neural_spline_flow(
     -3.6758
     """
     _check_couplings(features, layers, "neural_spline_flow")
-    mask = torch.arange(features) < features // 2
+    mask = [feature < features // 2 for feature in range(features)]
     parts: list[Transform] = []
     for _ in range(layers):
         rotation = LULinear.from_matrix(_random_rotation(features, generator))
@@ -181,8 +182,8 @@ def _autoregressive(
     direction: Callable[[Transform], Transform],
     owner: str,
 ) -> Flow:
-    check_count(features, f"{owner}: features")
-    check_count(layers, f"{owner}: layers")
+    features = check_count(features, f"{owner}: features")
+    layers = check_count(layers, f"{owner}: layers")
     parts: list[Transform] = []
     for layer in range(layers):
         order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
@@ -198,17 +199,19 @@ def _flow(features: int, parts: list[Transform]) -> Flow:
 
 
 def _check_couplings(features: int, layers: int, owner: str) -> None:
-    check_count(features, f"{owner}: features")
-    check_count(layers, f"{owner}: layers")
+    features = check_count(features, f"{owner}: features")
+    layers = check_count(layers, f"{owner}: layers")
     if features < 2:
-        raise ValueError(f"{owner} couples features and needs at least 2; got {features}. For one feature use maf")
+        raise ValueError(
+            f"{owner} couples features and needs at least 2; got {features}. For one feature use a spline, "
+            "Flow(StandardNormal(1), Chain(ActNorm(1), SplineAutoregressive(1))), or for a Gaussian maf(1)"
+        )
     if layers < 2:
         raise ValueError(f"{owner} needs at least 2 layers, or some features are never transformed; got {layers}")
 
 
 def _random_rotation(features: int, generator: Generator | None) -> Tensor:
     """A uniform rotation: Q of a Gaussian matrix, signs fixed by R (Mezzadri 2007, arXiv:math-ph/0609050, §5)."""
-    device = None if generator is None else generator.device
-    q, r = torch.linalg.qr(torch.randn(features, features, generator=generator, device=device))
+    q, r = torch.linalg.qr(normal_noise(features, features, generator=generator))
     q = q * r.diagonal().sign()
-    return torch.cat([q[:, :1] * torch.linalg.det(q).sign(), q[:, 1:]], 1).to(torch.get_default_device())
+    return torch.cat([q[:, :1] * torch.linalg.det(q).sign(), q[:, 1:]], 1)

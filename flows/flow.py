@@ -124,7 +124,7 @@ class Flow(ExactModel):
         if context is None or self.base.context_features:
             z = self.base._sample(n, self._base_context(context), generator)
         else:
-            z = self.base._sample(n * self._count(context), None, generator)
+            z = self.base._sample(n * context.shape[:-1].numel(), None, generator)
             z = z.reshape(n, *context.shape[:-1], self.features)
         self.transform.check_image(z)
         return self.transform._inverse(*self._paired(z, context))[0]
@@ -135,7 +135,7 @@ class Flow(ExactModel):
         if context is None or self.base.context_features:
             z, log_prob = self.base._sample_with_log_prob(n, self._base_context(context), generator)
         else:
-            z, log_prob = self.base._sample_with_log_prob(n * self._count(context), None, generator)
+            z, log_prob = self.base._sample_with_log_prob(n * context.shape[:-1].numel(), None, generator)
             z, log_prob = z.reshape(n, *context.shape[:-1], self.features), log_prob.reshape(n, *context.shape[:-1])
         self.transform.check_image(z)
         x, log_det = self.transform._inverse(*self._paired(z, context))
@@ -147,12 +147,3 @@ class Flow(ExactModel):
 
     def _base_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.base.context_features else None
-
-    def _count(self, context: Tensor) -> int:
-        """The number of contexts to sample for, at least one."""
-        count = context.shape[:-1].numel()
-        if count == 0:
-            raise ValueError(
-                f"{type(self).__name__} expects at least one context to sample for; got shape {list(context.shape)}"
-            )
-        return count

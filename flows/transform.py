@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from density.checks import check_batches, check_context, check_data, check_points, find_reference
 from density.initialisation import UNKNOWN, StartingPoints
+from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
 
@@ -33,6 +34,7 @@ class Transform(Rebuildable, nn.Module, ABC):
     features: int | None = None
     context_features: int = 0
 
+    @in_own_precision
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Take data to noise.
 
@@ -49,6 +51,7 @@ class Transform(Rebuildable, nn.Module, ABC):
         """
         return self._forward(*self._checked(x, context))
 
+    @in_own_precision
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take noise to data: x of shape ``[*batch, D]`` and log|det ∂x/∂z| of shape ``[*batch]``, nats.
 

@@ -24,6 +24,7 @@ from density.history import History
 from density.importance.bound import importance
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import LogDensity
+from density.own_precision import in_own_precision
 from density.support import Step, preimage
 from lvm.links import Link, StochasticLink, check_pair, check_size
 
@@ -38,8 +39,9 @@ class LayeredModel(Bound, ABC):
     def link(self) -> Link:
         """Encoder and decoder as one layer."""
 
+    @in_own_precision
     def log_weights(self, x: Tensor, draws: int, *, generator: Generator | None = None) -> Tensor:
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
         link = self.link
         z, log_ratio = link.infer(x, 1 if link.deterministic else draws, generator=generator)
@@ -135,7 +137,7 @@ class LinkedModel(LayeredModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         for link in self.layer.links:
             link.check_pathwise()
         return self._maximise_elbo(x, training, draws, generator)
@@ -211,6 +213,7 @@ class LatentVariableModel(LayeredModel, ABC):
         """log p(x, z) at any z, differentiable in z; batch shapes of x ``[*batch, D]`` and z ``[*, d]`` broadcast."""
         return self.prior.log_prob(z) + self.decoder.log_prob(x, z)
 
+    @in_own_precision
     def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> ElboTerms:
         r"""Reconstruction and KL term for x ``[*batch, D]``.
 
@@ -220,12 +223,13 @@ class LatentVariableModel(LayeredModel, ABC):
         z, divergence = self.draw_latents(x, draws, generator=generator)
         return ElboTerms(self.decoder.log_prob(x, z).mean(0), divergence)
 
+    @in_own_precision
     def draw_latents(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """z ~ q(z|x) ``[draws, *batch, d]`` and KL(q(z|x) ‖ p(z)) ``[*batch]``; a Gaussian encoder runs once for both.
 
         The KL is in closed form where one exists, and by the same draws otherwise.
         """
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         if isinstance(self.encoder, GaussianFamily):
             q = self.encoder.given(x)
             z, log_q = q._sample_with_log_prob(draws, None, generator)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count, check_points
 from density.families.gaussian import GaussianFamily
+from density.families.noise import normal_noise
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 
 SCALARS_AT_ONCE = 2**17  # of x, in log_prob: a mebibyte, which stays in cache
@@ -43,11 +44,12 @@ class LinearGaussian(GaussianFamily):
 
     def __init__(self, features: int, latent_features: int, *, generator: Generator | None = None) -> None:
         super().__init__()
-        check_count(features, "features")
-        check_count(latent_features, "latent_features")
+        features = check_count(features, "features")
+        latent_features = check_count(latent_features, "latent_features")
         self.features = features
         self.context_features = latent_features
-        self.weight = nn.Parameter(torch.randn(features, latent_features, generator=generator) / math.sqrt(features))
+        noise = normal_noise(features, latent_features, generator=generator)
+        self.weight = nn.Parameter(noise / math.sqrt(features))
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_std = nn.Parameter(torch.zeros(()))
 
@@ -75,22 +77,23 @@ class LinearGaussian(GaussianFamily):
                   = \min_z \lVert r - Az\rVert^2 + \lVert z\rVert^2 .
 
         Being a sum of squares at a minimum, it does not cancel, as ‖r‖² − rᵀAm does when σ is small, and it feels
-        rounding in m only to second order.
+        rounding in m only to second order. What is left of r is small beside r when σ is small beside W, so that it is
+        computed in float64.
         """
         check_points(x, self.features, type(self).__name__, reference=self.weight)
-        factor = self.latent_factor()
-        std = self.log_std.exp()
+        std, origin = self.log_std.double().exp(), self.mean.double()
+        factor = LatentFactor.of(self.weight.double() / std)
         project, back = (factor.projection / std).mT.contiguous(), (factor.projection * std).mT
         squares = []
         for part in x.reshape(-1, self.features).split(max(1, SCALARS_AT_ONCE // self.features)):
-            centred = part - self.mean
+            centred = part - origin
             projected = project @ centred.mT  # (AL)ᵀr; this way round the product is the faster by a third
             left = torch.addmm(centred, projected.mT, back, alpha=-1)
             mean = factor.lower @ projected
             squares.append(left.square().sum(-1) / std.square() + mean.square().sum(0))
-        square = torch.cat(squares).reshape(x.shape[:-1]) if squares else x.new_zeros(x.shape[:-1])
-        log_det = self.features * self.log_std + 0.5 * factor.log_det_precision()
-        return -0.5 * square - log_det - 0.5 * self.features * math.log(2 * math.pi)
+        square = torch.cat(squares).reshape(x.shape[:-1])
+        log_det = self.features * std.log() + 0.5 * factor.log_det_precision()
+        return (-0.5 * square - log_det - 0.5 * self.features * math.log(2 * math.pi)).to(x.dtype)
 
     def whiten(self, x: Tensor) -> Tensor:
         """(x − μ)/σ."""

@@ -72,7 +72,8 @@ def as_flow(
     elif isinstance(model, StandardNormal | DiagonalGaussian | Gaussian):
         mean, scale = model.at(None)
         factor, mean = scale.dense().detach(), mean.detach()
-        root = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        root = torch.linalg.solve_triangular(factor, identity, upper=False)
     else:
         raise TypeError(_why_not_a_linear_flow(model))
     return Flow(StandardNormal(len(mean)).to(mean), linear.from_matrix(root, -root @ mean))
@@ -159,15 +160,15 @@ def as_autoregressive(coupling: AffineCoupling) -> GaussianAutoregressive:
         order,
         context_features=coupling.context_features,
         activation=lambda: next(between),
-        hidden_degrees=[torch.full((layer.out_features,), len(passed)) for layer in dense[:-1]],
+        hidden_degrees=[torch.full((layer.out_features,), len(passed), device="cpu") for layer in dense[:-1]],
     )
     masked = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
-    inputs = torch.cat([passed, torch.arange(d, d + coupling.context_features)])
+    inputs = torch.cat([passed, torch.arange(d, d + coupling.context_features, device="cpu")])
     outputs = torch.cat([moved, d + moved])
     net = net.to(dense[0].weight)
     for to, of in zip(masked, dense, strict=True):
-        rows = outputs if to is masked[-1] else torch.arange(of.out_features)
-        columns = inputs if to is masked[0] else torch.arange(of.in_features)
+        rows = outputs if to is masked[-1] else torch.arange(of.out_features, device="cpu")
+        columns = inputs if to is masked[0] else torch.arange(of.in_features, device="cpu")
         to.weight.zero_()
         to.bias.zero_()
         to.weight[rows[:, None], columns] = of.weight

@@ -53,7 +53,7 @@ class FromNflows(Transform):
         super().__init__()
         if not isinstance(transform, NflowsTransform):
             raise TypeError(f"{type(self).__name__} takes an nflows Transform; got a {type(transform).__name__}")
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.transform = transform
         self.features = features
         self.context_features = context_features

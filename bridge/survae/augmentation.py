@@ -39,7 +39,7 @@ class Augmentation(GenerativeSurjection):
 
     def __init__(self, features: int, extra: Density) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         if not isinstance(extra, Density):
             raise TypeError(f"Augmentation: the extra part must be a Density; got {type(extra).__name__}")
         check_part("Augmentation", "the extra part", extra, extra.features, features, Measure.LEBESGUE)
@@ -85,7 +85,7 @@ class ReLU(GenerativeSurjection):
 
     def __init__(self, features: int, deficits: HalfNormal | None = None) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         if deficits is not None and not isinstance(deficits, HalfNormal):
             raise TypeError(f"ReLU: the deficits' density must be a HalfNormal; got {type(deficits).__name__}")
         self.features = self.latent_features = features

@@ -88,7 +88,7 @@ class LinkChain(Link):
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         check_points(x, self.features, type(self).__name__)
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         z, total, spread = x, x.new_zeros(x.shape[:-1]), False
         for link in self.links:
             if spread or link.deterministic:

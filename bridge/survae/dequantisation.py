@@ -41,9 +41,9 @@ class Dequantisation(GenerativeSurjection):
 
     def __init__(self, features: int, levels: int | None = None) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         if levels is not None:
-            check_count(levels, "levels")
+            levels = check_count(levels, "levels")
         self.features = self.latent_features = features
         self.levels = levels
 

@@ -29,7 +29,7 @@ class Layer(Link):
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         check_points(x, self.features, type(self).__name__)
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         return self._infer(x, draws, generator)
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:

@@ -33,7 +33,7 @@ class Sort(InferenceSurjection):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = self.latent_features = features
 
     def unreachable(self) -> Tensor | None:
@@ -71,7 +71,7 @@ class StochasticPermutation(Layer):
 
     def __init__(self, features: int, measure: Measure = Measure.LEBESGUE) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = self.latent_features = features
         self.measure = self.latent_measure = measure
 

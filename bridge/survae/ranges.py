@@ -64,7 +64,8 @@ class HalfNormal(Density):
         log_scale_bound: float | None = 7.0,
     ) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
+        context_features = check_count(context_features, "context_features", least=0)
         if network is not None and not context_features:
             raise ValueError("HalfNormal has a network but no context_features to feed it; say how many")
         check_bound(log_scale_bound, type(self).__name__)
@@ -204,7 +205,7 @@ class Spacings(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, f"{type(self).__name__}: features")
+        features = check_count(features, f"{type(self).__name__}: features")
         self.features = features
 
     @property

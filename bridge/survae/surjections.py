@@ -58,7 +58,7 @@ class Abs(InferenceSurjection):
 
     def __init__(self, features: int, columns: Sequence[int] | None = None, signs: Density | None = None) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         chosen = as_columns(tuple(range(features) if columns is None else columns), features, "Abs")
         if signs is not None:
             check_part("Abs", "the sign model", signs, len(chosen), features, Measure.COUNTING)
@@ -126,8 +126,8 @@ class Max(InferenceSurjection):
 
     def __init__(self, groups: int, size: int, deficits: Density | None = None) -> None:
         super().__init__()
-        check_count(groups, "groups")
-        check_count(size, "size")
+        groups = check_count(groups, "groups")
+        size = check_count(size, "size")
         if size < 2:
             raise ValueError("Max takes the maximum of groups of at least 2 features; got size=1")
         rest = groups * (size - 1)
@@ -204,7 +204,7 @@ class Slice(InferenceSurjection):
 
     def __init__(self, features: int, keep: Sequence[int], rest: Density) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         kept = as_columns(tuple(keep), features, "Slice")
         dropped = [column for column in range(features) if column not in kept]
         if not dropped:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from density.checks import foreign
 
 Array = NDArray[np.floating[Any]]
 Source = Tensor | Array | Iterable[Tensor | Array] | Iterable[tuple[Tensor | Array, ...]]
@@ -27,7 +29,7 @@ class Chunks:
     Args:
         source: a tensor ``[n, D]``; a NumPy array or memory map; or an iterable that can be gone through again and
             again (a list, a DataLoader) of tensors or arrays ``[rows, D]``. Of a tuple, as a loader of a TensorDataset
-            gives, the first entry is the rows.
+            gives, the first entry is the rows. What a masked array masks is nan in the chunks: a missing entry.
         rows: rows in a chunk, of tensors and arrays; iterables decide for themselves.
         weighted: the second entry of every tuple is the rows' weights ``[rows]``, and not, say, labels.
 
@@ -51,8 +53,9 @@ class Chunks:
                 "data is read several times, and an iterator is spent after one pass; give a list, a DataLoader or an "
                 "object whose __iter__ starts anew"
             )
-        if not isinstance(self.source, Iterable):
-            raise TypeError(f"data must be a tensor, an array or an iterable of them; got {type(self.source).__name__}")
+        source = self.source
+        if not isinstance(source, Iterable) or isinstance(source, Mapping | str) or _is_frame(source):
+            raise TypeError(f"data must be a tensor, an array or an iterable of them; got {foreign(source, 'data')}")
         if self.weighted and isinstance(self.source, Tensor | np.ndarray):
             raise TypeError("weighted chunks are tuples (rows, weights); beside a tensor or an array, give its weights")
 
@@ -84,11 +87,29 @@ class Chunks:
 
 
 def _tensor(rows: Tensor | Array) -> Tensor:
-    """Rows as a tensor; a copy of what an array holds, which may be mapped or read-only."""
+    """Rows as a tensor; a copy of what an array holds, which may be mapped or read-only. What it masks is nan."""
     if isinstance(rows, Tensor):
         return rows
-    array = np.asarray(rows)
+    array = np.asarray(rows.filled(np.nan) if _is_masked(rows) else rows)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a chunk of data must be a tensor or an array of numbers; got {foreign(rows, 'chunk')}")
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def _is_masked(rows: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
+    """Whether an array masks some of its entries; TypeError if it has no nan to say so with."""
+    if not isinstance(rows, np.ma.MaskedArray) or not rows.mask.any():
+        return False
+    if rows.dtype.kind != "f":
+        raise TypeError(
+            f"a masked array of {rows.dtype} cannot mark its missing entries by nan; convert it, data.astype(float)"
+        )
+    return True
+
+
+def _is_frame(source: object) -> bool:
+    """A table of pandas or polars: gone through, it gives its columns' names."""
+    return hasattr(source, "to_numpy")
 
 
 def _give_back(part: Array) -> None:

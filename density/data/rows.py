@@ -8,7 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from density.checks import check_data, check_incomplete
+from density.checks import check_data, check_incomplete, check_points
 from density.data.chunks import Chunks, Source
 from density.data.digest import data_in_words
 from density.linalg.moments import Moments
@@ -23,7 +23,7 @@ class Rows:
             whenever it is read.
         features: D.
         owner: whose error it is.
-        weights: ``[n]``, positive: a weight of 3 is the row three times. 1 if None.
+        weights: ``[n]``, not negative: 3 is the row three times, 0 a row that is not there. 1 if None.
         incomplete: nan marks a missing entry; else it is an error.
 
     Attributes:
@@ -31,8 +31,8 @@ class Rows:
         like: a row of it, for dtype and device.
 
     Raises:
-        TypeError, ValueError: the data is none, not finite, or of another number of features; or the weights are not
-            positive, or not as many as the rows.
+        TypeError, ValueError: the data is none, not finite, or of another number of features; or the weights are
+            negative or all 0, or not as many as the rows.
 
     On several processes each gets an equal share of the rows of a tensor, and of every chunk of a stream.
     """
@@ -53,16 +53,24 @@ class Rows:
         self.weights = None if weights is None else _checked(weights, owner)
         self.whole: Tensor | None = None
         self._chunks = Chunks([])
+        self._like: Tensor | None = None
         if isinstance(source, Tensor):
-            self._check(source, features, owner)
-            self.whole = source.detach()
+            check_points(source, features, owner)
             self._require_length(source.shape[0])
-            self.like = self.whole[:1]
+            self.whole, self.weights = self._there(source, self.weights)
+            self.like = self._like = self.whole[:1]
             return
-        self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+        try:
+            self._chunks = source if isinstance(source, Chunks) else Chunks(source)
+        except TypeError as error:
+            raise TypeError(f"{owner}: {error}") from error
         if self._chunks.weighted and weights is not None:
             raise TypeError(f"{owner} expects weights beside the rows or in their chunks; got both")
-        self.like = self._first()[:1]
+        for rows, _ in self._stream():
+            self.like = self._like = rows[:1]
+            return
+        nothing = "none" if weights is None and not self._chunks.weighted else "none of positive weight"
+        raise ValueError(f"{owner} expects at least one row of data; got {nothing}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Parts ``[rows, D]`` and their weights ``[rows]``: this process's share."""
@@ -81,22 +89,40 @@ class Rows:
     def _stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         start = 0
         for chunk, weights in self._chunks.pairs():
-            n = chunk.shape[0] if chunk.ndim else 0
-            if n == 0 and chunk.ndim:
-                continue
+            if chunk.ndim == 0:
+                raise TypeError(
+                    f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers. "
+                    "Convert with torch.tensor"
+                )
+            end = start + chunk.shape[0]
+            if self.weights is not None and self.weights.shape[0] < end:
+                break
             try:
-                self._check(chunk, self._features, self._owner, reference=self.like)
-                weights = None if weights is None else _checked(weights, self._owner, n)
+                own = None if weights is None else _checked(weights, self._owner, chunk.shape[0])
+                own = own if self.weights is None else self.weights[start:end]
+                if chunk.shape[0] and (own is None or bool(own.any())):
+                    rows, own = self._there(chunk, own)
+                else:
+                    rows = chunk[:0]
             except ValueError as error:
                 raise ValueError(f"{error} (in a chunk that begins with row {start} of the data)") from error
-            if self.weights is not None:
-                if self.weights.shape[0] < start + n:
-                    break
-                weights = self.weights[start : start + n]
-            chunk = chunk.detach()
-            yield chunk if self._values is None else torch.where(chunk.isnan(), self._values, chunk), weights
-            start += n
+            if rows.shape[0]:
+                yield rows if self._values is None else torch.where(rows.isnan(), self._values, rows), own
+            start = end
         self._require_length(start)
+
+    def _there(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The rows whose weight is not 0, checked, and their weights."""
+        check_points(rows, self._features, self._owner, reference=self._like)
+        if weights is None or bool(weights.all()):
+            self._check(rows, self._features, self._owner)
+            return rows.detach(), weights
+        there = weights > 0
+        try:
+            self._check(rows[there], self._features, self._owner)
+        except ValueError as error:
+            raise ValueError(f"{error} (rows of weight 0 are left out, and not counted)") from error
+        return rows[there].detach(), weights[there]
 
     def filled(self, values: Tensor) -> Rows:
         """The same rows with the values ``[D]`` in the place of missing entries."""
@@ -129,17 +155,6 @@ class Rows:
         """A digest of data and weights, by which a checkpoint knows them. O(nD)."""
         return "; ".join(data_in_words([part for part in pair if part is not None]) for pair in self.pairs())
 
-    def _first(self) -> Tensor:
-        for chunk in self._chunks:
-            if chunk.ndim == 0:
-                raise TypeError(
-                    f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers"
-                )
-            if chunk.shape[:1] != (0,):
-                self._check(chunk, self._features, self._owner)
-                return chunk.detach()
-        raise ValueError(f"{self._owner} expects at least one row of data; got none")
-
     def _require_length(self, n: int) -> None:
         if self.weights is not None and self.weights.shape[0] != n:
             raise ValueError(
@@ -152,8 +167,9 @@ def _checked(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
     if not isinstance(weights, Tensor) or weights.ndim != 1 or n not in (None, weights.shape[0]):
         got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise ValueError(f"{owner} expects weights of shape [n], one for each row; got {got}")
-    if not bool((weights.isfinite() & (weights > 0)).all()):
-        raise ValueError(f"{owner} expects positive and finite weights; leave out rows of weight zero")
+    bad = ~(weights.isfinite() & (weights >= 0))
+    if bool(bad.any()):
+        raise ValueError(f"{owner} expects finite weights, none of them negative; got {weights[bad][0].item()}")
     return weights.detach()
 
 
@@ -163,4 +179,5 @@ def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor |
     except ValueError as error:
         if not bool(x.isnan().any()):
             raise
-        raise ValueError(f"{error}; or, where nan marks a missing entry, call model.observed.fit(x)") from error
+        advice = "or, where nan or a mask marks a missing entry, call model.observed.fit(x)"
+        raise ValueError(f"{error}; {advice}") from error

@@ -73,7 +73,7 @@ class Bernoulli(BernoulliFamily):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = features
         self.logits = nn.Parameter(torch.zeros(features))
 
@@ -96,4 +96,6 @@ class ConditionalBernoulli(Conditional, BernoulliFamily):
 
 
 def _log_mass(x: Tensor, logits: Tensor) -> Tensor:
-    return (x * logits - functional.softplus(logits)).sum(-1)
+    """Σ_j x_j ℓ_j − softplus(ℓ_j), as log σ(±ℓ) of the bits next to x: the difference itself cancels at large ℓ."""
+    bits = (x >= 0.5).to(logits.dtype)
+    return functional.logsigmoid((2 * bits - 1) * logits).sum(-1) + torch.linalg.vecdot(x - bits, logits)

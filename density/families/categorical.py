@@ -70,7 +70,7 @@ class Categorical(CategoricalFamily):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = features
         self.logits = nn.Parameter(torch.zeros(features))
 

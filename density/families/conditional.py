@@ -23,8 +23,8 @@ class Conditional(Density, ABC):
 
     def __init__(self, network: nn.Module, features: int, context_features: int) -> None:
         super().__init__()
-        check_count(features, "features")
-        check_count(context_features, "context_features")
+        features = check_count(features, "features")
+        context_features = check_count(context_features, "context_features")
         self.features = features
         self.context_features = context_features
         self.network = network

@@ -106,7 +106,7 @@ class PerFeatureScale(ScaleModel):
 
     def __init__(self, features: int, std: float = 1.0) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.log_std = nn.Parameter(torch.full((features,), _log_std(std)))
 
     def forward(self, raw: Tensor, mean: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from density.checks import check_count, check_data, check_points
 from density.contract import Density, ExactModel
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.history import History
-from density.linalg.cholesky import cholesky, pack_triangular, unpack_triangular
+from density.linalg.cholesky import cholesky, is_symmetric, pack_triangular, unpack_triangular
 from density.linalg.moments import Moments, centre, is_constant
 
 
@@ -81,7 +81,7 @@ class StandardNormal(GaussianFamily):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = features
         self.register_buffer("zero", torch.zeros(features), persistent=False)
 
@@ -107,7 +107,7 @@ class DiagonalGaussian(GaussianFamily, ExactModel):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = features
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_std = nn.Parameter(torch.zeros(features))
@@ -154,7 +154,7 @@ class Gaussian(GaussianFamily, ExactModel):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, "features")
+        features = check_count(features, "features")
         self.features = features
         self.mean = nn.Parameter(torch.zeros(features))
         self.factor = nn.Parameter(torch.zeros(features, features))
@@ -185,7 +185,7 @@ class Gaussian(GaussianFamily, ExactModel):
             )
         if not bool(mean.isfinite().all()):
             raise ValueError(f"Gaussian expects a finite mean; got {mean.tolist()}")
-        if bool(((covariance - covariance.mT).abs() > 1e-5 * covariance.abs().max()).any()):
+        if not is_symmetric(covariance):
             raise ValueError("Gaussian expects a symmetric covariance; symmetrise it, (S + S.mT) / 2")
         model = cls(mean.shape[-1]).to(mean)
         model._set(mean, cholesky(covariance, "Gaussian"))

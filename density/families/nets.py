@@ -37,12 +37,11 @@ def mlp(
     >>> net(torch.ones(5, 3)).abs().max().item()
     0.0
     """
-    check_count(inputs, "inputs")
-    check_count(outputs, "outputs")
-    for position, width in enumerate(hidden):
-        check_count(width, f"hidden[{position}]")
+    inputs = check_count(inputs, "inputs")
+    outputs = check_count(outputs, "outputs")
+    widths = [check_count(width, f"hidden[{position}]") for position, width in enumerate(hidden)]
     layers: list[nn.Module] = []
-    for width in hidden:
+    for width in widths:
         layers += [nn.Linear(inputs, width), activation()]
         inputs = width
     last = nn.Linear(inputs, outputs)

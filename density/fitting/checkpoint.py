@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.parallel import processes
 from density.parallel.random_streams import Randomness
 from density.saving import files
@@ -59,8 +59,7 @@ class Checkpoint:
     minutes: float | None = 10.0
 
     def __post_init__(self) -> None:
-        if self.steps is not None:
-            check_count(self.steps, "steps")
+        settle_counts(self, "steps")
         if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
             raise ValueError(f"minutes must be positive and finite; got {self.minutes}")
         if self.steps is None and self.minutes is None:
@@ -159,6 +158,9 @@ class Logbook:
 
     def _require_same(self, content: dict[str, Any]) -> None:
         found = differences(content["task"], self.task)
+        there, here = (self.randomness.place_in_words(state) for state in (content["begun"], self.begun))
+        if there != here:
+            found.append(f"the fit ran on {there} there and runs on {here} here")
         if content["seed"] != self.randomness.seed:
             found.append(f"the generator's seed is {content['seed']} there and {self.randomness.seed} here")
         elif content["finished"] and self.randomness.differs(content["begun"]):

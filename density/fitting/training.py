@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint, Task
 from density.fitting.optimisers import OptimiserOf, Schedule, adam, cosine
 
@@ -52,10 +52,7 @@ class Training:
     autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        check_count(self.epochs, "epochs")
-        for name, count in (("batch_size", self.batch_size), ("patience", self.patience), ("parts", self.parts)):
-            if count is not None:
-                check_count(count, name)
+        settle_counts(self, "epochs", "batch_size", "patience", "parts")
         for name, value in (("learning_rate", self.learning_rate), ("clip", self.clip)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite; got {value}")

@@ -58,7 +58,7 @@ def average(
     draw: DrawLogWeights, x: Tensor, draws: int, measure: Measure, name: str, *, smooth: bool = False
 ) -> LogDensity:
     """Log-mean-exp of log-weights with E w = p(x), drawn in blocks, as a claim with all its diagnostics."""
-    check_count(draws, "draws")
+    draws = check_count(draws, "draws")
     value, error, size, k = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(4))
     for points, log_weights in weight_blocks(draw, x, draws):
         k[points] = pareto_k(log_weights)

@@ -73,7 +73,7 @@ class _Tail:
     @staticmethod
     def of(log_weights: Tensor) -> _Tail:
         draws = log_weights.shape[0]
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         size = tail_length(draws)
         top = log_weights.topk(min(size + 1, draws), 0)
         values, index = top.values[:size], top.indices[:size]

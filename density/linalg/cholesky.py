@@ -37,3 +37,13 @@ def cholesky(covariance: Tensor, owner: str) -> Tensor:
             "fewer parameters (PPCA, a diagonal covariance)"
         )
     return factor
+
+
+def is_symmetric(covariance: Tensor) -> bool:
+    """Whether covariances ``[*batch, D, D]`` are symmetric to 1e-5, in units of the standard deviations.
+
+    An entry is compared as a correlation: beside a variance of 10⁶, one of 1 and those that go with it count as much.
+    """
+    std = covariance.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    difference = (covariance - covariance.mT).abs()
+    return not bool((difference > 1e-5 * std.unsqueeze(-1) * std.unsqueeze(-2)).any())

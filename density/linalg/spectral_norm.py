@@ -26,5 +26,6 @@ def squared_norm(a: Tensor) -> Tensor:
 def squared_norm_of_inverse(covariance: Tensor) -> Tensor:
     """The same bound for A = S⁻¹ with S Sᵀ the covariance; infinite where it is not positive definite."""
     root, info = torch.linalg.cholesky_ex(covariance)
-    root = torch.where((info == 0)[..., None, None], root, torch.eye(root.shape[-1], dtype=root.dtype).to(root))
+    identity = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    root = torch.where((info == 0)[..., None, None], root, identity)
     return torch.where(info == 0, squared_norm(inverse(root)), torch.inf)

@@ -56,6 +56,10 @@ class Randomness:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state[ACCELERATOR], self.device)
 
+    def place_in_words(self, state: dict[str, Tensor]) -> str:
+        """Where a computation draws whose generators stand like that."""
+        return "an accelerator" if ACCELERATOR in state else "the CPU"
+
     def differs(self, state: dict[str, Tensor]) -> bool:
         """Does the generator that this computation chiefly draws from stand elsewhere than it did?"""
         own = GIVEN if self.generator is not None else ACCELERATOR if self.device.type == "cuda" else HOST

@@ -46,7 +46,7 @@ def sharded(claim: Claiming, x: Tensor, *, parts: int | None = None, generator: 
     log p(x) = -1.8379 ± 0 (data) nats, exact (closed form), Lebesgue measure, 10 points
     """
     parts = processes.world() if parts is None else parts
-    check_count(parts, "parts")
+    parts = check_count(parts, "parts")
     if parts < processes.world():
         raise ValueError(f"{processes.world()} processes need a part of the rows each; got parts={parts}")
     if parts == 1:

@@ -44,7 +44,7 @@ class ActNorm(Transform):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_count(features, f"{type(self).__name__}: features")
+        features = check_count(features, f"{type(self).__name__}: features")
         self.features = features
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))

@@ -59,13 +59,14 @@ class Autoregressive(Transform):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        check_count(features, f"{owner}: features")
+        features = check_count(features, f"{owner}: features")
+        context_features = check_count(context_features, f"{owner}: context_features", least=0)
         places = as_order(range(features) if order is None else order, owner)
         if len(places) != features:
             raise ValueError(f"{owner} expects an order of its {features} features; got one of {len(places)}")
         self.features = features
         self.context_features = context_features
-        self.register_buffer("order", places)
+        self.register_buffer("order", places.to(torch.get_default_device()))
         self.conditioner = (
             MaskedMLP(places, parameters, hidden, context_features) if conditioner is None else conditioner
         )

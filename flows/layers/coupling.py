@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from density.checks import check_count
 from density.families.bounded import check_bound
 from density.families.nets import mlp
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
@@ -65,15 +66,16 @@ class Coupling(Transform):
             raise ValueError(f"{owner} expects a mask of D booleans; got {keep.dtype} of shape {list(keep.shape)}")
         if keep.all():
             raise ValueError(f"{owner} expects a mask with a False; all True leaves nothing to transform")
-        if not keep.any() and context_features == 0:
+        if not keep.any() and not context_features:
             raise ValueError(
                 f"{owner} expects a mask with a True, or a context; all False leaves nothing to condition on. "
                 "For a map without condition use ActNorm or Affine"
             )
         self.features = len(keep)
-        self.context_features = context_features
-        self.register_buffer("passed", keep.nonzero()[:, 0])
-        self.register_buffer("moved", (~keep).nonzero()[:, 0])
+        self.context_features = context_features = check_count(context_features, f"{owner}: context_features", least=0)
+        place = torch.get_default_device()
+        self.register_buffer("passed", keep.nonzero()[:, 0].to(place))
+        self.register_buffer("moved", (~keep).nonzero()[:, 0].to(place))
         inputs, outputs = len(self.passed) + context_features, parameters * len(self.moved)
         self.conditioner = (
             mlp(inputs, outputs, hidden, activation, zero_init=True) if conditioner is None else conditioner

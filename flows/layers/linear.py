@@ -29,7 +29,7 @@ class Linear(Transform):
 
     def __init__(self, features: int, bias: bool) -> None:
         super().__init__()
-        check_count(features, f"{type(self).__name__}: features")
+        features = check_count(features, f"{type(self).__name__}: features")
         self.features = features
         self.register_parameter("bias", nn.Parameter(torch.zeros(features)) if bias else None)
 

@@ -30,7 +30,7 @@ class Permutation(Transform):
 
     def __init__(self, order: Sequence[int] | Tensor) -> None:
         super().__init__()
-        self.register_buffer("order", as_order(order, type(self).__name__))
+        self.register_buffer("order", as_order(order, type(self).__name__).to(torch.get_default_device()))
         self.features = len(self.order)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -41,9 +41,9 @@ class Permutation(Transform):
 
 
 def as_order(order: Sequence[int] | Tensor, owner: str) -> Tensor:
-    """A permutation of 0 … D−1 as an index tensor of its own; ValueError if it is none."""
+    """A permutation of 0 … D−1 as an index tensor of its own, on the CPU; ValueError if it is none."""
     try:
-        index = torch.as_tensor(order).clone().cpu()  # modules are built here and moved whole
+        index = torch.as_tensor(order).clone().cpu()  # masks and degrees are worked out here
     except (RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{owner} expects an order that holds each of 0 ... D-1 once; got {order!r}") from error
     integer = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)

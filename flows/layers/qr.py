@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count
+from density.families.noise import normal_noise
 from flows.layers.linear import Linear, invertible
 
 
@@ -53,15 +54,13 @@ class QRLinear(Linear):
         super().__init__(features, bias)
         owner = type(self).__name__
         reflections = features if reflections is None else reflections
-        check_count(reflections, f"{owner}: reflections")
+        reflections = check_count(reflections, f"{owner}: reflections")
         if reflections > features:
             raise ValueError(
                 f"{owner} of {features} features takes at most {features} reflections, which reach every rotation; "
                 f"got {reflections}"
             )
-        device = None if generator is None else generator.device
-        pairs = torch.randn(features, reflections // 2, generator=generator, device=device)
-        vectors = pairs.to(torch.get_default_device()).repeat_interleave(2, 1)
+        vectors = normal_noise(features, reflections // 2, generator=generator).repeat_interleave(2, 1)
         sign = torch.ones(features)
         if reflections % 2:
             first = torch.eye(features)[:, :1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from density.checks import check_count
+from density.checks import settle_counts
 from flows.monotone.monotone import Monotone
 from flows.monotone.spline_gradient import Piece, evaluate_with_gradient
 
@@ -59,7 +59,7 @@ class RationalQuadratic(Monotone):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        check_count(self.bins, f"{owner}: bins")
+        settle_counts(self, "bins", prefix=f"{owner}: ")
         if self.bins * SMALLEST > 0.5:
             raise ValueError(f"{owner} takes at most {0.5 / SMALLEST:.0f} bins; got {self.bins}")
         if not (math.isfinite(self.bound) and self.bound > 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class MaskedLinear(Rebuildable, nn.Linear):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask.clone())
+        self.register_buffer("mask", mask.to(self.weight.device, copy=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
@@ -94,10 +95,10 @@ class MaskedNetwork(Rebuildable, OutOfPlace, ABC):
         outputs = len(degrees[-1]) // features
         sortable &= len(degrees[-1]) == outputs * features and bool((degrees.pop() < place.repeat(outputs)).all())
         units = [layer.argsort(stable=True)[: int((layer < features).sum())] for layer in degrees]
-        units.append((torch.arange(outputs) * features + order[:, None]).flatten())
+        units.append((torch.arange(outputs, device=order.device) * features + order[:, None]).flatten())
         widths = [*(len(layer) for layer in degrees), features * outputs, features, features]
         for layer, (index, width) in enumerate(zip([*units, order, order.argsort()], widths, strict=True)):
-            as_it_is = index.equal(torch.arange(width))
+            as_it_is = index.equal(torch.arange(width, device=index.device))
             self.register_buffer(f"_units_{layer}", None if as_it_is else index.to(device), persistent=False)
         above = [*degrees[1:], place.repeat(outputs) - 1]
         self.dense = [
@@ -120,7 +121,7 @@ def _rearrange(network: nn.Module, incompatible_keys: object) -> None:
     """Follow loaded masks, which may be other ones; the order is the one arranged for last."""
     assert isinstance(network, MaskedNetwork)
     order = network.sorted_units()[-2]
-    network.arrange(torch.arange(network.features) if order is None else order)
+    network.arrange(torch.arange(network.features, device="cpu") if order is None else order)
 
 
 class MaskedMLP(MaskedNetwork):
@@ -134,7 +135,8 @@ class MaskedMLP(MaskedNetwork):
     Args:
         order: ``order[k]`` is the feature in place k+1.
         outputs: how many numbers to return for each feature.
-        hidden: widths of the hidden layers; one narrower than the number of degrees drops connections.
+        hidden: widths of the hidden layers; one narrower than the number of degrees drops connections. One unit can
+            carry the context or features, and not both: a warning says so.
         context_features: width C of the context; inputs are ``[*batch, D + C]``, context last.
         activation: makes the module between two linear layers; bounded by default, as in a coupling layer.
         hidden_degrees: degrees of the hidden units, one tensor a layer, instead of even spread; then ``hidden`` is not
@@ -164,14 +166,15 @@ class MaskedMLP(MaskedNetwork):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
+        outputs = check_count(outputs, f"{owner}: outputs")
+        context_features = check_count(context_features, f"{owner}: context_features", least=0)
         places = as_order(order, owner)
         place = places.argsort() + 1
         if hidden_degrees is None:
-            for position, width in enumerate(hidden):
-                check_count(width, f"{owner}: hidden[{position}]")
+            hidden = [check_count(width, f"{owner}: hidden[{position}]") for position, width in enumerate(hidden)]
             # A single feature without context has nothing to see: no hidden layer, and its output is a bias.
             widths = hidden if len(place) > 1 or context_features else ()
-            hidden_degrees = [_even_degrees(len(place), width, context_features) for width in widths]
+            hidden_degrees = [_even_degrees(len(place), width, context_features, owner) for width in widths]
         layers: list[nn.Module] = []
         below = torch.cat([place, place.new_zeros(context_features)])
         for degrees in hidden_degrees:
@@ -226,11 +229,13 @@ class MaskedResidualMLP(MaskedNetwork):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        check_count(hidden, f"{owner}: hidden")
-        check_count(blocks, f"{owner}: blocks")
+        hidden = check_count(hidden, f"{owner}: hidden")
+        blocks = check_count(blocks, f"{owner}: blocks")
+        outputs = check_count(outputs, f"{owner}: outputs")
+        context_features = check_count(context_features, f"{owner}: context_features", least=0)
         places = as_order(order, owner)
         place = places.argsort() + 1
-        degrees = _even_degrees(len(place), hidden, context_features)
+        degrees = _even_degrees(len(place), hidden, context_features, owner)
         within = degrees[:, None] >= degrees
         self.first = MaskedLinear(degrees[:, None] >= torch.cat([place, place.new_zeros(context_features)]))
         self.blocks = nn.ModuleList(
@@ -259,6 +264,19 @@ class MaskedResidualMLP(MaskedNetwork):
         return [*stages, Stage(self.last)]
 
 
-def _even_degrees(features: int, width: int, context_features: int) -> Tensor:
-    """The degrees of hidden units, spread evenly over those that some output sees."""
-    return torch.linspace(0 if context_features else min(1, features - 1), features - 1, width).round().long()
+def _even_degrees(features: int, width: int, context_features: int, owner: str) -> Tensor:
+    """The degrees of hidden units, spread evenly over those that some output sees.
+
+    Two units or more have the lowest and the highest degree among them, so that every feature but the last reaches an
+    output, and the context every one. A single unit has the highest, or carries the context where there is one.
+    """
+    if width == 1 and features > 1:
+        if context_features:
+            warnings.warn(
+                f"{owner}: a hidden layer of one unit carries the context alone, so that no output sees a feature; "
+                "make it at least 2 wide",
+                stacklevel=3,
+            )
+        return torch.tensor([0 if context_features else features - 1], device="cpu")
+    lowest = 0 if context_features else min(1, features - 1)
+    return torch.linspace(lowest, features - 1, width, device="cpu").round().long()

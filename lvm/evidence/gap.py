@@ -134,7 +134,7 @@ def gap(
             f"gap needs a model with log-weights; {type(model).__name__} has none. "
             "A flow has them as bridge.FlowVAE(flow)"
         )
-    check_count(draws, "draws")
+    draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("gap needs at least 2 draws to have a Monte Carlo error; got 1")
     model.check_input(x)

@@ -50,7 +50,7 @@ def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generato
     Cost O(n² · draws) evaluations of log q. The mutual information is that of these n points: with more points it grows
     towards that of the data distribution, and it cannot exceed log n.
     """
-    check_count(draws, "draws")
+    draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("kl_parts needs at least 2 draws to have a Monte Carlo error; got 1")
     _check_model(model, "kl_parts")

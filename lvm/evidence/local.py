@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.contract import Density
 from density.families.gaussian import DiagonalGaussian, GaussianFamily
 from density.fitting.optimisers import cosine
@@ -49,8 +49,7 @@ class LocalFit:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        check_count(self.steps, "steps")
-        check_count(self.draws, "draws")
+        settle_counts(self, "steps", "draws")
         for name in ("learning_rate", "tolerance"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")

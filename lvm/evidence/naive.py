@@ -35,7 +35,7 @@ def prior_average(
         TypeError: the model has no decoder density.
         ValueError: draws < 2, unusable data, or a non-finite log p(x|z).
     """
-    check_count(draws, "draws")
+    draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("prior_average needs at least 2 draws to have a Monte Carlo error; got 1")
     draw = _reconstruction(model, x, generator)

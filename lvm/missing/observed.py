@@ -73,7 +73,7 @@ class Observed(ABC):
     @torch.no_grad()
     def draw(self, x: Tensor, n: int, *, generator: Generator | None = None) -> Tensor:
         """n draws from p(x|x_o), ``[n, *batch, D]``: multiple imputation. Observed entries are as they are in x."""
-        check_count(n, "n")
+        n = check_count(n, "n")
         rows = self._rows(x)
         drawn = self._draw(rows, n, generator).to(x.dtype)
         return torch.where(rows.isnan(), drawn, rows).reshape(n, *x.shape)

@@ -64,13 +64,16 @@ class Patterns:
 
     @staticmethod
     def of(observed: Tensor, scalars_a_row: int, scalars_a_pattern: int) -> Patterns:
-        """Group rows. O(nD + n log n).
+        """Group rows. O(nD + n log n). No rows are one block of no patterns.
 
         Args:
             observed: ``[n, D]``, booleans.
             scalars_a_row: how many numbers the caller will hold for each row of a block,
             scalars_a_pattern: and for each pattern of it.
         """
+        if observed.shape[0] == 0:
+            index = observed.new_zeros(0, 1, dtype=torch.long)
+            return Patterns(observed, 0, [Block(observed, index, index.bool())])
         inverse, counts = _unique(observed)
         order = inverse.argsort(stable=True)
         starts = counts.cumsum(0) - counts

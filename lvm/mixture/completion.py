@@ -30,11 +30,29 @@ class Completion(ABC):
 
     Attributes:
         log_joint: log π_k + log N(x_o; μ_k, Σ_k), ``[K, B, R]``, nats.
+        white: S_k⁻¹(x_o − μ_k,o), whose square that is the density of, ``[K, B, R, D]``, 0 where x is missing.
         deviation: E[x|x_o, k] − μ_k, ``[K, B, R, D]``: that of x itself where it is observed.
     """
 
     log_joint: Tensor
+    white: Tensor
     deviation: Tensor
+    _constant: Tensor  # the log-joint at the mean, [K, B]
+
+    def responsibilities(self) -> Tensor:
+        """p(k|x_o), ``[K, B, R]``.
+
+        Where every square overflows, so that log p(x_o) is −inf, they follow from distances in units of the largest
+        entry, as those of a complete row that is so far away.
+        """
+        log_joint = self.log_joint
+        lost = log_joint.amax(0) == -torch.inf
+        if bool(lost.any()):
+            unit = self.white.detach().abs().amax((0, -1)).clamp_min(1)
+            distance = (self.white / unit.unsqueeze(-1)).square().sum(-1)
+            further = (distance - distance.amin(0)) * unit * unit
+            log_joint = torch.where(lost, self._constant.unsqueeze(-1) - 0.5 * further, log_joint)
+        return log_joint.softmax(0)
 
     @abstractmethod
     def variance(self) -> Tensor:
@@ -68,9 +86,10 @@ class DenseCompletion(Completion):
         across = covariances * (seen.unsqueeze(-1) * hidden.unsqueeze(-2))
         cross = torch.linalg.solve_triangular(factor, across, upper=False)
         residual = torch.where(block.mask.unsqueeze(1), rows - means[:, None, None], 0.0)
-        white = torch.linalg.solve_triangular(factor, residual.mT, upper=False).mT
+        self.white = white = torch.linalg.solve_triangular(factor, residual.mT, upper=False).mT
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.sum(-1) * 0.5 * math.log(2 * math.pi)
-        self.log_joint = log_weights[:, None, None] - 0.5 * white.square().sum(-1) - log_det.unsqueeze(-1)
+        self._constant = log_weights[:, None] - log_det
+        self.log_joint = self._constant.unsqueeze(-1) - 0.5 * white.square().sum(-1)
         self.deviation = residual + white @ cross
         self._covariances, self._factor, self._cross, self._hidden = covariances, factor, cross, hidden
 
@@ -97,9 +116,10 @@ class DiagonalCompletion(Completion):
     def __init__(self, log_weights: Tensor, means: Tensor, variances: Tensor, block: Block, rows: Tensor) -> None:
         std = variances.sqrt()
         self.deviation = torch.where(block.mask.unsqueeze(1), rows - means[:, None, None], 0.0)
-        square = (self.deviation / std[:, None, None]).square().sum(-1)
+        self.white = self.deviation / std[:, None, None]
         log_det = (std.log() + 0.5 * math.log(2 * math.pi)) @ block.mask.double().mT
-        self.log_joint = log_weights[:, None, None] - 0.5 * square - log_det.unsqueeze(-1)
+        self._constant = log_weights[:, None] - log_det
+        self.log_joint = self._constant.unsqueeze(-1) - 0.5 * self.white.square().sum(-1)
         self._variances = variances
         self._hidden = (~block.mask).double()
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
+from density.checks import check_count
 from density.contract import Density
 from density.families.categorical import Categorical, CategoricalFamily
 from lvm.mixture.covariance import Covariance
@@ -30,8 +31,8 @@ class Components(Density):
 
     def __init__(self, features: int, components: int, covariance: Covariance) -> None:
         super().__init__()
-        self.features = features
-        self.context_features = components
+        self.features = features = check_count(features, "features")
+        self.context_features = components = check_count(components, "components")
         self.covariance = covariance
         self.means = nn.Parameter(torch.randn(components, features))
         self.factor = nn.Parameter(torch.zeros(covariance.shape(components, features)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint
 from lvm.em import Climbed, Limits, Present, check_tolerance, climb
 from lvm.mixture.covariance import CollapsedComponent
@@ -49,9 +49,7 @@ class EM(Algorithm):
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        check_count(self.max_iterations, "max_iterations")
-        if self.rows_at_once is not None:
-            check_count(self.rows_at_once, "rows_at_once")
+        settle_counts(self, "max_iterations", "restarts", "rows_at_once")
         check_tolerance(self.tolerance)
         check_regularisation(self.regularisation)
         check_start(self.start, self.restarts)

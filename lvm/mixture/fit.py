@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count
+from density.checks import check_count, in_words
 from density.data.digest import data_in_words
 from density.data.rows import Rows
 from density.fitting.checkpoint import Checkpoint, Logbook
@@ -117,7 +117,7 @@ def check_start(start: Start | Present, restarts: int) -> None:
     """Raise unless it makes sense to try the start so many times."""
     check_count(restarts, "restarts")
     if not isinstance(start, Start | Present):
-        raise TypeError(f"start must be KMeansPlusPlus() or another Start; got {start!r}")
+        raise TypeError(f"start must be KMeansPlusPlus() or another Start; got {in_words(start)}")
     if restarts > 1 and (isinstance(start, Present) or start.deterministic):
         raise ValueError(f"{type(start).__name__} starts alike every time: use restarts=1; got {restarts}")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count, check_points
+from density.checks import check_count, check_points, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.families.kl import kl
 from density.history import History
+from density.own_precision import in_own_precision
 from lvm.em import Climbed
 from lvm.latent import CountedModel, ElboTerms
 from lvm.mixture.components import Components, Responsibilities
@@ -56,10 +57,10 @@ class GaussianMixture(CountedModel):
 
     def __init__(self, features: int, components: int, covariance: Covariance = Full()) -> None:
         super().__init__()
-        check_count(features, "features")
-        check_count(components, "components")
+        features = check_count(features, "features")
+        components = check_count(components, "components")
         if not isinstance(covariance, Covariance):
-            raise TypeError(f"covariance must be Full(), Tied(), Diagonal() or Spherical(); got {covariance!r}")
+            raise TypeError(f"covariance must be Full(), Tied(), Diagonal() or Spherical(); got {in_words(covariance)}")
         self.features = features
         self.components = components
         self.prior = Categorical(components)
@@ -131,6 +132,7 @@ class GaussianMixture(CountedModel):
     def _log_joint_with_each(self, x: Tensor) -> Tensor:
         return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)
 
+    @in_own_precision
     def posterior(self, x: Tensor) -> Tensor:
         """Responsibilities p(z|x), ``[*batch, K]`` for x ``[*batch, D]``, differentiable.
 
@@ -144,13 +146,15 @@ class GaussianMixture(CountedModel):
         """The most probable component of each point, ``[*batch]``, integers."""
         return self.posterior(x).argmax(-1)
 
+    @in_own_precision
     def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> ElboTerms:
         """Reconstruction and KL of the exact posterior, both by summing over components; nothing is drawn."""
-        check_count(draws, "draws")
+        draws = check_count(draws, "draws")
         responsibilities = self.posterior(x)
         divergence = kl(self.encoder, self.prior, context=x)
         assert divergence is not None, "two categoricals have a closed form"
-        return ElboTerms((responsibilities * self.decoder.log_prob_of_each(x)).sum(-1), divergence)
+        each = self.decoder.log_prob_of_each(x).masked_fill(responsibilities == 0, 0.0)  # 0 · (−∞) is 0 here
+        return ElboTerms((responsibilities * each).sum(-1), divergence)
 
     def fit(
         self,
@@ -172,8 +176,8 @@ class GaussianMixture(CountedModel):
                 reads. Of data in chunks no more than a chunk is held, and starts are made from 2¹⁶ rows drawn at
                 random.
             em: :class:`~lvm.mixture.em.EM` or :class:`~lvm.mixture.stochastic_em.StochasticEM`, with its settings.
-            weights: positive weights ``[n]`` of the rows, in their order; a weight of 3 is the row three times. Data in
-                chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            weights: of the rows, in their order, ``[n]``, not negative: 3 is the row three times, 0 a row that is not
+                there. Data in chunks may bring them along, ``Chunks(loader, weighted=True)``.
             generator: of the starts, on the device of x.
 
         On several processes each works on its share of the rows; all end with the same parameters.
@@ -182,10 +186,13 @@ class GaussianMixture(CountedModel):
             History with the mean log p(x) before every M-step and after the last, weighted if the rows are.
 
         Raises:
+            TypeError: ``em`` is none of the two, or x no data.
             ValueError: unusable data or weights, n < K, or given parameters that do not fit.
             CollapsedComponent: (a ValueError) a component collapsed in every start, as happens without regularisation,
                 where the likelihood is unbounded; the model holds the last parameters before that.
         """
+        if not isinstance(em, Algorithm):
+            raise TypeError(f"GaussianMixture.fit expects lvm.EM() or lvm.StochasticEM() as em; got {in_words(em)}")
         rows = Rows(x, self.features, "GaussianMixture", weights)
         present = self.parameters_on(rows.like.device)
         return self.take(em.climb(Problem.of(rows, rows, present, em, generator)), rows.like)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from density.checks import in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
@@ -83,8 +84,8 @@ class ObservedMixture(Observed):
 
     def posterior(self, x: Tensor) -> Tensor:
         """Responsibilities p(k|x_o), ``[*batch, K]``, differentiable; π where nothing is observed."""
-        each = self._of_each(self._rows(x), lambda completion: completion.log_joint.movedim(0, -1))
-        return each.softmax(-1).to(x.dtype).reshape(*x.shape[:-1], self.model.components)
+        each = self._of_each(self._rows(x), lambda completion: completion.responsibilities().movedim(0, -1))
+        return each.to(x.dtype).reshape(*x.shape[:-1], self.model.components)
 
     def fit(
         self, x: Source, em: EM = DEFAULT, *, weights: Tensor | None = None, generator: Generator | None = None
@@ -99,7 +100,7 @@ class ObservedMixture(Observed):
         Args:
             x: points ``[n, D]``, nan where an entry is missing: a tensor, or data in chunks.
             em: settings; ``rows_at_once`` has no effect here, where blocks of patterns bound the memory.
-            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
+            weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
             generator: of the starts, on the device of x.
 
         On several processes each is given the same data and works on its share; all end with the same parameters.
@@ -115,7 +116,7 @@ class ObservedMixture(Observed):
                 parameters before that.
         """
         if not isinstance(em, EM):
-            raise TypeError(f"a fit to observed entries takes EM(); got {em!r}")
+            raise TypeError(f"GaussianMixture.observed.fit expects lvm.EM() as em; got {in_words(em)}")
         rows = Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
         filled = rows.filled(means(rows, "GaussianMixture"))
         present = self.model.parameters_on(rows.like.device)
@@ -158,10 +159,11 @@ class ObservedMixture(Observed):
         means = self.model.in_float64().means[:, None, None]
 
         def moments(completion: Completion) -> Tensor:
-            r = completion.log_joint.softmax(0).unsqueeze(-1)
+            r = completion.responsibilities().unsqueeze(-1)
             each = means + completion.deviation
             mean = (r * each).sum(0)
-            variance = (r * (completion.variance().unsqueeze(2) + (each - mean).square())).sum(0)
+            spread = (each - mean).square().masked_fill(r == 0, 0.0)  # which may have overflowed
+            variance = (r * (completion.variance().unsqueeze(2) + spread)).sum(0)
             return torch.stack([mean, variance], -1)
 
         mean, variance = self._of_each(rows, moments).unbind(-1)
@@ -172,7 +174,7 @@ class ObservedMixture(Observed):
 
         def drawn(completion: Completion) -> Tensor:
             components, patterns, repeats = completion.log_joint.shape
-            r = completion.log_joint.softmax(0).movedim(0, -1).reshape(-1, components)
+            r = completion.responsibilities().movedim(0, -1).reshape(-1, components)
             chosen = torch.multinomial(r, n, replacement=True, generator=generator)
             shape = (components, patterns, repeats * n, self.features)
             noise = torch.randn(shape, generator=generator, dtype=torch.float64, device=r.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from density.linalg.cholesky import is_symmetric
 from lvm.em import Parameters
 from lvm.mixture.covariance import CollapsedComponent, Covariance
 
@@ -85,8 +86,8 @@ def checked(
     weights, means, covariances = (t.detach().double() for t in (weights, means, covariances))
     if not bool((weights > 0).all()) or abs(weights.sum().item() - 1) > 1e-5:
         raise ValueError(f"the given weights must be positive with sum 1; got {weights.tolist()}")
-    if structure.dense and (covariances - covariances.mT).abs().max() > 1e-5 * covariances.abs().max():
-        raise ValueError("the given covariances must be symmetric")
+    if structure.dense and not is_symmetric(covariances):
+        raise ValueError("the given covariances must be symmetric; symmetrise them, (S + S.mT) / 2")
     try:
         return MixtureParameters.of(structure, weights / weights.sum(), means, covariances)
     except CollapsedComponent as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from density.checks import check_floating
 from density.data.digest import data_in_words
 from density.data.rows import Rows
 from lvm.mixture.covariance import Covariance, Spherical
@@ -160,6 +161,9 @@ class Given(Start):
         weights: ``[K]``, positive, sum 1; equal ones if None.
         covariances: ``[K, D, D]`` (full), ``[D, D]`` (tied), ``[K, D]`` variances (diagonal) or ``[K]`` variances
             (spherical); if None, those of the rows next to each mean.
+
+    Raises:
+        TypeError: one of them is no floating-point tensor.
     """
 
     means: Tensor
@@ -167,6 +171,12 @@ class Given(Start):
     covariances: Tensor | None = None
 
     deterministic = True
+
+    def __post_init__(self) -> None:
+        for name in ("means", "weights", "covariances"):
+            value = getattr(self, name)
+            if value is not None:
+                check_floating(value, name, "Given")
 
     def parameters(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint
 from density.parallel import processes
 from lvm.em import Climbed, Limits, Parameters, Present, climb
@@ -79,8 +79,7 @@ class StochasticEM(Algorithm):
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        check_count(self.epochs, "epochs")
-        check_count(self.batch_size, "batch_size")
+        settle_counts(self, "epochs", "batch_size", "restarts")
         if not 0.5 < self.exponent <= 1:
             raise ValueError(f"exponent must be in (0.5, 1], or the steps do not converge; got {self.exponent}")
         if not (math.isfinite(self.delay) and self.delay >= 0):

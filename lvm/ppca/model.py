@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_count, check_data, check_points, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.gaussian import StandardNormal
@@ -70,8 +70,8 @@ class PPCA(CountedModel):
 
     def __init__(self, features: int, latent_features: int) -> None:
         super().__init__()
-        check_count(features, "features")
-        check_count(latent_features, "latent_features")
+        features = check_count(features, "features")
+        latent_features = check_count(latent_features, "latent_features")
         if latent_features >= features:
             raise ValueError(
                 f"PPCA needs fewer latent features than features; got {latent_features} and {features}. "
@@ -117,7 +117,7 @@ class PPCA(CountedModel):
         Args:
             x: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
             solver: :class:`ClosedForm` or :class:`EMSolver`.
-            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
+            weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
 
         Returns:
             History whose objective is the mean log p(x), nats per point: one value, or one before
@@ -131,7 +131,9 @@ class PPCA(CountedModel):
                 The model is then left as it was.
         """
         if not isinstance(solver, Solver):
-            raise TypeError(f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {solver!r}")
+            raise TypeError(
+                f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {in_words(solver)}"
+            )
         rows = Rows(x, self.features, "PPCA", weights)
         parameters, history = solver.solve(rows, self.parameters_on(rows.like.device))
         self.take(parameters, rows.like)

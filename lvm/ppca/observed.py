@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from density.checks import in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
@@ -81,7 +82,7 @@ class ObservedPPCA(Observed):
         Args:
             x: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
             em: settings; see there for what is maximised how, and for the pitfalls.
-            weights: positive weights ``[n]`` of the rows; a weight of 3 is the row three times.
+            weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
 
         Returns:
             History of the mean log p(x_o) before every M-step and after the last, nats per row that has an entry; it
@@ -93,6 +94,8 @@ class ObservedPPCA(Observed):
             ValueError: the entries vary along no more than q axes, so that the likelihood has no maximum. The model is
                 then left as it was.
         """
+        if not isinstance(em, MissingEM):
+            raise TypeError(f"PPCA.observed.fit expects lvm.ppca.MissingEM() as em; got {in_words(em)}")
         rows = Rows(x, self.features, "PPCA", weights, incomplete=True)
         parameters, history = em.solve(rows, self.model.parameters_on(rows.like.device))
         self.model.take(parameters, rows.like)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count
+from density.checks import in_words, settle_counts
 from density.data.rows import Rows
 from density.fitting.checkpoint import Checkpoint, Logbook
 from density.history import History
@@ -83,11 +83,10 @@ class PPCAClimb:
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        check_count(self.max_iterations, "max_iterations")
+        settle_counts(self, "max_iterations", "restarts")
         check_tolerance(self.tolerance)
-        check_count(self.restarts, "restarts")
         if not isinstance(self.start, RandomWeight | Present):
-            raise TypeError(f"start must be RandomWeight() or Present(); got {self.start!r}")
+            raise TypeError(f"start must be RandomWeight() or Present(); got {in_words(self.start)}")
         if self.restarts > 1 and isinstance(self.start, Present):
             raise ValueError(f"Present starts alike every time: use restarts=1; got {self.restarts}")
 

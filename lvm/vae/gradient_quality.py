@@ -160,7 +160,7 @@ def gradient_quality(
     >>> gradient_quality(StickingTheLanding(), model, x, repeats=10, parameters=encoder).total_variance < 1e-20
     True
     """
-    check_count(repeats, "repeats")
+    repeats = check_count(repeats, "repeats")
     if repeats < 2:
         raise ValueError("gradient_quality needs at least 2 repeats to have a variance; got 1")
     if not isinstance(estimator, GradientEstimator):

@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from density.checks import check_count, check_points
+from density.checks import check_points, settle_counts
 from density.contract import Density
 from density.log_density import Measure
 from lvm.latent import LatentVariableModel
@@ -38,7 +38,7 @@ class GradientEstimator(ABC):
     draws: int
 
     def __post_init__(self) -> None:
-        check_count(self.draws, "draws")
+        settle_counts(self, "draws")
 
     def __call__(self, model: LatentVariableModel, x: Tensor, generator: Generator | None = None) -> Tensor:
         """An estimate of the bound at x ``[*batch, D]``, nats, whose *derivative* is the estimator's gradient.

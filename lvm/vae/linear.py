@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count, check_data, check_points
 from density.families.gaussian import GaussianFamily, StandardNormal
+from density.families.noise import normal_noise
 from density.families.scale import DiagonalScale, Scale
 from density.fitting.ascent import maximise
 from density.fitting.optimisers import constant, lbfgs
@@ -52,11 +53,11 @@ class LinearEncoder(GaussianFamily):
 
     def __init__(self, features: int, context_features: int, *, generator: Generator | None = None) -> None:
         super().__init__()
-        check_count(features, "features")
-        check_count(context_features, "context_features")
+        features = check_count(features, "features")
+        context_features = check_count(context_features, "context_features")
         self.features = features
         self.context_features = context_features
-        noise = torch.randn(features, context_features, generator=generator)
+        noise = normal_noise(features, context_features, generator=generator)
         self.weight = nn.Parameter(noise / math.sqrt(context_features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.log_std = nn.Parameter(torch.zeros(features))
@@ -93,6 +94,8 @@ class LinearVAE(ExactLatentVariableModel):
 
     def __init__(self, features: int, latent_features: int, *, generator: Generator | None = None) -> None:
         super().__init__()
+        features = check_count(features, "features")
+        latent_features = check_count(latent_features, "latent_features")
         self.decoder: LinearGaussian = LinearGaussian(features, latent_features, generator=generator)
         self.encoder: LinearEncoder = LinearEncoder(latent_features, features, generator=generator)
         self.prior = StandardNormal(latent_features)

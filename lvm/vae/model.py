@@ -153,7 +153,7 @@ class VAE(LatentVariableModel):
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         check_data(x, self.features, type(self).__name__)
-        self.decoder.check_support(x)
+        self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
         self.to(x)
         self.initialise(x)
         warn_of_ties(x, self)

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.autograd.functional import jacobian
 
-from flows import AffineCoupling, GaussianAutoregressive, MaskedLinear, MaskedMLP
+from flows import AffineCoupling, GaussianAutoregressive, MaskedLinear, MaskedMLP, MaskedResidualMLP
+from flows.networks.masked import MaskedNetwork
 from tests.cases.transforms import CONTEXT, order, vector
 from tests.laws.transforms import randomise
 
@@ -137,3 +138,35 @@ def test_masks_and_orders_are_state_and_not_parameters() -> None:
     layer = GaussianAutoregressive(3, (4,), order=[2, 0, 1])
     assert {"order", "conditioner.layers.0.mask"} <= set(layer.state_dict())
     assert not any("mask" in name or "order" in name for name, _ in layer.named_parameters())
+
+
+def reach(network: MaskedNetwork) -> Tensor:
+    """Which inputs each output can see, ``[outputs, inputs]``."""
+    seen: Tensor | None = None
+    for stage in network.stages():
+        mask = stage.linear.mask.long()
+        seen = mask if seen is None else mask @ seen
+    assert seen is not None
+    return seen > 0
+
+
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("hidden", [(1,), (2,), (3,), (64, 1), (2, 2), (64, 64)], ids=repr)
+def test_however_narrow_every_feature_reaches_an_output(hidden: tuple[int, ...], context: int) -> None:
+    """All but the last in the order, and the context every output; one unit cannot do both, and says so."""
+    order = [2, 0, 3, 1]
+    if 1 in hidden and context:
+        with pytest.warns(UserWarning, match="MaskedMLP: a hidden layer of one unit carries the context alone"):
+            network = MaskedMLP(order, 2, hidden, context)
+        assert not reach(network)[:, :4].any()
+    else:
+        network = MaskedMLP(order, 2, hidden, context)
+        assert reach(network)[:, order[:-1]].any(0).all()
+    assert reach(network)[:, 4:].all()
+
+
+def test_a_narrow_residual_network_too() -> None:
+    assert reach(MaskedResidualMLP(range(4), 1, hidden=1, blocks=1))[:, :3].any(0).all()
+    with pytest.warns(UserWarning, match="MaskedResidualMLP: a hidden layer of one unit"):
+        MaskedResidualMLP(range(4), 1, hidden=1, context_features=1)
+    MaskedMLP([0], hidden=(1,), context_features=2)  # one feature has no other to see

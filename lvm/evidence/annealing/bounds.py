@@ -191,7 +191,7 @@ def sandwich(
     """
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
     budget.check(model)
-    check_count(n, "n")
+    n = check_count(n, "n")
     with torch.no_grad():
         z = model.prior.sample(n, generator=generator)
         x = model.decoder.sample(1, context=z, generator=generator).squeeze(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from density.checks import check_count
+from density.checks import settle_counts
 from density.importance.weights import ROWS_AT_ONCE
 from density.log_density import Measure
 from density.parallel import processes
@@ -88,9 +88,7 @@ class Budget:
     pilot: Pilot
 
     def __post_init__(self) -> None:
-        check_count(self.steps, "steps")
-        check_count(self.chains, "chains")
-        check_count(self.leapfrog, "leapfrog")
+        settle_counts(self, "steps", "chains", "leapfrog")
         if self.chains < 2:
             raise ValueError("annealing needs at least 2 chains to have a Monte Carlo error; got 1")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count
+from density.checks import settle_counts
 from lvm.evidence.annealing.hamiltonian import GeometricPath, first_step, transition
 
 LAST_STRIDE = 1e-3  # closer to β = 1 than this, the pilot goes there
@@ -41,11 +41,10 @@ class Pilot:
     acceptance: float = 0.8
 
     def __post_init__(self) -> None:
-        for name, least in (("chains", 2), ("transitions", 1), ("temperatures", 2)):
-            value = getattr(self, name)
-            check_count(value, f"Pilot's {name}")
-            if value < least:
-                raise ValueError(f"Pilot's {name} must be at least {least}; got {value}")
+        settle_counts(self, "chains", "transitions", "temperatures", prefix="Pilot's ")
+        for name in ("chains", "temperatures"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"Pilot's {name} must be at least 2; got {getattr(self, name)}")
         if not 0 < self.acceptance < 1:
             raise ValueError(f"Pilot's acceptance must lie in (0, 1); got {self.acceptance}")
 

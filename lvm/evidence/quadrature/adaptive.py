@@ -83,7 +83,7 @@ def quadrature(
     check_integrable(model)
     if max_evaluations is None:
         max_evaluations = 10 ** (4 + model.prior.features)
-    check_count(max_evaluations, "max_evaluations")
+    max_evaluations = check_count(max_evaluations, "max_evaluations")
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, in nats; got {tolerance!r}")
     model.check_input(x)

@@ -271,3 +271,13 @@ def test_samples_have_the_standard_deviation_not_the_variance(generator: Generat
     draws = model.sample(20_000, generator=generator).detach()
     # The standard error of a standard deviation is σ/√(2n): 0.5 %.
     torch.testing.assert_close(draws.std(0), torch.tensor([2.0, 3.0], dtype=torch.float64), rtol=0.025, atol=0)
+
+
+def test_a_covariance_is_symmetric_in_every_unit() -> None:
+    """Beside a variance of 10⁶ an entry of 0.9 that faces one of 0.1 is no rounding; 10⁻⁷ of a number is."""
+    skew = torch.tensor([[1e6, 0, 0], [0, 1, 0.9], [0, 0.1, 1]])
+    for units in (torch.ones(3), torch.tensor([1e-6, 1.0, 1e6])):
+        with pytest.raises(ValueError, match="Gaussian expects a symmetric covariance; symmetrise it"):
+            Gaussian.from_moments(torch.zeros(3), skew * units * units.unsqueeze(1))
+    rounded = torch.tensor([[1e6, 300.0, 0], [300.0 * (1 + 1e-7), 1, 0.5], [0, 0.5, 1]])
+    assert Gaussian.from_moments(torch.zeros(3), rounded).features == 3

@@ -238,7 +238,7 @@ def test_errors_say_what_to_do(generator: Generator) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             ObservedMixture(model).fit(bad)
-    with pytest.raises(ValueError, match="positive and finite weights"):
+    with pytest.raises(ValueError, match="rows of weight 0 are left out"):
         ObservedMixture(model).fit(x, weights=torch.zeros(10))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
@@ -247,3 +247,27 @@ def test_errors_say_what_to_do(generator: Generator) -> None:
             x, EM(regularisation=0.0, start=Given(x[:2].double(), covariances=1e-9 * torch.eye(3).expand(2, 3, 3)))
         )
     torch.testing.assert_close(model.means, x[:2])  # the last parameters before that
+
+
+@pytest.mark.parametrize("structure", [Full(), Tied(), Diagonal(), Spherical()], ids=repr)
+def test_no_rows_are_an_empty_answer(structure: Covariance, generator: Generator) -> None:
+    model = random_mixture(structure, generator)
+    nothing = torch.zeros(0, model.features, dtype=torch.float64)
+    assert model.observed.log_prob(nothing).shape == (0,)
+    assert model.observed.posterior(nothing).shape == (0, model.components)
+    assert model.observed.impute(nothing).mean.shape == model.observed.impute(nothing).variance.shape == nothing.shape
+    assert model.observed.draw(nothing, 2, generator=generator).shape == (2, *nothing.shape)
+
+
+@pytest.mark.parametrize("structure", [Full(), Tied(), Diagonal(), Spherical()], ids=repr)
+def test_far_away_the_posterior_is_that_of_complete_rows(structure: Covariance, generator: Generator) -> None:
+    """Squares of 10¹⁶⁰ overflow; which component is the nearest can still be told."""
+    model = random_mixture(structure, generator)
+    x = 1e160 * torch.randn(6, model.features, generator=generator, dtype=torch.float64)
+    assert model.observed.log_prob(x).equal(model.log_prob(x))
+    torch.testing.assert_close(model.observed.posterior(x), model.posterior(x), rtol=1e-12, atol=1e-15)
+    x[:, 0] = torch.nan
+    posterior, imputation = model.observed.posterior(x), model.observed.impute(x)
+    torch.testing.assert_close(posterior.sum(-1), torch.ones(6, dtype=torch.float64))
+    assert bool(imputation.mean.isfinite().all() & imputation.variance.isfinite().all())
+    assert model.observed.draw(x, 3, generator=generator).isfinite().all()

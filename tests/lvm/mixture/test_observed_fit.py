@@ -124,5 +124,5 @@ def test_a_fit_that_is_cut_ends_as_if_it_had_not_been(
 
 
 def test_another_algorithm_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"takes EM\(\); got StochasticEM"):
+    with pytest.raises(TypeError, match=r"expects lvm\.EM\(\) as em; got StochasticEM"):
         GaussianMixture(3, 2).observed.fit(torch.randn(9, 3), StochasticEM())  # type: ignore[arg-type]

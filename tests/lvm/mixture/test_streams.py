@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_chunk_is_said(generator: Generator) -> None:
         (x.tolist(), TypeError, "got numbers"),
         (x.long().numpy(), TypeError, "floating point"),
         (Chunks([(x, torch.ones(19))], weighted=True), ValueError, "one for each row"),
-        (Chunks([(x, -torch.ones(20))], weighted=True), ValueError, "positive and finite"),
+        (Chunks([(x, -torch.ones(20))], weighted=True), ValueError, "none of them negative; got -1.0"),
     ):
         with pytest.raises(error, match=match):
             model.fit(source)  # type: ignore[arg-type]

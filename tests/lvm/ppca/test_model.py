@@ -244,3 +244,18 @@ def test_curvature_is_minus_the_precision_even_at_the_mean(generator: Generator)
     for x in (model.decoder.mean.detach().clone(), torch.randn(4, generator=generator, dtype=torch.float64)):
         curvature = torch.autograd.functional.hessian(model.log_prob, x)
         torch.testing.assert_close(curvature, -torch.linalg.inv(covariance_of(model)), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-3, 1e-6])
+def test_float32_keeps_log_prob_where_the_noise_is_small(noise: float, generator: Generator) -> None:
+    """The same parameters and points in float64: only the value is rounded, to 2⁻²⁴ of some hundreds of nats."""
+    model = random_ppca(20, 3, generator)
+    with torch.no_grad():
+        model.decoder.log_std.fill_(math.log(noise))
+    single = copy.deepcopy(model).float()
+    model = copy.deepcopy(single).double()
+    x = single.sample(50, generator=Generator().manual_seed(0)).detach()
+    expected = model.log_prob(x.double())
+    torch.testing.assert_close(single.log_prob(x).double(), expected, rtol=2**-23, atol=2e-7)
+    by_patterns = single.observed.log_prob(x)
+    torch.testing.assert_close(single.log_prob(x), by_patterns, rtol=2**-22, atol=5e-7)

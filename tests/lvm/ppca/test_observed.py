@@ -14,6 +14,7 @@ from scipy.stats import multivariate_normal
 from torch import Generator, Tensor
 
 from density import Kind
+from lvm.ppca import ClosedForm, MissingEM
 from lvm.ppca.model import PPCA
 from tests.lvm.missing.incomplete import awkward, dense_conditional, holes
 from tests.lvm.vae.linear_examples import covariance_of, random_ppca
@@ -168,3 +169,33 @@ def test_elsewhere_nan_is_refused(generator: Generator) -> None:
     model = PPCA(4, 2)
     with pytest.raises(ValueError, match=r"expects finite data.*model\.observed\.fit"):
         model.fit(x)
+
+
+def test_no_rows_are_an_empty_answer(generator: Generator) -> None:
+    model = random_ppca(4, 2, generator)
+    nothing = torch.zeros(0, 4, dtype=torch.float64)
+    assert model.observed.log_prob(nothing).shape == (0,)
+    assert model.observed.impute(nothing).mean.shape == model.observed.impute(nothing).variance.shape == (0, 4)
+    assert model.observed.draw(nothing, 3, generator=generator).shape == (3, 0, 4)
+    assert model.observed.posterior(nothing).mean.shape == (0, 2)
+    assert model.observed.posterior(nothing).covariance.shape == (0, 2, 2)
+
+
+def test_far_away_it_is_as_for_complete_rows(generator: Generator) -> None:
+    """Squares of 10¹⁶⁰ overflow: the density is 0, its logarithm −inf, and the posterior still linear in x."""
+    model = random_ppca(4, 2, generator)
+    x = 1e160 * torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    assert model.observed.log_prob(x).equal(model.log_prob(x))
+    torch.testing.assert_close(model.observed.posterior(x).mean, model.posterior(x).mean, rtol=1e-12, atol=0)
+    x[:, 1] = torch.nan
+    imputation = model.observed.impute(x)
+    assert bool(imputation.mean.isfinite().all() & imputation.variance.isfinite().all())
+    near = model.observed.impute((x - model.decoder.mean) / 1e160 + model.decoder.mean).mean - model.decoder.mean
+    torch.testing.assert_close((imputation.mean / 1e160).detach(), near.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_settings_of_another_fit_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"PPCA\.observed\.fit expects lvm\.ppca\.MissingEM\(\) as em; got the class M"):
+        PPCA(3, 1).observed.fit(torch.randn(9, 3), MissingEM)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"as solver; got the class ClosedForm; make one, ClosedForm\(\)"):
+        PPCA(3, 1).fit(torch.randn(9, 3), solver=ClosedForm)  # type: ignore[arg-type]

@@ -112,8 +112,8 @@ def test_bad_chunks(source: object, error: type[Exception], message: str) -> Non
     [
         (torch.ones(4), "one weight for each row; got 4 weights for 5 rows"),
         (torch.ones(6), "one weight for each row; got 6 weights for 5 rows"),
-        (torch.tensor([1.0, 1, 0, 1, 1]), "positive and finite"),
-        (torch.tensor([1.0, 1, torch.nan, 1, 1]), "positive and finite"),
+        (torch.zeros(5), "at least one row of data; got none"),
+        (torch.tensor([1.0, 1, torch.nan, 1, 1]), "finite weights, none of them negative; got nan"),
         (torch.ones(5, 1), r"shape \[n\]"),
     ],
 )

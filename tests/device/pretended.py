@@ -1,0 +1,169 @@
+# ruff: noqa: ANN401
+"""A device that is none: tensors that say ``cuda:0``, are computed on the CPU, and refuse to be mixed with its tensors.
+
+A :class:`Pretended` tensor is a CPU tensor of another class, and every call of torch's passes :class:`_Device`, which
+makes them where ``device=`` or a default says so, moves them, and raises what CUDA raises where tensors, or a tensor
+and a generator, lie apart. Computations that never ask where they run give bit for bit what they give on the CPU.
+
+What it cannot see: the inside of torch's own functions, ``torch.func``, compilation, kernels, rounding, waiting.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+PACKAGES = ("density", "flows", "lvm", "bridge", "tests")
+MOVES = {Tensor.copy_, Tensor.to, Tensor.cpu, Tensor.cuda, torch.as_tensor, Tensor.data.__set__, Tensor.grad.__set__}  # type: ignore[attr-defined]
+COMPARISONS = {"_has_compatible_shallow_copy_type"}  # may ``module.to`` keep the tensor object?
+INDEXED = {Tensor.__getitem__, Tensor.__setitem__}  # whose indices may lie on the CPU
+
+
+class Pretended(Tensor):
+    """A tensor on the device."""
+
+    device = property(lambda self: CUDA)  # type: ignore[assignment]
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to the host")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self.numpy()
+
+
+class Generator(torch.Generator):
+    """A generator that says where it lies, and draws what one on the CPU draws."""
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        return super().__new__(cls, "cpu")
+
+    def __init__(self, device: Any = "cpu") -> None:
+        self._place = CUDA if torch.device(device).type == "cuda" else CPU
+
+    @property
+    def device(self) -> torch.device:
+        return self._place
+
+
+class _Device(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        there = any(isinstance(t, Pretended) for t in tree_leaves((args, kwargs)))
+        if func is torch.tensor or func is torch.as_tensor or func is Tensor.to:
+            place = _asked(args[1:], kwargs)
+        else:
+            place = _asked((), kwargs)
+        if func in (Tensor.cpu, Tensor.cuda):
+            place = CUDA if func is Tensor.cuda else CPU
+            func, args = Tensor.to, (args[0],)
+        if there and func not in MOVES and getattr(func, "__name__", "") not in COMPARISONS:
+            _require_together(func, args, kwargs)
+        if isinstance(kwargs.get("generator"), torch.Generator):
+            _require_near(func, kwargs["generator"], place or (CUDA if there else CPU))
+        if place is not None:
+            args, kwargs = tree_map_only((torch.device, str), _here, args), {**kwargs, **_placed(kwargs)}
+        if func is Tensor.to and place is not None:
+            moved = func(_bare(args[0]), *(_bare(a) if isinstance(a, Tensor) else a for a in args[1:]), **kwargs)
+            changes = isinstance(args[0], Pretended) is not (place.type == "cuda")
+            return _on(moved.clone() if changes and moved.data_ptr() == args[0].data_ptr() else moved, place)
+        found = func(*args, **kwargs)
+        if func == Tensor.grad.__get__ and there and found is not None:  # type: ignore[attr-defined]
+            return found.as_subclass(Pretended)
+        return found if place is None else tree_map_only(Tensor, lambda t: _on(t, place), found)
+
+
+def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: Any) -> nn.Module:
+    """``module.to(tensor)``, of which torch would ask the tensor itself where it lies."""
+    if args and isinstance(args[0], Tensor):
+        args = args[0].device, args[0].dtype
+    moved: nn.Module = to(module, *args, **kwargs)
+    return moved
+
+
+def _saved(content: Any, *arguments: Any, save: Any = torch.save) -> None:
+    """Written as it is; read again, it is wanted on the CPU."""
+    save(tree_map_only(Pretended, lambda t: t.detach().as_subclass(Tensor), content), *arguments)
+
+
+def _asked(args: Any, kwargs: Any) -> torch.device | None:
+    """The device that a call asks for, by its name or by a tensor that lies there."""
+    for value in (kwargs.get("device"), kwargs.get("other"), *args):
+        if isinstance(value, Pretended):
+            return CUDA
+        if isinstance(value, Tensor):
+            return CPU
+        if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cuda", "cpu")):
+            return torch.device(value)
+    return None
+
+
+def _here(value: Any) -> Any:
+    named = isinstance(value, str) and value.split(":")[0] == "cuda"
+    return CPU if named or isinstance(value, torch.device) else value
+
+
+def _placed(kwargs: Any) -> dict[str, Any]:
+    return {"device": CPU} if kwargs.get("device") is not None else {}
+
+
+def _bare(t: Tensor) -> Tensor:
+    return t.as_subclass(Tensor) if isinstance(t, Pretended) else t
+
+
+def _on(t: Tensor, place: torch.device) -> Tensor:
+    if isinstance(t, Pretended) is (place.type == "cuda"):
+        return t
+    trains = t.requires_grad and t.is_leaf
+    moved = (t.detach() if trains else t).as_subclass(Pretended if place.type == "cuda" else Tensor)  # type: ignore[arg-type]
+    return moved.requires_grad_() if trains else moved
+
+
+def _require_together(func: Any, args: Any, kwargs: Any) -> None:
+    """Numbers of the CPU may take part, and its indices into what lies on the device."""
+    indexed = func in INDEXED and isinstance(args[0], Pretended)
+    others = [args[2:]] if indexed else [args, kwargs]
+    for t in tree_leaves(others):
+        if isinstance(t, Tensor) and not isinstance(t, Pretended) and t.dim() > 0:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
+                f"({getattr(func, '__name__', func)}, whose tensor of shape {list(t.shape)} is on the cpu)"
+            )
+
+
+def _require_near(func: Any, generator: torch.Generator, place: torch.device) -> None:
+    if generator.device.type != place.type:
+        raise RuntimeError(f"Expected a '{place}' device type for generator but found '{generator.device}' ({func})")
+
+
+@contextmanager
+def pretended() -> Iterator[None]:
+    """There is a device called cuda within."""
+    torch_cuda = {
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
+        "manual_seed": lambda seed: torch.default_generator.manual_seed(seed),
+        "device": lambda device: nullcontext(),
+    }
+    with ExitStack() as stack:
+        for name, replacement in torch_cuda.items():
+            stack.enter_context(patch.object(torch.cuda, name, replacement))
+        for name, module in list(sys.modules.items()):  # whoever imported it by name
+            if name.partition(".")[0] in PACKAGES and vars(module).get("Generator") is torch.Generator:
+                stack.enter_context(patch.object(module, "Generator", Generator))
+        stack.enter_context(patch.object(nn.Module, "to", _module_to))
+        stack.enter_context(patch.object(torch, "save", _saved))
+        stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        stack.enter_context(_Device())
+        yield

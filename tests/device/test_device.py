@@ -1,0 +1,246 @@
+# ruff: noqa: ANN401
+"""On a device everything is as on the CPU: the same numbers from the same seeds, and no tensor left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from bridge import layered
+from bridge.conversions.linear import as_autoregressive
+from density import Checkpoint, CheckpointMismatch, LogDensity, StandardNormal, Training
+from density.families.noise import normal_noise
+from flows import AffineCoupling, Permutation, QRLinear, glow, iaf, linear_flow, maf, neural_spline_flow, real_nvp
+from flows.networks.masked import MaskedResidualMLP
+from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
+from lvm.links import StochasticLink
+from lvm.vae.linear import FULL_BATCH
+from tests.cases.bounds import BOUNDS
+from tests.cases.densities import DENSITIES
+from tests.cases.layered_models import LOOSE, TIGHT
+from tests.cases.transforms import TRANSFORMS
+from tests.device.pretended import Generator, Pretended, pretended
+
+QUIET = Training(epochs=2, batch_size=16, progress=False)
+ROUNDING = 1e-9  # of another path to the same number: AᵀA by strips, all eigenvalues instead of some
+IN_VMAP = ("GaussianRelaxation",)
+
+
+@pytest.fixture(autouse=True)
+def device() -> Iterator[None]:  # type: ignore[override]
+    with pretended():
+        yield
+
+
+def seed(device: str, value: int = 3) -> Generator:
+    generator = Generator(device)
+    generator.manual_seed(value)
+    return generator
+
+
+def test_the_pretence() -> None:
+    here, there = torch.ones(3), torch.ones(3, device="cuda")
+    assert there.device == torch.device("cuda", 0)
+    assert (there + 1).sum().device.type == "cuda"
+    assert there.to(here).device.type == here.to(there).cpu().device.type == "cpu"
+    for mixed in (lambda: here + there, lambda: torch.cat([here, there]), lambda: here[there.long()]):
+        with pytest.raises(RuntimeError, match="at least two devices"):
+            mixed()
+    for apart in (lambda: torch.randn(3, generator=seed("cuda")), lambda: there.normal_(generator=seed("cpu"))):
+        with pytest.raises(RuntimeError, match="device type for generator"):
+            apart()
+    with pytest.raises(TypeError, match="to numpy"):
+        there.numpy()
+    layer = nn.Linear(3, 2).to("cuda")
+    layer(there).sum().backward()
+    assert all(isinstance(p, nn.Parameter) and p.device == there.device == p.grad.device for p in layer.parameters())  # type: ignore[union-attr]
+    with torch.device("cuda"):
+        assert torch.get_default_device() == nn.Linear(3, 2).weight.device == there.device
+
+
+def both(call: Callable[[str], Any]) -> None:
+    """The call with "cpu" and with "cuda" comes to the same, there on the device."""
+    here, there = (list(tensors(call(device))) for device in ("cpu", "cuda"))
+    assert len(here) == len(there) > 0
+    for mine, other in zip(here, there, strict=True):
+        assert isinstance(other, Pretended), "a tensor was left on the CPU"
+        torch.testing.assert_close(other.detach().cpu(), mine.detach(), rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+
+
+def tensors(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, LogDensity):
+        found = [found.value, found.monte_carlo_error]
+    elif isinstance(found, nn.Module):
+        found = list(found.state_dict().values())
+    yield from (t for t in tree_leaves(found) if isinstance(t, Tensor))
+
+
+def made(case: Any, device: str) -> Any:
+    torch.manual_seed(3)
+    model = case.make(seed("cpu")).to(device)
+    model.load_state_dict(model.state_dict())  # what follows from a loaded tensor follows it to its device
+    return model
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if "nflows" not in name])
+def test_transforms(name: str, direction: str) -> None:
+    case = TRANSFORMS[name]
+
+    def call(device: str) -> list[Tensor]:
+        transform = made(case, device)
+        given = case.points(seed("cpu"), 9), case.context(transform, seed("cpu"), 9)
+        x, context = (None if t is None else t.to(device) for t in given)
+        if direction == "inverse":
+            x = transform.forward(x, context)[0].detach()
+        y, log_det = getattr(transform, direction)(x, context)
+        parameters = [p for p in transform.parameters() if p.numel()]
+        loss = y.square().sum() + log_det.sum()
+        return [y, log_det, *(torch.autograd.grad(loss, parameters, materialize_grads=True) if parameters else ())]
+
+    both(call)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_densities(name: str) -> None:
+    case = DENSITIES[name]
+
+    def call(device: str) -> list[Any]:
+        density = made(case, device)
+        given = case.points(density, seed("cpu"), 9), case.context(density, seed("cpu"), 9)
+        x, context = (None if t is None else t.to(device) for t in given)
+        density.check_support(x)
+        return [density.log_prob(x, context), density.sample_with_log_prob(4, context=context, generator=seed(device))]
+
+    both(call)
+
+
+@pytest.mark.parametrize("name", [*BOUNDS, *TIGHT, *LOOSE])
+def test_models_with_log_weights(name: str) -> None:
+    case = {**BOUNDS, **TIGHT, **LOOSE}[name]
+
+    def call(device: str) -> list[Any]:
+        model = made(case, device)
+        x = case.points(model, seed("cpu"), 6).to(device)
+        claim = model.log_density(x, draws=20, generator=seed(device))
+        return [
+            model.elbo(x, draws=3, generator=seed(device)),
+            *tensors(claim),
+            model.sample(4, generator=seed(device)),
+        ]
+
+    both(call)
+
+
+def fitted(model: Any, *arguments: Any, **settings: Any) -> nn.Module:
+    model.fit(*arguments, **settings)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def pair() -> StochasticLink:
+    """Encoder and decoder in the units of the data."""
+    vae = VAE.gaussian(4, 2, hidden=(8,))
+    return StochasticLink(vae.encoder, vae.decoder)
+
+
+FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
+    "flow": lambda device, x: fitted(real_nvp(4, 2, (8,)), x, QUIET, generator=seed(device)),
+    "spline flow": lambda device, x: fitted(neural_spline_flow(4, 2, (8,)), x, QUIET, generator=seed(device)),
+    "VAE": lambda device, x: fitted(VAE.gaussian(4, 2, hidden=(8,)), x, QUIET, generator=seed(device)),
+    "VAE, bits": lambda device, x: fitted(
+        VAE.bernoulli(4, 2, hidden=(8,)), (x > 0).double(), QUIET, generator=seed(device)
+    ),
+    "VAE, flow prior": lambda device, x: fitted(
+        VAE.gaussian(4, 2, hidden=(8,), prior=maf(2, 2, (8,))), x, QUIET, generator=seed(device)
+    ),
+    "layers": lambda device, x: fitted(layered(StandardNormal(2), pair()), x, QUIET, generator=seed(device)),
+    "linear VAE": lambda device, x: fitted(LinearVAE(4, 2), x, FULL_BATCH, generator=seed(device)),
+    "PPCA": lambda device, x: fitted(PPCA(4, 2), x),
+    "mixture": lambda device, x: fitted(
+        GaussianMixture(4, 2), x, em=EM(max_iterations=5, progress=False), generator=seed(device)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_model_follows_its_data(name: str) -> None:
+    """Built on the CPU, fitted to data on the device."""
+    x = torch.randn(60, 4, generator=seed("cpu"), dtype=torch.float64)
+
+    def call(device: str) -> nn.Module:
+        torch.manual_seed(3)
+        return FITS[name](device, x.to(device))
+
+    both(call)
+
+
+BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "real_nvp": lambda: real_nvp(4, 2, (8,)),
+    "glow": lambda: glow(4, 2, (8,), generator=seed("cpu")),
+    "neural_spline_flow": lambda: neural_spline_flow(4, 2, (8,), generator=seed("cpu")),
+    "maf": lambda: maf(4, 2, (8,)),
+    "iaf, context": lambda: iaf(4, 2, (8,), 3),
+    "QR": lambda: linear_flow(4, QRLinear),
+    "permutation": lambda: Permutation([1, 0]),
+    "residual": lambda: MaskedResidualMLP(range(3)),
+    "as_autoregressive": lambda: as_autoregressive(AffineCoupling([True, False, True])),
+    "VAE": lambda: VAE.gaussian(4, 2, hidden=(8,)),
+    "linear VAE": lambda: LinearVAE(4, 2),
+    "mixture": lambda: GaussianMixture(4, 2),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_model_is_built_on_the_default_device(name: str) -> None:
+    """As one that is built on the CPU and moved."""
+
+    def call(device: str) -> nn.Module:
+        torch.manual_seed(3)
+        with torch.device(device):
+            return BUILDERS[name]()
+
+    both(call)
+
+
+@pytest.mark.parametrize("lies", ["cpu", "cuda"])
+@pytest.mark.parametrize("default", ["cpu", "cuda"])
+def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
+    """Initial weights are drawn where the generator is, and go to the default device."""
+    with torch.device(default):
+        weights = normal_noise(3, 2, generator=seed(lies))
+        models = [
+            LinearVAE(4, 2, generator=seed(lies)),
+            linear_flow(4, lambda features, bias: QRLinear(features, bias=bias, generator=seed(lies))),
+            glow(4, 2, (8,), generator=seed(lies)),
+        ]
+    assert weights.device.type == default
+    assert weights.cpu().equal(torch.randn(3, 2, generator=seed("cpu")))
+    for tensor in tensors(models):
+        assert tensor.device.type == default
+
+
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+@pytest.mark.parametrize("generated", [True, False])
+def test_a_checkpoint_of_another_device_is_refused(first: str, generated: bool, tmp_path: Path) -> None:
+    second = {"cpu": "cuda", "cuda": "cpu"}[first]
+    x = torch.randn(40, 2, generator=seed("cpu"))
+    training = Training(epochs=2, progress=False, checkpoint=Checkpoint(tmp_path / "fit", steps=1))
+
+    def fit(device: str) -> nn.Module:
+        torch.manual_seed(0)
+        return fitted(real_nvp(2, 2, (4,)), x.to(device), training, generator=seed(device) if generated else None)
+
+    fit(first)
+    words = {"cpu": "the CPU", "cuda": "an accelerator"}
+    with pytest.raises(
+        CheckpointMismatch, match=f"the fit ran on {words[first]} there and runs on {words[second]} here"
+    ):
+        fit(second)
+    fit(first)  # which has ended, and is given back
