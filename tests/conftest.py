@@ -10,7 +10,12 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite(
-    "tests.laws.transforms", "tests.laws.densities", "tests.laws.bounds", "tests.laws.modules", "tests.laws.networks"
+    "tests.laws.transforms",
+    "tests.laws.densities",
+    "tests.laws.bounds",
+    "tests.laws.modules",
+    "tests.laws.networks",
+    "tests.laws.claims",
 )
 
 MEASUREMENT = "measurement"
