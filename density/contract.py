@@ -29,6 +29,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.checks import check_batches, check_context, check_count, check_data, check_points, reference
+from density.data.blocks import in_blocks
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.history import History
 from density.initialisation import Initialisable
 from density.log_density import Kind, LogDensity, Measure
@@ -181,6 +184,9 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
     def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
         """The strongest claim about log p(x) that this model can make by itself, for points ``[n, D]``.
 
+        A claim depends on weights and points and on nothing else: it is computed in evaluation mode
+        (:func:`~density.evaluating.evaluated`), and leaves the model as it was.
+
         Args:
             draws: latent draws per point where the claim is sampled; exact models ignore it.
         """
@@ -189,6 +195,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
 class ExactModel(Density, Model):
     """A model whose log p(x) is exact: its claim is its ``log_prob``."""
 
+    @evaluated
     def log_density(
         self,
         x: Tensor,
@@ -197,14 +204,19 @@ class ExactModel(Density, Model):
         draws: int = 1000,
         generator: Generator | None = None,
     ) -> LogDensity:
-        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients."""
+        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients.
+
+        In evaluation mode, and in blocks of rows whose memory does not grow with n.
+        """
         name, reference = type(self).__name__, self.reference
         check_data(x, self.features, name, reference=reference)
         self.check_support(x)
         if context is not None and self.context_features:
             check_data(context, self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
-            return LogDensity(self.log_prob(x, context), Kind.EXACT, self.method, measure=self.measure)
+            value = in_blocks(self.log_prob, x, context)
+        points = Points.of(x.expand(len(value), -1))
+        return LogDensity(value, Kind.EXACT, self.method, measure=self.measure, points=points)
 
     @property
     @abstractmethod

@@ -14,6 +14,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from density.data.points import Points
+
 
 class Kind(Enum):
     """The relation of a number to the quantity that it is about."""
@@ -141,13 +143,15 @@ class LogDensity(Claim):
         value, kind, method, monte_carlo_error, numerical_error: see :class:`Claim`.
         measure: Lebesgue for continuous data, counting for discrete.
         weights: diagnostics of the importance weights behind each value; None where there are none.
+        points: which points it is about (:class:`~density.data.points.Points`); None in a claim made by hand.
 
     ``a - b`` is the paired, point-by-point :class:`Difference`. Its kind follows from interval arithmetic: exact or
     lower minus exact or upper is a lower bound on the difference; exact or upper minus exact or lower an upper bound;
     anything with an estimate an estimate.
 
     Raises:
-        ValueError: on subtraction across measures, across different points, or of two bounds on the same side.
+        ValueError: on subtraction across measures, across different points, or of two bounds on the same side. A claim
+            that does not know its points is compared by their number. Points that it knows are as many as its values.
 
     >>> import torch
     >>> flow = LogDensity(torch.tensor([-1.0, -2.0, -4.0]), Kind.EXACT, "change of variables")
@@ -165,6 +169,15 @@ class LogDensity(Claim):
 
     measure: Measure = Measure.LEBESGUE
     weights: WeightDiagnostics | None = None
+    points: Points | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points is not None and self.points.rows != self.value.numel():
+            raise ValueError(
+                f"{self.value.numel()} values cannot be a claim about {self.points}; give the points of these values, "
+                "or points=None"
+            )
 
     @staticmethod
     def concatenate(claims: Sequence[LogDensity]) -> LogDensity:
@@ -178,6 +191,7 @@ class LogDensity(Claim):
         """
         first = _require_alike(claims)[0]
         weights = [claim.weights for claim in claims if claim.weights is not None]
+        points = [claim.points for claim in claims if claim.points is not None]
         return LogDensity(
             torch.cat([claim.value for claim in claims]),
             _joint_kind({claim.kind for claim in claims}),
@@ -186,12 +200,22 @@ class LogDensity(Claim):
             _joint_error(claims, [claim.numerical_error for claim in claims]),
             measure=first.measure,
             weights=WeightDiagnostics.concatenate(weights) if weights else None,
+            points=Points.concatenate(points) if len(points) == len(claims) else None,
         )
 
     @property
     def unreliable(self) -> int:
         """The number of points whose importance weights are too heavy-tailed to trust their error; means count them."""
         return 0 if self.weights is None else int((~self.weights.reliable).sum())
+
+    def require_points(self, points: Points | None) -> None:
+        """Raise ValueError if this claim is known to be about others than these points."""
+        if None not in (self.points, points) and self.points != points:
+            other = "other rows, or the same in another order" if str(points) == str(self.points) else points
+            raise ValueError(
+                f"log-densities are compared at the same points; got a claim about {self.points} and one about "
+                f"{other}. Ask both models about the same rows in the same order and in the same units"
+            )
 
     def __sub__(self, other: LogDensity) -> Difference:
         if not isinstance(other, LogDensity):
@@ -207,6 +231,7 @@ class LogDensity(Claim):
                 f"log-densities are compared point by point; got {list(self.value.shape)} and "
                 f"{list(other.value.shape)} points"
             )
+        self.require_points(other.points)
         return Difference(
             value=self.value - other.value,
             kind=self.kind.minus(other.kind),

@@ -16,6 +16,7 @@ pytest.register_assert_rewrite(
     "tests.laws.modules",
     "tests.laws.networks",
     "tests.laws.units",
+    "tests.laws.claims",
 )
 
 MEASUREMENT = "measurement"

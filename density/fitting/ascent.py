@@ -12,11 +12,12 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from density.data.digest import data_in_words, parameters_in_words
+from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
 from density.fitting.batches import Batch, Objective, batches_of, join
 from density.fitting.best_weights import NonFiniteObjective, Watch, weights_of
 from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State, Task
-from density.fitting.rows import TrainingRows
+from density.fitting.rows import LEAST_ROWS, TrainingRows
 from density.fitting.training import Training
 from density.history import History
 from density.parallel import processes
@@ -67,7 +68,8 @@ def maximise(
         raise ValueError(
             f"autocast lowers the precision of float32; the data is {data[0].dtype}. Convert with x.float()"
         )
-    return _Ascent(module, objective, data, training, generator).run()
+    with mode_kept(module):
+        return _Ascent(module, objective, data, training, generator).run()
 
 
 class _Ascent:
@@ -87,6 +89,7 @@ class _Ascent:
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
         self.optimiser = training.optimiser(self.parameters, training.learning_rate)
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
         self.randomness = Randomness(generator, data[0].device)
         self.arrived = self.randomness.state()
@@ -98,7 +101,8 @@ class _Ascent:
         if self.entry is not None:
             self.randomness.restore(self.log.begun)
         self.rows = TrainingRows(data, training, self.randomness)
-        self.batches = batches_of(objective, self.parameters, parts, self.randomness)
+        least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
+        self.batches = batches_of(objective, self.parameters, parts, self.randomness, least)
         self.watch = Watch(module, training.patience, History(stopped=f"{training.epochs} epochs done"))
         self.steps = 0
 
@@ -108,7 +112,7 @@ class _Ascent:
             self._restore(self.entry)
             if self.entry.finished:
                 return self.watch.history
-        training, rows, watch, was_training = self.training, self.rows, self.watch, self.module.training
+        training, rows, watch = self.training, self.rows, self.watch
         hidden = None if training.progress and processes.is_main() else True
         bar = tqdm(desc="fit", total=training.epochs, initial=watch.epoch, unit="epoch", leave=False, disable=hidden)
         try:
@@ -128,7 +132,6 @@ class _Ascent:
             raise
         finally:
             bar.close()
-            self.module.train(was_training)
             self.optimiser.zero_grad(set_to_none=True)
             watch.history.seconds = self._seconds()
         if len(rows.valid[0]):
@@ -137,11 +140,11 @@ class _Ascent:
         return watch.history
 
     def _step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; −(mean objective) of the batch before it."""
+        """One step of the optimiser, each group's own rate scaled; −(mean objective) of the batch before it."""
         training = self.training
-        rate = training.learning_rate * training.schedule(self.steps / (training.epochs * self.rows.steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        factor = training.schedule(self.steps / (training.epochs * self.rows.steps))
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
         def closure() -> Tensor:
             self.optimiser.zero_grad(set_to_none=True)
@@ -157,8 +160,7 @@ class _Ascent:
 
     def _mean(self, data: Batch) -> Tensor:
         """Mean objective of rows, in evaluation mode, always by the same draws."""
-        self.module.eval()
-        with torch.no_grad():
+        with evaluating(self.module), torch.no_grad():
             return self.batches.total(data) / data[0].shape[0]
 
     def _seconds(self) -> float:
@@ -199,11 +201,9 @@ class _Ascent:
     def _probe(self) -> float:
         """The mean objective of a few rows, by draws that are always the same: what no name of a function can tell."""
         rows = tuple(t[:ROWS_OF_PROBE] for t in self.rows.train)
-        was_training, random = self.module.training, self.randomness.state()
-        self.module.eval()
-        with torch.no_grad():
+        random = self.randomness.state()
+        with evaluating(self.module), torch.no_grad():
             value = self.objective(rows, Generator(rows[0].device).manual_seed(0)).double().mean().item()
-        self.module.train(was_training)
         self.randomness.restore(random)
         return value
 
@@ -219,7 +219,11 @@ def _task(
     """The identity of a fit: all that its checkpoint and its processes must agree on."""
     if training.checkpoint is None and processes.world() == 1:
         return {}
-    groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in optimiser.param_groups]
+    usual = ("lr", training.learning_rate)  # said already
+    groups = [
+        {name: value for name, value in group.items() if name != "params" and (name, value) != usual}
+        for group in optimiser.param_groups
+    ]
     return {
         "model": parameters_in_words(module),
         "data": data_in_words(data),

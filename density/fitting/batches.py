@@ -56,20 +56,24 @@ class PartedBatches:
         parameters: whose gradients are summed.
         parts: at least one for each process.
         streams: of random numbers.
+        least: rows of a part, where a batch has so many; a small last batch leaves parts empty instead.
     """
 
-    def __init__(self, objective: Objective, parameters: list[nn.Parameter], parts: int, streams: Streams) -> None:
+    def __init__(
+        self, objective: Objective, parameters: list[nn.Parameter], parts: int, streams: Streams, least: int = 1
+    ) -> None:
         self.objective = objective
         self.parameters = parameters
         self.parts = parts
         self.streams = streams
+        self.least = least
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """−(mean objective) of a batch, its gradient added to the parameters' ``grad``; the same on every process."""
         rows = batch[0].shape[0]
         loss = torch.zeros((), dtype=self.parameters[0].dtype, device=batch[0].device)
         for part in self._own():
-            piece = self._piece(batch, part)
+            piece = self._piece(batch, part, max(1, min(self.parts, rows // self.least)))
             if piece[0].shape[0]:
                 with self.streams.at(step * self.parts + part) as stream:
                     partial = -self.objective(piece, stream).sum() / rows
@@ -82,16 +86,18 @@ class PartedBatches:
         device = data[0].device
         total = torch.zeros((), dtype=torch.float64, device=device)
         for part in self._own():
-            total = total + _total(self.objective, self._piece(data, part), Generator(device).manual_seed(part))
+            total = total + _total(
+                self.objective, self._piece(data, part, self.parts), Generator(device).manual_seed(part)
+            )
         return processes.total(total)
 
     def _own(self) -> range:
         share = processes.share(self.parts)
         return range(share.start, share.stop)
 
-    def _piece(self, batch: Batch, part: int) -> Batch:
+    def _piece(self, batch: Batch, part: int, parts: int) -> Batch:
         rows = batch[0].shape[0]
-        return tuple(t[rows * part // self.parts : rows * (part + 1) // self.parts] for t in batch)
+        return tuple(t[rows * part // parts : rows * (part + 1) // parts] for t in batch)
 
     def _summed(self, loss: Tensor) -> Tensor:
         # A parameter without gradient anywhere must stay without: optimisers skip it. Hence the counts.
@@ -115,9 +121,9 @@ def _total(objective: Objective, data: Batch, generator: Generator) -> Tensor:
 
 
 def batches_of(
-    objective: Objective, parameters: list[nn.Parameter], parts: int, randomness: Randomness
+    objective: Objective, parameters: list[nn.Parameter], parts: int, randomness: Randomness, least: int = 1
 ) -> WholeBatches | PartedBatches:
-    """The objective of batches in so many parts, drawing from the randomness of a fit.
+    """The objective of batches in so many parts, of least rows or more, drawing from the randomness of a fit.
 
     Raises:
         ValueError: fewer parts than processes.
@@ -129,7 +135,7 @@ def batches_of(
     before = randomness.state()
     streams = Streams(randomness.generator, randomness.device)
     randomness.restore(before)  # rows are shuffled as they are without parts
-    return PartedBatches(objective, parameters, parts, streams)
+    return PartedBatches(objective, parameters, parts, streams, least)
 
 
 def join(module: nn.Module, task: Task, randomness: Randomness) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,8 @@ from density.fitting.batches import Batch
 from density.fitting.training import Training
 from density.parallel.random_streams import Randomness
 
+LEAST_ROWS = 2  # of what is left over for a last batch: batch normalisation has no statistics of one row
+
 
 class TrainingRows:
     """Rows that are held out, and rows that are trained on, those in a new order every epoch.
@@ -21,7 +22,8 @@ class TrainingRows:
         valid: the rows held out, of every data tensor.
         train: the others.
         count: how many these are.
-        batch_size: how many make a step; the last step of an epoch may have fewer.
+        batch_size: how many make a step. The last step of an epoch may have fewer; a single row that is left over
+            joins the batch before.
         done: how many of the present epoch have been given out.
 
     Args:
@@ -45,7 +47,8 @@ class TrainingRows:
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(self.count / self.batch_size)
+        whole, rest = divmod(self.count, self.batch_size)
+        return whole + (rest >= LEAST_ROWS)
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of an epoch, or those that are left of it."""
@@ -58,7 +61,9 @@ class TrainingRows:
             order = self._permutation(self.count)
             self._randomness.restore(now)
         while self.done < self.count:
-            own = order[self.done : self.done + self.batch_size]
+            end = self.done + self.batch_size
+            single = self.count - end < min(LEAST_ROWS, self.batch_size)
+            own = order[self.done :] if single else order[self.done : end]
             self.done += len(own)
             yield tuple(t[own] for t in self.train)
         self.done = 0

@@ -18,10 +18,12 @@ class Training:
 
     Args:
         epochs: passes over the training rows, at most.
-        batch_size: rows in a step; None for all of them.
+        batch_size: rows in a step; None for all of them. What is left of an epoch is a last, smaller step; a single
+            row, of which batch normalisation has no statistics, joins the step before.
         learning_rate: at the start of the schedule.
         optimiser: makes the optimiser from parameters and learning rate: :func:`adam`, :func:`lbfgs`, or your own.
-        schedule: factor of the learning rate by the share of steps done: :func:`cosine`, :func:`constant`.
+            Groups of parameters may have rates of their own.
+        schedule: factor of every group's learning rate by the share of steps done: :func:`cosine`, :func:`constant`.
         clip: the gradient's norm is scaled down to at most this; None for no clipping. L-BFGS is never clipped: its
             line search needs the gradient itself.
         validation: share of rows held out; the weights that do best on them are kept. 0 to train on all rows and keep
@@ -35,6 +37,7 @@ class Training:
             :func:`~density.fitting.autocast.lowered`), on float32 data; held-out rows are judged in full precision.
 
     Raises:
+        TypeError: optimiser or schedule is no function, or checkpoint no Checkpoint.
         ValueError: a setting is out of range.
     """
 
@@ -52,6 +55,18 @@ class Training:
     autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
+        if not callable(self.optimiser):
+            raise TypeError(
+                "optimiser must be a function that makes one from parameters and a learning rate, such as density.adam "
+                f"or lambda parameters, rate: torch.optim.SGD(parameters, lr=rate); got {_described(self.optimiser)}"
+            )
+        if not callable(self.schedule):
+            raise TypeError(
+                "schedule must be a function of the share of steps done, in [0, 1], such as density.cosine or "
+                f"density.constant; got {_described(self.schedule)}"
+            )
+        if not isinstance(self.checkpoint, Checkpoint | None):
+            raise TypeError(f"checkpoint must be a density.Checkpoint(path); got {_described(self.checkpoint)}")
         settle_counts(self, "epochs", "batch_size", "patience", "parts")
         for name, value in (("learning_rate", self.learning_rate), ("clip", self.clip)):
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -71,3 +86,7 @@ class Training:
             "schedule": [self.schedule(eighth / 8) for eighth in range(9)],
             "autocast": None if self.autocast is None else str(self.autocast),
         }
+
+
+def _described(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float) else f"{type(value).__name__} object"

@@ -9,11 +9,14 @@ from torch import Generator, Tensor
 
 from density.checks import check_count
 from density.contract import Bound
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.importance.pareto import pareto_k, reliability_threshold, smoothed
 from density.importance.weights import DrawLogWeights, weight_blocks
 from density.log_density import Kind, LogDensity, Measure, WeightDiagnostics
 
 
+@evaluated
 def importance(
     model: Bound, x: Tensor, *, draws: int = 1000, smooth: bool = False, generator: Generator | None = None
 ) -> LogDensity:
@@ -70,6 +73,7 @@ def average(
         error,
         measure=measure,
         weights=diagnostics(error, size, k, draws),
+        points=Points.of(x),
     )
 
 

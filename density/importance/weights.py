@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from density.data.blocks import rows_at_once
 from density.parallel import processes
 
-ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
-# On a CPU fewer: activations stay in cache and in memory that is used again; fresh pages cost more than arithmetic.
-ROWS_IN_CACHE = 2**12
-SCALARS_IN_CACHE = 2**20  # of x paired with draws
 DRAWS_TOGETHER = 2**6  # for each of its points a call runs the encoder once: with so many draws that counts for little
 SCALARS_AT_ONCE = 2**22  # log-weights held at one time
 SECONDS_BEFORE_BAR = 2.0  # short runs need no progress bar
@@ -33,9 +30,7 @@ def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple
     Raises:
         ValueError: a log-weight is nan or +inf; the message names the point and the draw. (−inf is a weight of zero.)
     """
-    most = ROWS_AT_ONCE
-    if x.device.type == "cpu":
-        most = max(1, min(most, ROWS_IN_CACHE, SCALARS_IN_CACHE // x.shape[-1]))
+    most = rows_at_once(x)
     points = max(1, min(x.shape[0], SCALARS_AT_ONCE // draws, most // min(draws, DRAWS_TOGETHER)))
     total = draws * x.shape[0]
     hidden = None if processes.is_main() else True

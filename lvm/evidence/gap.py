@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 
 from density.checks import check_count
 from density.contract import Bound, ExactModel
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.importance.bound import diagnostics, log_mean_exp
 from density.importance.pareto import pareto_k
 from density.importance.weights import weight_blocks
@@ -92,6 +94,7 @@ class Gap:
         return "\n".join(lines)
 
 
+@evaluated
 def gap(
     model: Bound,
     x: Tensor,
@@ -149,7 +152,9 @@ def gap(
             f"the claim about log p(x) is with respect to {log_density.measure.value} measure, the model's density to "
             f"{model.measure.value}"
         )
-    known = log_density
+    known, points_of_x = log_density, Points.of(x)
+    if known is not None:
+        known.require_points(points_of_x)
     log_p, log_p_error, size, k, elbo, elbo_error, difference, error = (
         torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(8)
     )
@@ -177,12 +182,14 @@ def gap(
             log_p_error,
             measure=model.measure,
             weights=diagnostics(log_p_error, size, k, draws),
+            points=points_of_x,
         )
     elif known.monte_carlo_error is not None:
         error = torch.hypot(error, known.monte_carlo_error.double())
     assert log_density is not None
-    bound = LogDensity(elbo, Kind.LOWER, f"ELBO, {draws} draws", elbo_error, measure=model.measure)
-    total = Difference(difference, log_density.kind, f"{log_density.method} − ELBO, {draws} draws", error)
+    method = f"ELBO, {draws} draws"
+    bound = LogDensity(elbo, Kind.LOWER, method, elbo_error, measure=model.measure, points=points_of_x)
+    total = Difference(difference, log_density.kind, f"{log_density.method} − {method}", error)
     if local is None:
         return Gap(log_density, bound, total)
     if not isinstance(model, LatentVariableModel):
@@ -193,7 +200,14 @@ def gap(
 
 def _parts(log_density: LogDensity, elbo: LogDensity, best: LocalElbo) -> Parts:
     converged = bool(best.converged.all())
-    local = LogDensity(best.value, Kind.LOWER, "ELBO of local posteriors", best.error, measure=elbo.measure)
+    local = LogDensity(
+        best.value,
+        Kind.LOWER,
+        "ELBO of local posteriors",
+        best.error,
+        measure=elbo.measure,
+        points=elbo.points,
+    )
     zero = torch.zeros_like(best.error)
     log_p_error = zero if log_density.monte_carlo_error is None else log_density.monte_carlo_error.double()
     elbo_error = zero if elbo.monte_carlo_error is None else elbo.monte_carlo_error

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.evaluating import evaluated
 from density.families.gaussian import GaussianFamily, StandardNormal
 from density.families.scale import DiagonalScale
 from density.log_density import Claim, Kind
@@ -37,6 +38,7 @@ class KlParts:
     marginal: Claim
 
 
+@evaluated
 def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generator: Generator | None = None) -> KlParts:
     """Mutual information and marginal KL of the encoder on x ``[n, D]``, by draws from it.
 
@@ -107,6 +109,7 @@ class LatentUsage:
         ]
 
 
+@evaluated
 def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.01) -> LatentUsage:
     """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
 

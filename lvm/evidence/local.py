@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from density.checks import settle_counts
 from density.contract import Density
+from density.evaluating import evaluated
 from density.families.gaussian import DiagonalGaussian, GaussianFamily
 from density.fitting.optimisers import cosine
 from density.log_density import Measure
@@ -74,6 +75,7 @@ class LocalElbo:
     from_encoder: Tensor
 
 
+@evaluated
 def local_elbo(
     model: LatentVariableModel,
     x: Tensor,
@@ -118,7 +120,7 @@ def local_elbo(
         )
     if family.measure is not Measure.LEBESGUE or not list(family.parameters()):
         raise ValueError(f"the family must be a continuous density with parameters to fit; got {type(family).__name__}")
-    family, x = deepcopy(family).to(x), x.detach()
+    family, x = deepcopy(family).to(x).eval(), x.detach()
     hidden = None if fit.progress and processes.is_main() else True
     parts = [
         _local_elbo(model, rows, family, fit, draws, generator)

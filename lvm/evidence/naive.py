@@ -8,12 +8,15 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.importance.bound import average
 from density.importance.weights import DrawLogWeights, weight_blocks
 from density.log_density import Kind, LogDensity
 from lvm.latent import LatentVariableModel
 
 
+@evaluated
 def prior_average(
     model: LatentVariableModel, x: Tensor, *, draws: int = 1000, generator: Generator | None = None
 ) -> LogDensity:
@@ -44,10 +47,16 @@ def prior_average(
         value[points] = log_likelihoods.mean(0)
         error[points] = log_likelihoods.std(0) / math.sqrt(draws)
     return LogDensity(
-        value, Kind.LOWER, f"average of log p(x|z) over the prior, {draws} draws", error, measure=model.measure
+        value,
+        Kind.LOWER,
+        f"average of log p(x|z) over the prior, {draws} draws",
+        error,
+        measure=model.measure,
+        points=Points.of(x),
     )
 
 
+@evaluated
 def prior_importance(
     model: LatentVariableModel, x: Tensor, *, draws: int = 1000, generator: Generator | None = None
 ) -> LogDensity:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Generator, Tensor
 
 from density.contract import Bound, ExactModel, Model
+from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
 from density.importance.bound import importance
 from density.log_density import LogDensity, Measure
@@ -21,6 +22,7 @@ DRAWS = 5000
 Method = Callable[..., LogDensity]
 
 
+@evaluated
 def evidence(
     model: Model, x: Tensor, *, method: Method | None = None, generator: Generator | None = None
 ) -> LogDensity:

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count, check_incomplete, check_points
+from density.data.points import Points
 from density.log_density import Kind, LogDensity
 
 
@@ -61,7 +62,8 @@ class Observed(ABC):
         """
         check_incomplete(x, self.features, type(self).__name__, reference=self.reference)
         with torch.no_grad():
-            return LogDensity(self.log_prob(x), Kind.EXACT, "marginal of the observed entries")
+            value = self.log_prob(x)
+        return LogDensity(value, Kind.EXACT, "marginal of the observed entries", points=Points.of(x))
 
     def impute(self, x: Tensor) -> Imputation:
         """Mean and variance of the missing entries given the observed ones, for x ``[*batch, D]``, differentiable."""

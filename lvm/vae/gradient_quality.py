@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from tqdm import tqdm
 
 from density.checks import check_count, check_data, check_points
+from density.evaluating import evaluating
 from lvm.latent import LatentVariableModel
 from lvm.vae.gradients import GradientEstimator
 
@@ -133,7 +134,8 @@ def gradient_quality(
 
     The gradient is that of the mean bound over the points, what a training step on them as one batch would use.
     Repeats run in batch (``torch.func.vmap`` over independent draws), in chunks of bounded memory; a model whose code
-    vmap cannot follow is differentiated once a repeat.
+    vmap cannot follow is differentiated once a repeat. The model is in evaluation mode, so that the noise is the
+    estimator's alone and not that of dropout.
 
     Args:
         x: points ``[*batch, D]``.
@@ -182,7 +184,7 @@ def gradient_quality(
     total = _Moments()
     sampler = batched
     bar = tqdm(total=repeats, desc="gradients", leave=False, disable=None if progress else True)
-    with bar:
+    with bar, evaluating(model):
         while total.count < repeats:
             size = min(chunk, repeats - total.count)
             state = None if generator is None else generator.get_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from density import Kind, LogDensity, Measure
+from density.data.points import Points
 from studies.kit.compute import save_arrays
 
 
 def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> None:
-    """Write a claim's values, errors, kind, method and measure to an .npz, whole or not at all.
+    """Write a claim's values, errors, kind, method, measure and points to an .npz, whole or not at all.
 
     With it goes the ELBO ``[n]`` at the same points, where it is a number of its own.
     """
@@ -25,20 +27,23 @@ def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> Non
         kind=np.array(claim.kind.value),
         method=np.array(claim.method),
         measure=np.array(claim.measure.value),
+        points=np.empty(0) if claim.points is None else np.array(astuple(claim.points), dtype=np.uint64),
         elbo=np.empty(0) if elbo is None else elbo.double().cpu().numpy(),
     )
 
 
 def load_claim(path: Path) -> LogDensity:
-    """Inverse of :func:`save_claim`, in float64 on the CPU."""
+    """Inverse of :func:`save_claim`, in float64 on the CPU. Older files do not know their points."""
     with np.load(path, allow_pickle=False) as archive:
         error = archive["monte_carlo_error"]
+        points = archive["points"] if "points" in archive else np.empty(0)
         return LogDensity(
             torch.as_tensor(archive["value"]),
             Kind(str(archive["kind"])),
             str(archive["method"]),
             torch.as_tensor(error) if error.size else None,
             measure=Measure(str(archive["measure"])),
+            points=Points(*points.tolist()) if points.size else None,
         )
 
 

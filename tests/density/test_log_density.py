@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import pickle
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure
+from density import BitsPerDimension, Claim, Difference, Gaussian, Kind, LogDensity, Measure
 
 E, L, U, S = Kind.EXACT, Kind.LOWER, Kind.UPPER, Kind.ESTIMATE
 
@@ -77,6 +80,63 @@ def test_different_points_are_not_compared(generator: Generator) -> None:
     for other in (normal(generator, 5), normal(generator, 4, 1), normal(generator)):
         with pytest.raises(ValueError, match=r"compared point by point; got \[4\] and"):
             claim(normal(generator, 4)) - claim(other)
+
+
+def test_claims_about_other_points_are_not_compared(generator: Generator) -> None:
+    """Other rows, another order, other units: what was silently a difference of 16.5 nats, and called exact."""
+    x, y = normal(generator, 4, 2), normal(generator, 4, 2)
+    model = Gaussian(2).double()
+    claim = model.log_density(x)
+    for other in (y, x.flip(0), 2 * x, x + 1e-5):
+        with pytest.raises(ValueError, match=r"about 4 rows of 2 features and one about other rows, or the same"):
+            claim - model.log_density(other)
+    wide = Gaussian(3).double().log_density(normal(generator, 4, 3))
+    with pytest.raises(ValueError, match=r"4 rows of 2 features and one about 4 rows of 3 features\. Ask both models"):
+        claim - wide
+    with pytest.raises(ValueError, match="compared at the same points"):
+        claim - replace(model.log_density(y), kind=Kind.LOWER)
+    assert (claim - Gaussian(2).double().log_density(x.clone())).value.shape == (4,)
+    single = Gaussian(2).log_density(x.float())
+    assert (claim - single).value.abs().max() < 1e-5
+
+
+def test_points_changed_afterwards_were_the_points(generator: Generator) -> None:
+    model, x = Gaussian(2).double(), normal(generator, 4, 2)
+    before, kept = model.log_density(x), x.clone()
+    x.mul_(2)
+    assert (before - model.log_density(kept)).value.abs().max() == 0
+    with pytest.raises(ValueError, match="compared at the same points"):
+        before - model.log_density(x)
+
+
+def test_claims_made_by_hand_are_compared_by_their_number(generator: Generator) -> None:
+    known = Gaussian(2).double().log_density(normal(generator, 4, 2))
+    by_hand = claim(normal(generator, 4))
+    assert by_hand.points is None
+    for difference in (known - by_hand, by_hand - known):
+        assert difference.value.shape == (4,)
+    with pytest.raises(ValueError, match=r"compared point by point; got \[4\] and \[3\]"):
+        known - claim(normal(generator, 3))
+    with pytest.raises(ValueError, match="3 values cannot be a claim about 4 rows of 2 features; give the points of"):
+        replace(known, value=known.value[:3])
+    assert replace(known, value=known.value[:3], points=None).value.shape == (3,)
+
+
+def test_points_of_claims_one_after_the_other(generator: Generator) -> None:
+    model, x = Gaussian(2).double(), normal(generator, 7, 2)
+    parts = [model.log_density(rows) for rows in x.split(3)]
+    assert (LogDensity.concatenate(parts) - model.log_density(x)).value.abs().max() < 1e-12
+    with pytest.raises(ValueError, match="compared at the same points"):
+        LogDensity.concatenate(parts[::-1][1:] + parts[::-1][:1]) - model.log_density(x)
+    assert LogDensity.concatenate([*parts, claim(normal(generator, 2))]).points is None
+
+
+def test_copies_of_a_claim_know_its_points(generator: Generator) -> None:
+    known = Gaussian(2).double().log_density(normal(generator, 4, 2))
+    for copy in (deepcopy(known), pickle.loads(pickle.dumps(known))):
+        assert copy.points == known.points
+        assert (copy - known).value.abs().max() == 0
+        assert repr(copy) == repr(known)
 
 
 @pytest.mark.parametrize("other", [1.0, torch.zeros(4), None])

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.importance.bound import log_mean_exp
 from density.importance.pareto import pareto_k, reliability_threshold
 from density.log_density import Difference, Kind, LogDensity, WeightDiagnostics
@@ -24,6 +26,7 @@ ADAPTIVE = Adaptive()
 PILOT = Pilot()
 
 
+@evaluated
 def annealed(
     model: LatentVariableModel,
     x: Tensor,
@@ -89,7 +92,7 @@ def annealed(
         run = Annealing(model, x[points], budget, first_point=points.start, generator=generator)
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
-    return _bound(model, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
+    return _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +154,7 @@ class Sandwich:
         )
 
 
+@evaluated
 def sandwich(
     model: LatentVariableModel,
     n: int,
@@ -205,12 +209,12 @@ def sandwich(
             acceptance[direction] += accepted * (points.stop - points.start) / n
     return Sandwich(
         x,
-        _bound(model, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0])),
-        _bound(model, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1])),
+        _bound(model, x, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0])),
+        _bound(model, x, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1])),
     )
 
 
-def _bound(model: LatentVariableModel, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
+def _bound(model: LatentVariableModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
     chains = log_weights.shape[0]
     value, error, size = log_mean_exp(log_weights)
     error = error * math.sqrt(chains / (chains - 1))  # the unbiased variance: chains are few
@@ -222,6 +226,7 @@ def _bound(model: LatentVariableModel, log_weights: Tensor, kind: Kind, method: 
         error,
         measure=model.measure,
         weights=ChainDiagnostics(size, pareto_k(log_weights), reliability_threshold(chains), bias, chains),
+        points=Points.of(x),
     )
 
 

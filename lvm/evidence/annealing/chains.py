@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from density.checks import settle_counts
-from density.importance.weights import ROWS_AT_ONCE
+from density.data.blocks import ROWS_AT_ONCE
 from density.log_density import Measure
 from density.parallel import processes
 from lvm.evidence.annealing.hamiltonian import GeometricPath, Position, transition

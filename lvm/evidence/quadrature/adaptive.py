@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from density.checks import check_count
+from density.data.points import Points
+from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
 from density.log_density import Kind, LogDensity, Measure
 from density.parallel import processes
@@ -24,6 +26,7 @@ SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
 GROWTHS = 50  # doublings of the region
 
 
+@evaluated
 def quadrature(
     model: LatentVariableModel,
     x: Tensor,
@@ -127,7 +130,7 @@ def _exact_sum(model: LatentVariableModel, x: Tensor) -> LogDensity:
         for start, part in zip(range(0, x.shape[0], rows), x.split(rows), strict=True)
     ]
     method = f"exact sum over {values.shape[0]} latent values"
-    return LogDensity(torch.cat(parts), Kind.EXACT, method, measure=model.measure)
+    return LogDensity(torch.cat(parts), Kind.EXACT, method, measure=model.measure, points=Points.of(x))
 
 
 def _integral(
@@ -169,4 +172,5 @@ def _integral(
         method,
         measure=model.measure,
         numerical_error=error,
+        points=Points.of(x),
     )

@@ -66,11 +66,27 @@ def assert_same(a: tuple[Weights, History], b: tuple[Weights, History]) -> None:
     assert asdict(replace(a[1], seconds=0.0)) == asdict(replace(b[1], seconds=0.0))
 
 
+def slowed(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Adam with a tenth of the learning rate for the first two parameters."""
+    groups = [{"params": parameters[:2], "lr": 0.1 * learning_rate}, {"params": parameters[2:]}]
+    return torch.optim.Adam(groups, lr=learning_rate)
+
+
 TRAINING = Training(epochs=4, batch_size=8, learning_rate=0.02, validation=0.25, progress=False)
 
 
 @pytest.mark.parametrize("own_generator", [True, False])
-@pytest.mark.parametrize("change", [{}, {"validation": 0.0}, {"parts": 2}, {"patience": 1, "learning_rate": 0.5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"validation": 0.0},
+        {"parts": 2},
+        {"patience": 1, "learning_rate": 0.5},
+        {"batch_size": 13, "validation": 0.0},  # one of 40 rows is left over
+        {"optimiser": slowed},
+    ],
+)
 def test_a_fit_cut_at_any_step_ends_as_if_it_had_not_been(
     change: dict[str, Any], own_generator: bool, data: Tensor, tmp_path: Path
 ) -> None:
@@ -189,6 +205,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "learning rate": ({"learning_rate": 0.1}, "learning_rate is 0.02 there and 0.1 here"),
     "schedule": ({"schedule": lambda progress: 1.0}, "schedule is"),
     "optimiser": ({"optimiser": lambda p, lr: torch.optim.Adam(p, lr=lr, betas=(0.5, 0.9))}, "optimiser is"),
+    "a group's rate": (
+        {"optimiser": lambda p, lr: torch.optim.Adam([{"params": p, "lr": 0.1 * lr}], lr=lr, fused=True)},
+        "optimiser is",
+    ),
     "clip": ({"clip": 1.0}, "clip is 100.0 there and 1.0 here"),
     "validation": ({"validation": 0.5}, "validation is 0.25 there and 0.5 here"),
     "patience": ({"patience": None}, "patience is 20 there and None here"),

@@ -379,20 +379,3 @@ def test_a_custom_optimiser(data: Tensor) -> None:
     )
     maximise(module, module.objective, (data,), settings)  # one Newton step of a quadratic of curvature 1
     torch.testing.assert_close(module.m.detach(), data.mean(0), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(
-            (name, value)
-            for name in ("epochs", "batch_size", "learning_rate", "clip", "patience")
-            for value in (0, -1, math.nan, math.inf)
-        ),
-        *(("validation", value) for value in (-0.1, 1.0, math.nan)),
-        *((name, 2.5) for name in ("epochs", "batch_size", "patience")),
-    ],
-)
-def test_settings_out_of_range(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=name):
-        Training(**{name: value})  # type: ignore[arg-type]

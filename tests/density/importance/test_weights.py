@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from density.data import blocks
 from density.importance import weights
 from density.importance.weights import weight_blocks
 
@@ -22,7 +23,7 @@ def test_progress_counts_every_draw_of_every_point_once(
         return bars[-1]
 
     monkeypatch.setattr(weights, "tqdm", counted)
-    monkeypatch.setattr(weights, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(blocks, "ROWS_AT_ONCE", 7)
     calls: list[tuple[int, int]] = []
 
     def draw(rows: Tensor, count: int) -> Tensor:

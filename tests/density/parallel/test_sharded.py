@@ -23,6 +23,7 @@ def test_an_exact_claim_in_parts_is_the_whole(parts: int, x: Tensor) -> None:
     whole = model.log_density(x)
     torch.testing.assert_close(claim.value, whole.value, rtol=1e-14, atol=1e-14)  # one matrix product or several
     assert (claim.kind, claim.measure, claim.method) == (whole.kind, whole.measure, whole.method)
+    assert claim.points == whole.points
     assert claim.weights is None
     assert claim.monte_carlo_error is None
 

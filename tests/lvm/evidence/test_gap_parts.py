@@ -54,6 +54,19 @@ def test_linear_vae_with_the_best_encoder(generator: Generator) -> None:
     )
 
 
+def test_a_claim_about_other_points_is_refused(generator: Generator) -> None:
+    model, x = random_linear_vae(generator)
+    known = model.log_density(x)
+    report = gap(model, x, draws=10, log_density=known, local=LocalFit(steps=2, draws=1, progress=False))
+    assert report.log_density is known
+    assert report.parts is not None
+    assert report.elbo.points == report.parts.local_elbo.points == known.points
+    with pytest.raises(ValueError, match="log-densities are compared at the same points; got a claim about 40 rows"):
+        gap(model, x.flip(0), draws=10, log_density=known)
+    by_hand = LogDensity(known.value, Kind.EXACT, "by hand")
+    assert gap(model, x.flip(0), draws=10, log_density=by_hand).log_density is by_hand
+
+
 def test_full_covariance_closes_the_gap(generator: Generator) -> None:
     model, x = random_linear_vae(generator)
     best = local_elbo(model, x, LocalFit(Gaussian(3), progress=False), generator=generator)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+import density.data.blocks
 import density.importance.weights
 from density import Bound, ExactModel, Gaussian, History, Kind, LogDensity, Measure, StandardNormal
 from flows import linear_flow
@@ -91,7 +92,7 @@ BLOCKS = [(2**16, 2**22), (20, 2**22), (7, 2**22), (3, 2**22), (1, 1), (2**16, D
 def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of every shape: points split, draws split, both, one by one."""
     rows, scalars = request.param
-    monkeypatch.setattr(density.importance.weights, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(density.data.blocks, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(density.importance.weights, "SCALARS_AT_ONCE", scalars)
     return int(rows)
 
@@ -312,7 +313,7 @@ def test_many_draws_of_a_real_model_are_blocked(generator: Generator, monkeypatc
 
     monkeypatch.setattr(model.decoder, "_log_prob", spying)
     whole = importance(model, x, draws=1000, generator=generator)
-    monkeypatch.setattr(density.importance.weights, "ROWS_AT_ONCE", 500)
+    monkeypatch.setattr(density.data.blocks, "ROWS_AT_ONCE", 500)
     sizes.clear()
     blocked = importance(model, x, draws=1000, generator=generator)
     assert max(sizes) <= 500
