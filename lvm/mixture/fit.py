@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from density.parallel import processes
 from density.parallel.random_streams import Randomness
 from lvm.em import Climbed, Present
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Relative, ridge_of, spread
+from lvm.mixture.regularisation import Regularisation, in_words, ridge_of, spread
 from lvm.mixture.starts import Start, sample
 from lvm.mixture.statistics import Part, Statistics
+
+SOME_ROWS = 2**14  # by which the ridge and the shares of split components are chosen
 
 Expect = Callable[[MixtureParameters], Statistics]
 
@@ -36,7 +39,7 @@ class Algorithm(ABC):
         checkpoint: where to write the state of the fit.
     """
 
-    regularisation: float | Relative
+    regularisation: Regularisation
     restarts: int
     start: Start | Present
     progress: bool
@@ -53,7 +56,7 @@ class Problem:
 
     Attributes:
         rows: the data.
-        complete: the same without missing entries, which starts and regularisation are made from.
+        complete: the same without missing entries, which starts are made from.
         present: the model's parameters, in float64 on the device of the data.
         n: how many rows there are, on all processes.
         weight: their mean weight.
@@ -82,7 +85,7 @@ class Problem:
         components = present.means.shape[0]
         if n < components:
             raise ValueError(f"GaussianMixture of {components} components needs at least as many rows; got {n}")
-        ridge = ridge_of(algorithm.regularisation, present.structure, columns)
+        ridge = ridge_of(algorithm.regularisation, present.structure, columns, some(rows, n), components)
         return Problem(rows, complete, present, n, columns.total.item() / n, ridge, generator)
 
     def first(self, start: Start | Present) -> MixtureParameters:
@@ -92,6 +95,12 @@ class Problem:
         components = self.present.means.shape[0]
         x, weights = sample(self.complete, self.n, components, self.generator)
         return start.parameters(x, weights, components, self.present.structure, self.ridge, self.generator)
+
+    def ended(self, climbed: Climbed[MixtureParameters]) -> Climbed[MixtureParameters]:
+        """The same; its history says so where the ridge is felt."""
+        if climbed.parameters is not None and climbed.error is None:
+            climbed.history.stopped += in_words(self.ridge, climbed.parameters)
+        return climbed
 
     def log(self, algorithm: Algorithm) -> Logbook:
         """The checkpoint of this fit."""
@@ -120,6 +129,21 @@ def check_start(start: Start | Present, restarts: int) -> None:
         raise TypeError(f"start must be KMeansPlusPlus() or another Start; got {start!r}")
     if restarts > 1 and (isinstance(start, Present) or start.deterministic):
         raise ValueError(f"{type(start).__name__} starts alike every time: use restarts=1; got {restarts}")
+
+
+def some(rows: Rows, n: int) -> Part:
+    """At most 2¹⁴ of n rows, at equal distances, with their weights: alike in all processes, and in every call."""
+    step = max(1, math.ceil(n / SOME_ROWS))
+    if rows.whole is not None:
+        return rows.whole[::step], None if rows.weights is None else rows.weights[::step]
+    kept, weights, before = [], [], 0
+    for x, own in rows.pairs():
+        first = -before % step
+        kept.append(x[first::step])
+        if own is not None:
+            weights.append(own[first::step])
+        before += x.shape[0]
+    return torch.cat(kept), torch.cat(weights) if weights else None
 
 
 def _survey(rows: Rows) -> tuple[int, Statistics]:

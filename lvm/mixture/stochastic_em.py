@@ -17,7 +17,7 @@ from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.expectation import expectation, of_all_rows
 from lvm.mixture.fit import Algorithm, Problem, check_start
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Relative, check_regularisation
+from lvm.mixture.regularisation import Local, Regularisation, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
 from lvm.mixture.statistics import Part, Statistics
 
@@ -72,7 +72,7 @@ class StochasticEM(Algorithm):
     exponent: float = 0.6
     delay: float = 10.0
     averaging: bool = True
-    regularisation: float | Relative = field(default_factory=Relative)
+    regularisation: Regularisation = field(default_factory=Local)
     restarts: int = 1
     start: Start | Present = field(default_factory=KMeansPlusPlus)
     progress: bool = True
@@ -114,7 +114,7 @@ class StochasticEM(Algorithm):
             CollapsedComponent,
         )
         reached = climbed.parameters
-        return Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error)
+        return problem.ended(Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error))
 
     def _epoch(self, problem: Problem, at: Running) -> tuple[float, Running]:
         """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led."""

@@ -1,0 +1,151 @@
+r"""Ways up from where EM for a Gaussian mixture rests with components that it does not need.
+
+Where two components coincide, the likelihood is stationary in what tells them apart, whatever the data: at a distance
+of d they part at a rate of order d², and a fit that starts with all components at the mean of the data stays there. Put
+one Gaussian with the moments of both in their place. Two at ±εu about its mean, with covariances less by ε²uuᵀ, differ
+from it first in the fourth cumulant along u, −2ε⁴, and change the log-likelihood of a row by −ε⁴κ₄(u)/12 on average,
+with κ₄ the excess kurtosis of the rows that the two explain. So it rises where that is negative along some u; where it
+is positive, for equal means and two spreads; where the rows are skewed, for unequal weights, of order ε³; and for a
+structure that does not fit their covariance, along the axis that it fits least, of order ε². Rows of real data are not
+without all of these: components that coincide are no maximum. How far to go is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lvm.mixture.covariance import CollapsedComponent
+from lvm.mixture.parameters import MixtureParameters
+from lvm.mixture.statistics import Part, Statistics
+
+COINCIDE = 0.05  # nats: what a row tells on average of which of two components it is from; less is nothing
+EMPTY = 0.5  # rows of a component; with fewer it has none
+MOST_PAIRS = 3
+MOST_PRODUCTS = 2**24  # of rows and pairs of components, in search of those that coincide
+STEPS = 10  # of the search for the axis of least kurtosis
+PLANES = (0.0, 1.0, -1.0)  # which part the rows, in standard deviations
+SLOPES = (torch.inf, 1.0)  # of the shares of the two, where they pass a plane
+
+
+@torch.no_grad()
+def ways_up(at: MixtureParameters, some: Part, n: int, ridge: Tensor) -> Iterator[MixtureParameters]:
+    """Parameters in which two components that coincide share their rows by where these lie; or an empty one, others'.
+
+    Args:
+        at: the mixture at rest.
+        some: rows ``[m, D]`` with weights ``[m]`` or None, by which it is decided who gets which.
+        n: how many rows there are in all.
+        ridge: what is added to the diagonal of covariances, ``[D]``.
+    """
+    x = some[0].double()
+    weights = torch.ones_like(x[:, 0]) if some[1] is None else some[1].double()
+    log_joint = _log_joint(at, x)
+    owned = log_joint.softmax(0) * weights
+    for first, second in _pairs(log_joint, owned, n / len(x)):
+        both = owned[first] + owned[second]
+        for share in _shares(x, both):
+            parts = _parted(at, first, second, x, torch.stack([both * share, both * (1 - share)]), ridge)
+            if parts is not None:
+                yield parts
+
+
+def _log_joint(at: MixtureParameters, x: Tensor) -> Tensor:
+    """log π_k N(x; μ_k, Σ_k), ``[K, m]``."""
+    precision = at.structure.precision(at.factor)
+    each = [
+        at.structure.distance((x - mean).unsqueeze(0), precision if at.structure.shared else precision[k : k + 1])
+        for k, mean in enumerate(at.means.split(1))
+    ]
+    return at.constant.unsqueeze(1) - 0.5 * torch.cat(each)
+
+
+def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[tuple[int, int]]:
+    """An empty component with the heaviest one, or the pairs that come closest to coinciding, nearest first.
+
+    Of two components that tells a row, on average, the mutual information of row and component.
+    """
+    count = owned.sum(1)
+    empty = (count * rows_for_each < EMPTY).nonzero().flatten().tolist()
+    if empty:
+        return [(int(count.argmax()), empty[0])]
+    components = len(log_joint)
+    apart = -(-log_joint.shape[1] // max(64, MOST_PRODUCTS // components**2))
+    log_joint, owned = log_joint[:, ::apart], owned[:, ::apart]
+    found: list[tuple[float, int, int]] = []
+    for first in range(components - 1):
+        both = owned[first] + owned[first + 1 :]
+        share = torch.sigmoid(log_joint[first] - log_joint[first + 1 :])
+        total = both.sum(1).clamp_min(torch.finfo(both.dtype).tiny)
+        alone = _entropy(owned[first].sum() / total)
+        told = alone - (both * _entropy(share)).sum(1) / total
+        found += [(value, first, first + 1 + k) for k, value in enumerate(told.tolist()) if value < COINCIDE]
+    return [(first, second) for _, first, second in sorted(found)[:MOST_PAIRS]]
+
+
+def _entropy(share: Tensor) -> Tensor:
+    """Of a choice between two, nats."""
+    return -torch.xlogy(share, share) - torch.xlogy(1 - share, 1 - share)
+
+
+def _shares(x: Tensor, both: Tensor) -> Iterator[Tensor]:
+    """Shares ``[m]`` of one of two components in the rows x ``[m, D]`` that both have, ``[m]`` in weight."""
+    weight = both / both.sum()
+    centred = x - weight @ x
+    scale = (weight @ centred.square()).sqrt()
+    if not bool((scale > 0).any()):
+        return
+    centred = centred[:, scale > 0] / scale[scale > 0]
+    variances, axes = torch.linalg.eigh((centred * weight.unsqueeze(1)).mT @ centred)
+    resolved = variances > 1e-10 * variances[-1]
+    white = centred @ (axes[:, resolved] / variances[resolved].sqrt())
+    square = white.square().sum(1)
+    for along in (white[:, -1], white @ _flattest(white, weight)):
+        for plane in PLANES:
+            for slope in SLOPES:
+                yield torch.sigmoid((slope * (along - plane)).nan_to_num(0.0))
+    yield (square > square.new_tensor(float(white.shape[1]))).double()
+
+
+def _flattest(white: Tensor, weight: Tensor) -> Tensor:
+    """An axis ``[D]`` of small kurtosis of white rows, by its fixed point from the best of their own (FastICA)."""
+    axis = torch.nn.functional.one_hot((weight @ white.pow(4)).argmin(), white.shape[1]).double()
+    best, least = axis, torch.inf
+    for _ in range(STEPS):
+        along = white @ axis
+        kurtosis = (weight @ along.pow(4)).item()
+        if kurtosis < least:
+            best, least = axis, kurtosis
+        axis = 3 * axis - white.mT @ (weight * along.pow(3))
+        axis = axis / axis.norm().clamp_min(torch.finfo(axis.dtype).tiny)
+    return best
+
+
+def _parted(
+    at: MixtureParameters, first: int, second: int, x: Tensor, owned: Tensor, ridge: Tensor
+) -> MixtureParameters | None:
+    """The mixture where two components have the rows x with weights ``[2, m]``; None if one has too few."""
+    structure, own = at.structure, [first, second]
+    weights, means, covariances = at.weights, at.means.clone(), at.covariances
+    middle = (owned.sum(0) / owned.sum()) @ x
+    parts = Statistics.of(structure, (x - middle).expand(2, -1, -1), owned, middle.expand(2, -1), x.new_zeros(()))
+    share = parts.count / parts.total
+    if not bool((parts.count > 0).all()):
+        return None
+    together = weights[own].sum()
+    means[own] = parts.mean
+    if structure.shared:
+        between = structure.scatter((parts.mean - middle).unsqueeze(1), (together * share).unsqueeze(1))
+        covariances = covariances - between
+    else:
+        covariances = covariances.clone()
+        shrunk = structure.average(parts.scatter, parts.count, pseudo_rows=x.shape[1])
+        covariances[own] = structure.add_ridge(shrunk, ridge)
+    weights = weights.clone()
+    weights[own] = together * share
+    try:
+        return MixtureParameters.of(structure, weights, means, covariances)
+    except CollapsedComponent:
+        return None
