@@ -45,6 +45,10 @@ class Algorithm(ABC):
     progress: bool
     checkpoint: Checkpoint | None
 
+    def in_words(self) -> str:
+        """What a checkpoint knows it by, beside its settings."""
+        return type(self).__name__
+
     @abstractmethod
     def climb(self, problem: Problem) -> Climbed[MixtureParameters]:
         """The best parameters of all starts, in float64, and how they were reached."""
@@ -59,6 +63,7 @@ class Problem:
         complete: the same without missing entries, which starts are made from.
         present: the model's parameters, in float64 on the device of the data.
         n: how many rows there are, on all processes.
+        lengths: of the chunks that they come in.
         weight: their mean weight.
         ridge: what the M-step adds to the diagonal of covariances, ``[D]``.
         generator: of starts and of the order of rows.
@@ -68,6 +73,7 @@ class Problem:
     complete: Rows
     present: MixtureParameters
     n: int
+    lengths: set[int]
     weight: float
     ridge: Tensor
     generator: Generator | None
@@ -81,12 +87,13 @@ class Problem:
         Raises:
             ValueError: fewer rows than components, or so alike that even one component for all has no density.
         """
-        n, columns = _survey(complete)
+        lengths, columns = _survey(complete)
+        n = sum(lengths)
         components = present.means.shape[0]
         if n < components:
             raise ValueError(f"GaussianMixture of {components} components needs at least as many rows; got {n}")
         ridge = ridge_of(algorithm.regularisation, present.structure, columns, some(rows, n), components)
-        return Problem(rows, complete, present, n, columns.total.item() / n, ridge, generator)
+        return Problem(rows, complete, present, n, set(lengths), columns.total.item() / n, ridge, generator)
 
     def first(self, start: Start | Present) -> MixtureParameters:
         """Parameters to start from."""
@@ -117,7 +124,7 @@ class Problem:
         return {
             "model": f"GaussianMixture with {present.structure!r} and means {list(present.means.shape)}",
             "data": self.rows.in_words(),
-            "algorithm": type(algorithm).__name__,
+            "algorithm": algorithm.in_words(),
             "start": f"{start} {data_in_words(present.tensors())}" if isinstance(start, Present) else start.in_words(),
         } | {name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()}
 
@@ -139,22 +146,23 @@ def some(rows: Rows, n: int) -> Part:
     kept, weights, before = [], [], 0
     for x, own in rows.pairs():
         first = -before % step
-        kept.append(x[first::step])
+        kept.append(x[first::step].clone())  # a view would keep its chunk
         if own is not None:
-            weights.append(own[first::step])
+            weights.append(own[first::step].clone())
         before += x.shape[0]
     return torch.cat(kept), torch.cat(weights) if weights else None
 
 
-def _survey(rows: Rows) -> tuple[int, Statistics]:
-    """The number of rows and the spread of every column, over all processes."""
-    count = 0
+def _survey(rows: Rows) -> tuple[list[int], Statistics]:
+    """The lengths of all chunks, and the spread of every column, over all processes."""
+    lengths: list[int] = []
 
-    def counted() -> Iterator[Part]:
-        nonlocal count
-        for part in rows:
-            count += part[0].shape[0]
-            yield part
+    def noted() -> Iterator[Part]:
+        for chunk, weights in rows.pairs():
+            lengths.append(chunk.shape[0])
+            own = processes.share(chunk.shape[0])
+            if own.stop > own.start:
+                yield chunk[own], None if weights is None else weights[own]
 
-    columns = spread(counted(), rows.like).over_processes(rows.like.double())
-    return int(processes.total(torch.tensor(count, device=rows.like.device))), columns
+    columns = spread(noted(), rows.like).over_processes(rows.like.double())
+    return lengths, columns
