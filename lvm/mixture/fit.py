@@ -23,7 +23,7 @@ from lvm.mixture.regularisation import Regularisation, in_words, ridge_of, sprea
 from lvm.mixture.starts import Start, sample
 from lvm.mixture.statistics import Part, Statistics
 
-SOME_ROWS = 2**14  # by which the ridge and the shares of split components are chosen
+SOME_ROWS = 2**13  # by which the ridge and the shares of split components are chosen
 
 Expect = Callable[[MixtureParameters], Statistics]
 
@@ -139,18 +139,22 @@ def check_start(start: Start | Present, restarts: int) -> None:
 
 
 def some(rows: Rows, n: int) -> Part:
-    """At most 2¹⁴ of n rows, at equal distances, with their weights: alike in all processes, and in every call."""
+    """At most 2¹³ of n rows, at equal distances, with their weights: alike in all processes, and in every call."""
     step = max(1, math.ceil(n / SOME_ROWS))
     if rows.whole is not None:
         return rows.whole[::step], None if rows.weights is None else rows.weights[::step]
-    kept, weights, before = [], [], 0
+    kept = rows.like.new_empty(-(-n // step), *rows.like.shape[1:])
+    weights: Tensor | None = None
+    before = done = 0
     for x, own in rows.pairs():
-        first = -before % step
-        kept.append(x[first::step].clone())  # a view would keep its chunk
+        found = x[-before % step :: step]
+        place = slice(done, done + len(found))
+        kept[place] = found
         if own is not None:
-            weights.append(own[first::step].clone())
-        before += x.shape[0]
-    return torch.cat(kept), torch.cat(weights) if weights else None
+            weights = own.new_empty(len(kept)) if weights is None else weights
+            weights[place] = own[-before % step :: step]
+        before, done = before + len(x), place.stop
+    return kept, weights
 
 
 def _survey(rows: Rows) -> tuple[list[int], Statistics]:

@@ -40,7 +40,7 @@ class Local:
     with Q the quantile function of the feature. Rows far away do not move it, nor does the distance between components.
     With a feature's units it changes as they do. Where the intervals have no width, since values are equal, wider ones
     are taken; in a feature that has one value for most of the rows, its variance (:class:`Relative`), which s² never
-    exceeds. Of long data 2¹⁴ rows are looked at.
+    exceeds. Of long data 2¹³ rows are looked at.
     """
 
     share: float = 1e-6
