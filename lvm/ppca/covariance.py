@@ -35,9 +35,11 @@ class Operator(ABC):
         """S w for w ``[D, q]``."""
 
     def sketched(self, noise: Tensor) -> PPCAParameters:
-        """The best parameters within the span of Sω, for noise ω ``[D, q]``; but no column of W is 0."""
+        """The best parameters within the span of Sω, for noise ω ``[D, q]``; but no column of W is 0 for σ²'s sake."""
         axes, variances = self._axes_within(self.times(noise))
-        return PPCAParameters(self.mean, axes * variances.sqrt(), self._left(variances))
+        noise_variance = self._left(variances)
+        scale = torch.maximum(variances - noise_variance, 0.5 * variances).sqrt()
+        return PPCAParameters(self.mean, axes * scale, noise_variance)
 
     def improved(self, weight: Tensor) -> PPCAParameters:
         r"""The best parameters within the span of W ``[D, q]`` and of the axis outside it along which S varies most.
