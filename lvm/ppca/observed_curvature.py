@@ -58,30 +58,25 @@ class Filled(Operator):
         return processes.total(product) / self.total
 
 
-def ways_up(
+def gradient(
     parameters: PPCAParameters, origin: Tensor, parts: Callable[[], Iterable[Part]], total: Tensor
-) -> Iterator[PPCAParameters]:
-    r"""Where log p(x_o) may be higher, if it rests at these parameters.
+) -> Callable[[Tensor], Tensor]:
+    r"""v ↦ Gv ``[D]``, where G/2 is the derivative of the mean log p(x_o) in the covariance C = WWᵀ + σ²I.
 
-    A column εu more of W adds ε²uuᵀ to C = WWᵀ + σ²I, and to the mean log p(x_o)
+    .. math:: G = \frac1n \sum_i C_{oo}^{-1}\big((x_o-\mu_o)(x_o-\mu_o)^\top - C_{oo}\big) C_{oo}^{-1} ,
 
-    .. math:: \tfrac{\varepsilon^2}2 u^\top G u + O(\varepsilon^4), \qquad G = \frac1n \sum_i
-              C_{oo}^{-1}\big((x_o-\mu_o)(x_o-\mu_o)^\top - C_{oo}\big) C_{oo}^{-1} ,
-
-    each term in the rows and columns that i has. At a stationary point GW = 0. Where a column of W is 0 the point is
-    a saddle if G has a positive eigenvalue; where it is weak, turning it towards that axis may lead up. On complete
-    data uᵀGu = (uᵀSu − σ²)/σ⁴, by which the length of the new column is chosen.
+    each term in the rows and columns that i has. On complete data uᵀGu = (uᵀSu − σ²)/σ⁴ for |u| = 1, Wᵀu = 0.
 
     Args:
         parameters: μ, W and σ².
-        origin: what has been subtracted from the parts' mean, ``[D]``.
+        origin: what is subtracted from rows and mean, ``[D]``.
         parts: the rows of this process.
         total: the weight that sums over rows are divided by.
     """
     noise_variance = parameters.noise_variance
     at = Coordinates.at(parameters.mean - origin, parameters.weight, 0.5 * noise_variance.log())
 
-    def gradient(v: Tensor) -> Tensor:
+    def times(v: Tensor) -> Tensor:
         product = torch.zeros_like(v)
         for part in parts():
             for block in part.patterns.blocks:
@@ -93,9 +88,23 @@ def ways_up(
                 product -= weights.sum(-1) @ inverse.squeeze(1)
         return processes.total(product) / (total * noise_variance)
 
+    return times
+
+
+def ways_up(
+    parameters: PPCAParameters, origin: Tensor, parts: Callable[[], Iterable[Part]], total: Tensor
+) -> Iterator[PPCAParameters]:
+    """Where log p(x_o) may be higher, if it rests at these parameters; arguments as for :func:`gradient`.
+
+    A column εu more of W changes the mean log p(x_o) by ½ε² uᵀGu + O(ε⁴). At a stationary point GW = 0. Where a column
+    of W is 0 it is a saddle if G has a positive eigenvalue, whose eigenvector is the way up; where one is weak, turning
+    it towards that axis may lead up. The new column is as long as it would be on complete data. 12 passes over
+    the rows.
+    """
     axes, lengths, _ = torch.linalg.svd(parameters.weight, full_matrices=False)
+    noise_variance = parameters.noise_variance
     alive = lengths[:-1].square() > ALIVE * noise_variance
-    value, axis = largest_outside(gradient, axes[:, :-1][:, alive], STEPS)
+    value, axis = largest_outside(gradient(parameters, origin, parts, total), axes[:, :-1][:, alive], STEPS)
     if not bool(value > 0):
         return
     weakest, length = axes[:, -1], lengths[-1]
