@@ -21,7 +21,7 @@ from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import Part, Statistics
 
-COINCIDE = 0.05  # nats: what a row tells on average of which of two components it is from; less is nothing
+COINCIDE = 0.2  # nats: what a row tells on average of which of two components it is from; log 2 if they are apart
 EMPTY = 0.5  # rows of a component; with fewer it has none
 MOST_PAIRS = 3
 MOST_PRODUCTS = 2**24  # of rows and pairs of components, in search of those that coincide
@@ -34,6 +34,8 @@ SLOPES = (torch.inf, 1.0)  # of the shares of the two, where they pass a plane
 def ways_up(at: MixtureParameters, some: Part, n: int, ridge: Tensor) -> Iterator[MixtureParameters]:
     """Parameters in which two components that coincide share their rows by where these lie; or an empty one, others'.
 
+    Of each of a few pairs the best by some of the rows; O(mKD²) for m of them.
+
     Args:
         at: the mixture at rest.
         some: rows ``[m, D]`` with weights ``[m]`` or None, by which it is decided who gets which.
@@ -44,25 +46,39 @@ def ways_up(at: MixtureParameters, some: Part, n: int, ridge: Tensor) -> Iterato
     weights = torch.ones_like(x[:, 0]) if some[1] is None else some[1].double()
     log_joint = _log_joint(at, x)
     owned = log_joint.softmax(0) * weights
-    for first, second in _pairs(log_joint, owned, n / len(x)):
-        both = owned[first] + owned[second]
+    for pair in _pairs(log_joint, owned, n / len(x)):
+        both, best, least = owned[pair].sum(0), None, -torch.inf
         for share in _shares(x, both):
-            parts = _parted(at, first, second, x, torch.stack([both * share, both * (1 - share)]), ridge)
-            if parts is not None:
-                yield parts
+            parted = _parted(at, pair, x, torch.stack([both * share, both * (1 - share)]), ridge)
+            if parted is None:
+                continue
+            value = (weights @ _replaced(log_joint, parted, pair, x).logsumexp(0)).item()
+            if value > least:
+                best, least = parted, value
+        if best is not None:
+            yield best
 
 
-def _log_joint(at: MixtureParameters, x: Tensor) -> Tensor:
-    """log π_k N(x; μ_k, Σ_k), ``[K, m]``."""
-    precision = at.structure.precision(at.factor)
-    each = [
-        at.structure.distance((x - mean).unsqueeze(0), precision if at.structure.shared else precision[k : k + 1])
-        for k, mean in enumerate(at.means.split(1))
-    ]
-    return at.constant.unsqueeze(1) - 0.5 * torch.cat(each)
+def _log_joint(at: MixtureParameters, x: Tensor, which: list[int] | None = None) -> Tensor:
+    """log π_k N(x; μ_k, Σ_k), ``[K, m]``, or of some of the components."""
+    precision, constant = at.structure.precision(at.factor), at.constant
+    each = []
+    for k in range(len(at.means)) if which is None else which:
+        own = precision if at.structure.shared else precision[k : k + 1]
+        each.append(constant[k] - 0.5 * at.structure.distance((x - at.means[k]).unsqueeze(0), own))
+    return torch.cat(each)
 
 
-def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[tuple[int, int]]:
+def _replaced(log_joint: Tensor, parted: MixtureParameters, pair: list[int], x: Tensor) -> Tensor:
+    """The log-joint of a mixture of which two components, or a covariance of all, have become others."""
+    if parted.structure.shared:
+        return _log_joint(parted, x)
+    replaced = log_joint.clone()
+    replaced[pair] = _log_joint(parted, x, pair)
+    return replaced
+
+
+def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[list[int]]:
     """An empty component with the heaviest one, or the pairs that come closest to coinciding, nearest first.
 
     Of two components that tells a row, on average, the mutual information of row and component.
@@ -70,7 +86,7 @@ def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[tuple
     count = owned.sum(1)
     empty = (count * rows_for_each < EMPTY).nonzero().flatten().tolist()
     if empty:
-        return [(int(count.argmax()), empty[0])]
+        return [[int(count.argmax()), empty[0]]]
     components = len(log_joint)
     apart = -(-log_joint.shape[1] // max(64, MOST_PRODUCTS // components**2))
     log_joint, owned = log_joint[:, ::apart], owned[:, ::apart]
@@ -82,7 +98,7 @@ def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[tuple
         alone = _entropy(owned[first].sum() / total)
         told = alone - (both * _entropy(share)).sum(1) / total
         found += [(value, first, first + 1 + k) for k, value in enumerate(told.tolist()) if value < COINCIDE]
-    return [(first, second) for _, first, second in sorted(found)[:MOST_PAIRS]]
+    return [[first, second] for _, first, second in sorted(found)[:MOST_PAIRS]]
 
 
 def _entropy(share: Tensor) -> Tensor:
@@ -124,27 +140,27 @@ def _flattest(white: Tensor, weight: Tensor) -> Tensor:
 
 
 def _parted(
-    at: MixtureParameters, first: int, second: int, x: Tensor, owned: Tensor, ridge: Tensor
+    at: MixtureParameters, pair: list[int], x: Tensor, owned: Tensor, ridge: Tensor
 ) -> MixtureParameters | None:
     """The mixture where two components have the rows x with weights ``[2, m]``; None if one has too few."""
-    structure, own = at.structure, [first, second]
+    structure = at.structure
     weights, means, covariances = at.weights, at.means.clone(), at.covariances
     middle = (owned.sum(0) / owned.sum()) @ x
     parts = Statistics.of(structure, (x - middle).expand(2, -1, -1), owned, middle.expand(2, -1), x.new_zeros(()))
     share = parts.count / parts.total
     if not bool((parts.count > 0).all()):
         return None
-    together = weights[own].sum()
-    means[own] = parts.mean
+    together = weights[pair].sum()
+    means[pair] = parts.mean
     if structure.shared:
         between = structure.scatter((parts.mean - middle).unsqueeze(1), (together * share).unsqueeze(1))
         covariances = covariances - between
     else:
         covariances = covariances.clone()
         shrunk = structure.average(parts.scatter, parts.count, pseudo_rows=x.shape[1])
-        covariances[own] = structure.add_ridge(shrunk, ridge)
+        covariances[pair] = structure.add_ridge(shrunk, ridge)
     weights = weights.clone()
-    weights[own] = together * share
+    weights[pair] = together * share
     try:
         return MixtureParameters.of(structure, weights, means, covariances)
     except CollapsedComponent:
