@@ -79,7 +79,7 @@ class EM(Algorithm):
             return statistics.maximise(at, problem.ridge)
 
         def ways_up(at: MixtureParameters, statistics: Statistics) -> Iterator[MixtureParameters]:
-            return splits.ways_up(at, some(problem.complete, problem.n), problem.n, problem.ridge)
+            return splits.ways_up(at, some(problem.complete, problem.n), problem.ridge)
 
         climbed = climb(
             partial(problem.first, self.start),

@@ -22,7 +22,6 @@ from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import Part, Statistics
 
 COINCIDE = 0.2  # nats: what a row tells on average of which of two components it is from; log 2 if they are apart
-EMPTY = 0.5  # rows of a component; with fewer it has none
 MOST_PAIRS = 3
 MOST_PRODUCTS = 2**24  # of rows and pairs of components, in search of those that coincide
 STEPS = 10  # of the search for the axis of least kurtosis
@@ -31,22 +30,21 @@ SLOPES = (torch.inf, 1.0)  # of the shares of the two, where they pass a plane
 
 
 @torch.no_grad()
-def ways_up(at: MixtureParameters, some: Part, n: int, ridge: Tensor) -> Iterator[MixtureParameters]:
-    """Parameters in which two components that coincide share their rows by where these lie; or an empty one, others'.
+def ways_up(at: MixtureParameters, some: Part, ridge: Tensor) -> Iterator[MixtureParameters]:
+    """Parameters in which two components that coincide, or of which one is empty, share their rows by where these lie.
 
     Of each of a few pairs the best by some of the rows; O(mKD²) for m of them.
 
     Args:
         at: the mixture at rest.
         some: rows ``[m, D]`` with weights ``[m]`` or None, by which it is decided who gets which.
-        n: how many rows there are in all.
         ridge: what is added to the diagonal of covariances, ``[D]``.
     """
     x = some[0].double()
     weights = torch.ones_like(x[:, 0]) if some[1] is None else some[1].double()
     log_joint = _log_joint(at, x)
     owned = log_joint.softmax(0) * weights
-    for pair in _pairs(log_joint, owned, n / len(x)):
+    for pair in _pairs(log_joint, owned):
         both, best, least = owned[pair].sum(0), None, -torch.inf
         for share in _shares(x, both):
             parted = _parted(at, pair, x, torch.stack([both * share, both * (1 - share)]), ridge)
@@ -78,27 +76,24 @@ def _replaced(log_joint: Tensor, parted: MixtureParameters, pair: list[int], x: 
     return replaced
 
 
-def _pairs(log_joint: Tensor, owned: Tensor, rows_for_each: float) -> list[list[int]]:
-    """An empty component with the heaviest one, or the pairs that come closest to coinciding, nearest first.
+def _pairs(log_joint: Tensor, owned: Tensor) -> list[list[int]]:
+    """The pairs that come closest to coinciding, of alike ones the heavier first; an empty component does with any.
 
-    Of two components that tells a row, on average, the mutual information of row and component.
+    By what a row tells of which of the two it is from, on average: the mutual information of row and component.
     """
-    count = owned.sum(1)
-    empty = (count * rows_for_each < EMPTY).nonzero().flatten().tolist()
-    if empty:
-        return [[int(count.argmax()), empty[0]]]
     components = len(log_joint)
     apart = -(-log_joint.shape[1] // max(64, MOST_PRODUCTS // components**2))
     log_joint, owned = log_joint[:, ::apart], owned[:, ::apart]
-    found: list[tuple[float, int, int]] = []
+    found: list[tuple[float, float, int, int]] = []
     for first in range(components - 1):
         both = owned[first] + owned[first + 1 :]
         share = torch.sigmoid(log_joint[first] - log_joint[first + 1 :])
-        total = both.sum(1).clamp_min(torch.finfo(both.dtype).tiny)
-        alone = _entropy(owned[first].sum() / total)
-        told = alone - (both * _entropy(share)).sum(1) / total
-        found += [(value, first, first + 1 + k) for k, value in enumerate(told.tolist()) if value < COINCIDE]
-    return [[first, second] for _, first, second in sorted(found)[:MOST_PAIRS]]
+        total = both.sum(1)
+        told = _entropy(owned[first].sum() / total) - (both * _entropy(share)).sum(1) / total
+        for k, (value, weight) in enumerate(zip(told.tolist(), total.tolist(), strict=True)):
+            if value < COINCIDE:
+                found.append((round(value, 2), -weight, first, first + 1 + k))
+    return [[first, second] for _, _, first, second in sorted(found)[:MOST_PAIRS]]
 
 
 def _entropy(share: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from density.data.rows import Rows
 from density.linalg.lanczos import largest_outside
 from density.linalg.moments import resolution, shares
 from lvm.ppca.parameters import PPCAParameters
-from lvm.ppca.spectrum import centre, require_noise
+from lvm.ppca.spectrum import centre, fix_signs, require_noise
 
 STEPS = 24  # of Lanczos' iteration, in search of a way up from a stationary point
 
@@ -62,7 +62,7 @@ class Operator(ABC):
         basis = torch.linalg.qr(columns).Q
         inner = basis.mT @ self.times(basis)
         variances, rotation = torch.linalg.eigh(0.5 * (inner + inner.mT))
-        return basis @ rotation.flip(1), variances.flip(0).clamp_min(0)
+        return fix_signs(basis @ rotation.flip(1)), variances.flip(0).clamp_min(0)
 
     def _left(self, variances: Tensor) -> Tensor:
         """σ²: the mean variance outside axes with variances ``[q]``, at least what rounding leaves of it."""

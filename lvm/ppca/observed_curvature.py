@@ -16,6 +16,7 @@ from lvm.missing.patterns import Patterns
 from lvm.ppca.covariance import Operator
 from lvm.ppca.observed_posterior import Coordinates
 from lvm.ppca.parameters import PPCAParameters
+from lvm.ppca.spectrum import fix_signs
 
 STEPS = 12  # of Lanczos' iteration, each a pass over the data
 TURNS = (1.0, 0.5, 0.25)  # of a right angle
@@ -102,12 +103,12 @@ def ways_up(
     the rows.
     """
     axes, lengths, _ = torch.linalg.svd(parameters.weight, full_matrices=False)
-    noise_variance = parameters.noise_variance
+    axes, noise_variance = fix_signs(axes), parameters.noise_variance
     alive = lengths[:-1].square() > ALIVE * noise_variance
     value, axis = largest_outside(gradient(parameters, origin, parts, total), axes[:, :-1][:, alive], STEPS)
     if not bool(value > 0):
         return
-    weakest, length = axes[:, -1], lengths[-1]
+    weakest, length, axis = axes[:, -1], lengths[-1], fix_signs(axis.unsqueeze(1)).squeeze(1)
     new_length = value.sqrt() * noise_variance
     for turn in TURNS:
         along, across = math.cos(turn * math.pi / 2), math.sin(turn * math.pi / 2)

@@ -261,7 +261,7 @@ def require_equal_on(count: int, folder: Path) -> None:
         [*command, str(script), str(folder / "fits")], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-6000:]
-    assert read(folder / "done", "done")["fits"] == 10
+    assert read(folder / "done", "done")["fits"] == 13
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
