@@ -170,5 +170,5 @@ def test_what_is_proposed_shares_the_rows(generator: Generator) -> None:
 def test_random_responsibilities_start_apart_however_many_rows_there_are(n: int, generator: Generator) -> None:
     x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
     start = RandomResponsibilities().parameters(x, None, 4, Full(), torch.zeros(3, dtype=torch.float64), seed(0))
-    # Of 32 rows, responsibilities of relative variance 3/5: 0.14 of a standard deviation in each feature; of all, 0.005.
+    # Of 32 rows, responsibilities of relative variance 3/5: 0.14 standard deviations in each feature; of all, 0.005.
     assert 0.05 < start.means.std(0).mean() < 0.5
