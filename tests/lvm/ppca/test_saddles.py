@@ -127,6 +127,16 @@ def test_the_wrong_axes_are_left(generator: Generator) -> None:
         assert found.objective[-1] == pytest.approx(best, abs=1e-6)
 
 
+def test_an_axis_that_a_dead_column_happens_to_have(generator: Generator) -> None:
+    """W = 0 has the coordinates for axes, the first of which is the only way up."""
+    x = torch.randn(500, 4, generator=generator, dtype=torch.float64) * torch.tensor([10.0, 1.0, 1.0, 1.0])
+    y = holes(x, 0.1, generator)
+    expected = PPCA(4, 2).observed.fit(y, MissingEM(progress=False)).objective[-1]
+    found = starved(4, 2, generator, 2).observed.fit(y, MissingEM(start=Present(), progress=False))
+    assert found.converged
+    assert found.objective[-1] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_maximum_is_no_saddle(generator: Generator) -> None:
     x = data(300, 7, 3, generator)
     model = PPCA(7, 3)
