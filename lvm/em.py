@@ -2,6 +2,10 @@
 
 The loop knows of tolerance, restarts, checkpoints and processes, and nothing of the model: that is two functions, the
 E-step and the M-step, and a record of parameters (Dempster, Laird & Rubin 1977).
+
+EM comes to rest at any stationary point of the likelihood, also at a saddle, and slows down beside one. So a fit that
+rests is tested: the model proposes where else the likelihood may be higher, and only if it is nowhere, the fit has
+converged.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -35,6 +39,9 @@ class Parameters(ABC):
 
 P = TypeVar("P", bound=Parameters)
 S = TypeVar("S")
+
+LEAST_RISE = 1e-9  # of the mean log-likelihood, nats: a smaller one is no reason to leave a point of rest
+ROUNDING = 1e-12  # of the mean log-likelihood, in units of its size
 
 
 class Degenerate(ValueError):
@@ -115,6 +122,7 @@ class _Stand(Generic[P]):
     parameters: P | None = None
     history: History = field(default_factory=History)
     seconds: float = 0.0
+    saddles: int = 0
 
 
 def climb(
@@ -125,8 +133,9 @@ def climb(
     log: Logbook,
     like: P,
     failure: type[Degenerate] = Degenerate,
+    ways_up: Callable[[P, S], Iterable[P]] = lambda at, found: (),
 ) -> Climbed[P]:
-    """Climb from each start until the objective no longer changes, and keep the best.
+    """Climb from each start until the objective rests at a maximum, and keep the best.
 
     Args:
         start: the first parameters, drawn anew at every call. On several processes those of the first count.
@@ -136,6 +145,8 @@ def climb(
         log: the checkpoint of this fit.
         like: parameters of any value; those in a checkpoint come back as such a record, on its device.
         failure: the error of a start or an M-step that ends one start and not the fit.
+        ways_up: where the objective may be higher, asked when it has come to rest: parameters, from those at rest and
+            what the E-step found there, which decide them (alike in all processes). The highest is gone on from.
 
     Returns:
         The best parameters, their history, and the error if every start was ended by one.
@@ -164,7 +175,7 @@ def climb(
         try:
             if stand.parameters is None:
                 stand.parameters = _shared(start())
-            _ascend(stand, expect, maximise, limits, lambda: log.step(state))
+            _ascend(stand, expect, maximise, ways_up, limits, lambda: log.step(state))
         except failure as found:
             stand.history.stopped, error = failure.event, str(found)
         reached = Climbed(stand.parameters, stand.history, error)
@@ -183,6 +194,7 @@ def _ascend(
     stand: _Stand[P],
     expect: Callable[[P], tuple[float, S]],
     maximise: Callable[[P, S], P],
+    ways_up: Callable[[P, S], Iterable[P]],
     limits: Limits,
     step: Callable[[], None],
 ) -> None:
@@ -196,14 +208,35 @@ def _ascend(
             values.append(value)
             bar.update()
             if len(values) > 1 and limits.tolerance is not None and abs(value - values[-2]) <= limits.tolerance:
-                history.converged = True
-                history.stopped = f"the mean log-likelihood changed by at most {limits.tolerance:g}"
-                return
+                higher = _highest(ways_up(stand.parameters, found), expect, value, limits.tolerance)
+                if higher is None:
+                    history.converged = True
+                    history.stopped = f"the mean log-likelihood changed by at most {limits.tolerance:g}{_left(stand)}"
+                    return
+                stand.parameters, values[-1], found = higher
+                stand.saddles += 1
             if len(values) > limits.steps:
-                history.stopped = f"{limits.steps} {limits.unit} done"
+                history.stopped = f"{limits.steps} {limits.unit} done{_left(stand)}"
                 return
             stand.parameters = maximise(stand.parameters, found)
             step()
+
+
+def _highest(
+    ways: Iterable[P], expect: Callable[[P], tuple[float, S]], value: float, tolerance: float
+) -> tuple[P, float, S] | None:
+    """The highest of the parameters proposed, its objective and E-step; None if none is higher than a value."""
+    best: tuple[P, float, S] | None = None
+    least = value + max(tolerance, LEAST_RISE, ROUNDING * abs(value))
+    for way in ways:
+        reached, found = expect(way)
+        if reached > (least if best is None else best[1]):
+            best = way, reached, found
+    return best
+
+
+def _left(stand: _Stand[P]) -> str:
+    return f"; {stand.saddles} saddle point{'s' * (stand.saddles > 1)} left" if stand.saddles else ""
 
 
 def _shared(parameters: P) -> P:
@@ -229,6 +262,7 @@ def _written(stand: _Stand[P]) -> dict[str, Any]:
         "at": tensors(stand.parameters),
         "history": asdict(stand.history),
         "seconds": stand.seconds,
+        "saddles": stand.saddles,
     }
 
 
@@ -247,4 +281,5 @@ def _read(state: dict[str, Any], like: P) -> _Stand[P]:
         parameters(state["at"]),
         History(**state["history"]),
         state["seconds"],
+        state.get("saddles", 0),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint
 from lvm.em import Climbed, Limits, Present, check_tolerance, climb
+from lvm.mixture import splits
 from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.expectation import of_all_rows
-from lvm.mixture.fit import Algorithm, Expect, Problem, check_start
+from lvm.mixture.fit import Algorithm, Expect, Problem, check_start, some
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Relative, check_regularisation
+from lvm.mixture.regularisation import Local, Regularisation, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
 from lvm.mixture.statistics import Statistics
 
@@ -23,10 +25,13 @@ class EM(Algorithm):
 
     Args:
         max_iterations: M-steps at most.
-        tolerance: stop when the mean log-likelihood changes by no more than this (nats per point). EM converges
-            linearly, so what is left to gain can be many times the last change: scikit-learn's 10⁻³ stops too early.
-        regularisation: R, added to the diagonal of every covariance in every M-step: a variance, or
-            :class:`~lvm.mixture.regularisation.Relative`.
+        tolerance: the fit rests when the mean log-likelihood changes by no more than this (nats per point), and stops
+            if splitting components that coincide, or an empty and another one, does not lead up (see
+            :mod:`lvm.mixture.splits`). EM converges linearly, so what is left to gain can be many times the last
+            change: scikit-learn's 10⁻³ stops too early.
+        regularisation: R, added to the diagonal of every covariance in every M-step: a variance, a
+            :class:`~lvm.mixture.regularisation.Relative` or a :class:`~lvm.mixture.regularisation.Local` one. The
+            history says where it is a noticeable part of a component's covariance.
         restarts: starts to try; the one with the highest final log-likelihood is kept.
         start: :class:`~lvm.mixture.starts.KMeansPlusPlus`, :class:`~lvm.mixture.starts.RandomPoints`,
             :class:`~lvm.mixture.starts.RandomResponsibilities`, :class:`~lvm.mixture.starts.Given`, or
@@ -41,7 +46,7 @@ class EM(Algorithm):
 
     max_iterations: int = 1000
     tolerance: float = 1e-8
-    regularisation: float | Relative = field(default_factory=Relative)
+    regularisation: Regularisation = field(default_factory=Local)
     restarts: int = 1
     start: Start | Present = field(default_factory=KMeansPlusPlus)
     rows_at_once: int | None = None
@@ -71,7 +76,10 @@ class EM(Algorithm):
         def maximised(at: MixtureParameters, statistics: Statistics) -> MixtureParameters:
             return statistics.maximise(at, problem.ridge)
 
-        return climb(
+        def ways_up(at: MixtureParameters, statistics: Statistics) -> Iterator[MixtureParameters]:
+            return splits.ways_up(at, some(problem.complete, problem.n), problem.ridge)
+
+        climbed = climb(
             partial(problem.first, self.start),
             expected,
             maximised,
@@ -79,4 +87,6 @@ class EM(Algorithm):
             problem.log(self),
             problem.present,
             CollapsedComponent,
+            ways_up,
         )
+        return problem.ended(climbed)

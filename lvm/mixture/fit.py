@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count, in_words
@@ -18,9 +18,11 @@ from density.parallel import processes
 from density.parallel.random_streams import Randomness
 from lvm.em import Climbed, Present
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Relative, ridge_of, spread
+from lvm.mixture.regularisation import Regularisation, in_words, ridge_of, spread
 from lvm.mixture.starts import Start, sample
 from lvm.mixture.statistics import Part, Statistics
+
+SOME_ROWS = 2**13  # by which the ridge and the shares of split components are chosen
 
 Expect = Callable[[MixtureParameters], Statistics]
 
@@ -36,11 +38,15 @@ class Algorithm(ABC):
         checkpoint: where to write the state of the fit.
     """
 
-    regularisation: float | Relative
+    regularisation: Regularisation
     restarts: int
     start: Start | Present
     progress: bool
     checkpoint: Checkpoint | None
+
+    def in_words(self) -> str:
+        """What a checkpoint knows it by, beside its settings."""
+        return type(self).__name__
 
     @abstractmethod
     def climb(self, problem: Problem) -> Climbed[MixtureParameters]:
@@ -53,9 +59,10 @@ class Problem:
 
     Attributes:
         rows: the data.
-        complete: the same without missing entries, which starts and regularisation are made from.
+        complete: the same without missing entries, which starts are made from.
         present: the model's parameters, in float64 on the device of the data.
         n: how many rows there are, on all processes.
+        lengths: of the chunks that they come in.
         weight: their mean weight.
         ridge: what the M-step adds to the diagonal of covariances, ``[D]``.
         generator: of starts and of the order of rows.
@@ -65,6 +72,7 @@ class Problem:
     complete: Rows
     present: MixtureParameters
     n: int
+    lengths: set[int]
     weight: float
     ridge: Tensor
     generator: Generator | None
@@ -78,12 +86,13 @@ class Problem:
         Raises:
             ValueError: fewer rows than components, or so alike that even one component for all has no density.
         """
-        n, columns = _survey(complete)
+        lengths, columns = _survey(complete)
+        n = sum(lengths)
         components = present.means.shape[0]
         if n < components:
             raise ValueError(f"GaussianMixture of {components} components needs at least as many rows; got {n}")
-        ridge = ridge_of(algorithm.regularisation, present.structure, columns)
-        return Problem(rows, complete, present, n, columns.total.item() / n, ridge, generator)
+        ridge = ridge_of(algorithm.regularisation, present.structure, columns, some(rows, n), components)
+        return Problem(rows, complete, present, n, set(lengths), columns.total.item() / n, ridge, generator)
 
     def first(self, start: Start | Present) -> MixtureParameters:
         """Parameters to start from."""
@@ -92,6 +101,12 @@ class Problem:
         components = self.present.means.shape[0]
         x, weights = sample(self.complete, self.n, components, self.generator)
         return start.parameters(x, weights, components, self.present.structure, self.ridge, self.generator)
+
+    def ended(self, climbed: Climbed[MixtureParameters]) -> Climbed[MixtureParameters]:
+        """The same; its history says so where the ridge is felt."""
+        if climbed.parameters is not None and climbed.error is None:
+            climbed.history.stopped += in_words(self.ridge, climbed.parameters)
+        return climbed
 
     def log(self, algorithm: Algorithm) -> Logbook:
         """The checkpoint of this fit."""
@@ -108,7 +123,7 @@ class Problem:
         return {
             "model": f"GaussianMixture with {present.structure!r} and means {list(present.means.shape)}",
             "data": self.rows.in_words(),
-            "algorithm": type(algorithm).__name__,
+            "algorithm": algorithm.in_words(),
             "start": f"{start} {data_in_words(present.tensors())}" if isinstance(start, Present) else start.in_words(),
         } | {name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()}
 
@@ -122,15 +137,35 @@ def check_start(start: Start | Present, restarts: int) -> None:
         raise ValueError(f"{type(start).__name__} starts alike every time: use restarts=1; got {restarts}")
 
 
-def _survey(rows: Rows) -> tuple[int, Statistics]:
-    """The number of rows and the spread of every column, over all processes."""
-    count = 0
+def some(rows: Rows, n: int) -> Part:
+    """At most 2¹³ of n rows, at equal distances, with their weights: alike in all processes, and in every call."""
+    step = max(1, math.ceil(n / SOME_ROWS))
+    if rows.whole is not None:
+        return rows.whole[::step], None if rows.weights is None else rows.weights[::step]
+    kept = rows.like.new_empty(-(-n // step), *rows.like.shape[1:])
+    weights: Tensor | None = None
+    before = done = 0
+    for x, own in rows.pairs():
+        found = x[-before % step :: step]
+        place = slice(done, done + len(found))
+        kept[place] = found
+        if own is not None:
+            weights = own.new_empty(len(kept)) if weights is None else weights
+            weights[place] = own[-before % step :: step]
+        before, done = before + len(x), place.stop
+    return kept, weights
 
-    def counted() -> Iterator[Part]:
-        nonlocal count
-        for part in rows:
-            count += part[0].shape[0]
-            yield part
 
-    columns = spread(counted(), rows.like).over_processes(rows.like.double())
-    return int(processes.total(torch.tensor(count, device=rows.like.device))), columns
+def _survey(rows: Rows) -> tuple[list[int], Statistics]:
+    """The lengths of all chunks, and the spread of every column, over all processes."""
+    lengths: list[int] = []
+
+    def noted() -> Iterator[Part]:
+        for chunk, weights in rows.pairs():
+            lengths.append(chunk.shape[0])
+            own = processes.share(chunk.shape[0])
+            if own.stop > own.start:
+                yield chunk[own], None if weights is None else weights[own]
+
+    columns = spread(noted(), rows.like).over_processes(rows.like.double())
+    return lengths, columns

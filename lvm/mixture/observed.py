@@ -93,8 +93,8 @@ class ObservedMixture(Observed):
         """Expectation maximisation of log p(x_o), in float64: without regularisation it never decreases.
 
         Components and missing entries are both completed; the M-step is that of complete data, with the covariance of
-        what was missing added to the scatter. Starts and regularisation are those of the data with every missing entry
-        at its column's mean. Rows without any entry say nothing and are left out. On complete data it is
+        what was missing added to the scatter. Starts are those of the data with every missing entry at its column's
+        mean. Rows without any entry say nothing and are left out. On complete data it is
         ``GaussianMixture.fit``. O(nKD²) an iteration, and O(KD³) for every pattern (full, tied).
 
         Args:

@@ -20,6 +20,7 @@ from lvm.mixture.statistics import Statistics, accumulate
 ROWS_AT_ONCE = 2**14
 MOST_ROWS = 2**16  # to start from, where data comes in chunks
 MOST_ROWS_OF_A_COMPONENT = 2**6
+ROWS_TO_SHARE = 2  # at random, for each component and each of D + 1
 STILL = 1e-12  # of the spread of the data: less than this a centre has not moved
 
 
@@ -124,9 +125,11 @@ class RandomPoints(CentreStart):
 
 @dataclass(frozen=True)
 class RandomResponsibilities(Start):
-    """Responsibilities drawn at random, uniform on the simplex, and the parameters that they imply.
+    """Responsibilities of a few random rows, drawn uniform on the simplex, and the parameters that they imply.
 
-    All components start close to the mean of the data: slow, but without a preference for compact clusters.
+    Components start broad and overlapping, so without a preference for compact clusters. Rows are 2 (D + 1) for each
+    component: drawn for all n, all components would start at the mean of the data but for O(n^(−1/2)), where EM rests
+    though it is no maximum.
     """
 
     def parameters(
@@ -146,6 +149,9 @@ class RandomResponsibilities(Start):
             exponential = -uniform.log() + torch.finfo(residual.dtype).tiny
             return exponential / exponential.sum(0), residual.new_zeros(residual.shape[1])
 
+        few = min(len(x), ROWS_TO_SHARE * components * (x.shape[1] + 1))
+        chosen = torch.randperm(len(x), generator=generator, device=x.device)[:few]
+        x, weights = x[chosen], None if weights is None else weights[chosen]
         origin = x[0].double().expand(components, -1)
         statistics = accumulate(covariance, [(x, weights)], origin, drawn)
         shares = statistics.count / statistics.total

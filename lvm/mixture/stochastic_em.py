@@ -17,7 +17,7 @@ from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.expectation import expectation, of_all_rows
 from lvm.mixture.fit import Algorithm, Problem, check_start
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Relative, check_regularisation
+from lvm.mixture.regularisation import Local, Regularisation, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
 from lvm.mixture.statistics import Part, Statistics
 
@@ -30,6 +30,9 @@ class StochasticEM(Algorithm):
 
     .. math:: \hat s_t = (1 - \gamma_t)\,\hat s_{t-1} + \gamma_t\,\bar s(x_t; \theta_{t-1}), \quad
         \theta_t = \operatorname{M}(\hat s_t), \quad \gamma_t = (t + t_0)^{-\alpha}.
+
+    A minibatch of fewer rows than the largest, such as a last one, is that part b of a step: t grows by b and its γ is
+    b (t + t₀)^(−α), so that every row counts alike (with α = 1 and t₀ = 0, s is the plain average of all rows).
 
     One pass over much data does what EM needs many for. With α in (1/2, 1] the steps add up to infinity and their
     squares do not, as convergence to a stationary point of the likelihood requires; below 1 the average of the
@@ -72,7 +75,7 @@ class StochasticEM(Algorithm):
     exponent: float = 0.6
     delay: float = 10.0
     averaging: bool = True
-    regularisation: float | Relative = field(default_factory=Relative)
+    regularisation: Regularisation = field(default_factory=Local)
     restarts: int = 1
     start: Start | Present = field(default_factory=KMeansPlusPlus)
     progress: bool = True
@@ -86,6 +89,9 @@ class StochasticEM(Algorithm):
             raise ValueError(f"delay must be finite and at least 0; got {self.delay}")
         check_regularisation(self.regularisation)
         check_start(self.start, self.restarts)
+
+    def in_words(self) -> str:
+        return "StochasticEM, by rows"
 
     def climb(self, problem: Problem) -> Climbed[MixtureParameters]:
         """The best parameters of all starts, in float64, and how they were reached: a step of the climb is an epoch."""
@@ -113,24 +119,31 @@ class StochasticEM(Algorithm):
             CollapsedComponent,
         )
         reached = climbed.parameters
-        return Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error)
+        return problem.ended(Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error))
 
     def _epoch(self, problem: Problem, at: Running) -> tuple[float, Running]:
         """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led."""
         parameters, mean, average = at.parameters, at.mean, at.average
-        steps, seen, averaged = at.steps, at.seen, at.averaged
+        seen, averaged = at.seen, at.averaged
         total = weight = 0.0
+        most = max(self._sizes(n)[0] for n in problem.lengths)
         for rows, weights in self._batches(problem):
             found = _of_batch(problem, parameters, rows, weights)
             total, weight = total + found.log_likelihood.item(), weight + found.total.item()
-            steps, seen = steps + 1, seen + rows.shape[0]
-            rate = (steps + self.delay) ** -self.exponent
-            mean = mean.times(1 - rate) + found.times(rate / (rows.shape[0] * problem.weight))
+            n = rows.shape[0]
+            seen += n
+            rate = n / most * (seen / most + self.delay) ** -self.exponent
+            mean = mean.times(1 - rate) + found.times(rate / (n * problem.weight))
             parameters = mean.maximise(parameters, problem.ridge)
             if self.averaging and 2 * seen > self.epochs * problem.n:
-                averaged += 1
-                average = average.times(1 - 1 / averaged) + mean.times(1 / averaged)
-        return total / weight, Running(parameters, mean, average, at.epochs + 1, steps, seen, averaged)
+                averaged += n
+                average = average.times(1 - n / averaged) + mean.times(n / averaged)
+        return total / weight, Running(parameters, mean, average, at.epochs + 1, seen, averaged)
+
+    def _sizes(self, n: int) -> list[int]:
+        """Sizes of the minibatches that n rows are cut into, the largest first."""
+        pieces = math.ceil(n / self.batch_size)
+        return [n // pieces + (piece < n % pieces) for piece in range(pieces)]
 
     def _batches(self, problem: Problem) -> Iterator[Part]:
         """Minibatches of an epoch, alike on all processes, and of about one size."""
@@ -140,7 +153,7 @@ class StochasticEM(Algorithm):
         for rows, weights in problem.rows.pairs():
             n = rows.shape[0]
             shuffled = torch.randperm(n, generator=order, device=device)
-            for index in shuffled.tensor_split(math.ceil(n / self.batch_size)):
+            for index in shuffled.split(self._sizes(n)):
                 yield rows[index], None if weights is None else weights[index]
 
 
@@ -151,15 +164,14 @@ class Running(Parameters):
     Attributes:
         parameters: those of the last M-step.
         mean: the running average of the statistics, of total weight 1.
-        average: the average of that over the steps of the second half.
-        epochs, steps, seen, averaged: epochs and minibatches done, rows read, and steps in the average.
+        average: the average of that over the second half of the rows.
+        epochs, seen, averaged: epochs done, rows read, and rows in the average.
     """
 
     parameters: MixtureParameters
     mean: Statistics
     average: Statistics
     epochs: int = 0
-    steps: int = 0
     seen: int = 0
     averaged: int = 0
 
@@ -172,7 +184,7 @@ class Running(Parameters):
         return Running(parameters, implied, implied)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        counts = torch.tensor([self.epochs, self.steps, self.seen, self.averaged])
+        counts = torch.tensor([self.epochs, self.seen, self.averaged])
         return *self.parameters.tensors(), *self.mean.tensors(), *self.average.tensors(), counts
 
     def having(self, *tensors: Tensor) -> Running:

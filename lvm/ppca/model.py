@@ -16,10 +16,12 @@ from density.history import History
 from density.linalg.moments import Moments
 from lvm.latent import CountedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
+from lvm.ppca.climb import RandomWeight
+from lvm.ppca.covariance import Covariance
 from lvm.ppca.observed import ObservedPPCA
 from lvm.ppca.observed_em import MissingEM
-from lvm.ppca.parameters import PPCAParameters, RandomWeight
-from lvm.ppca.solvers import ClosedForm, Covariance, EMSolver, EStep, Solver
+from lvm.ppca.parameters import PPCAParameters
+from lvm.ppca.solvers import ClosedForm, EMSolver, EStep, Solver
 from lvm.ppca.spectrum import Spectrum, fix_signs
 
 __all__ = ["PPCA", "ClosedForm", "EMSolver", "MissingEM", "Posterior", "PrincipalAxes", "RandomWeight", "Solver"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,10 @@ from density.linalg.moments import resolution
 from density.parallel import processes
 from density.renamed import renamed
 from lvm.missing.columns import means, sums
-from lvm.missing.patterns import Patterns
+from lvm.ppca.climb import PPCAClimb
+from lvm.ppca.observed_curvature import Filled, Part, ways_up
 from lvm.ppca.observed_posterior import Coordinates
-from lvm.ppca.parameters import Expectation, PPCAClimb, PPCAParameters
+from lvm.ppca.parameters import Expectation, PPCAParameters
 from lvm.ppca.spectrum import require_noise
 
 
@@ -43,7 +44,7 @@ class MissingEM(PPCAClimb):
 
     Args:
         max_iterations, tolerance, start, restarts, progress, checkpoint: see
-            :class:`~lvm.ppca.parameters.PPCAClimb`.
+            :class:`~lvm.ppca.climb.PPCAClimb`.
 
     Raises:
         ValueError: a setting is out of range.
@@ -60,38 +61,35 @@ class MissingEM(PPCAClimb):
             for x, weights in rows:
                 yield Part(x, weights, Coordinates.patterns(~x.isnan(), latent_features))
 
-        grouped = None if rows.whole is None else list(parts())
+        kept = None if rows.whole is None else list(parts())
+
+        def grouped() -> Iterable[Part]:
+            return parts() if kept is None else kept
 
         def expect(parameters: PPCAParameters) -> RegressionStatistics:
             # About the columns' means, so that data far from the origin loses no digits.
             mean, log_std = parameters.mean - columns.mean, 0.5 * parameters.noise_variance.log()
             at = Coordinates.at(mean, parameters.weight, log_std)
             total = RegressionStatistics.none(columns, latent_features)
-            for part in parts() if grouped is None else grouped:
+            for part in grouped():
                 total = total.plus(at, part)
             return total.over_processes()
 
-        return self.climb(rows, present, columns.mean, variance, expect)
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Rows ``[n, D]``, their weights ``[n]`` or None, and their patterns."""
-
-    x: Tensor
-    weights: Tensor | None
-    patterns: Patterns
+        most = columns.count.max()
+        filled = Filled(rows, columns.mean, (columns.variances * columns.count).sum() / most, columns.floor, most)
+        return self.climb(rows, present, filled, expect, lambda at: ways_up(at, columns.mean, grouped, most))
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Mean and variance of the entries that every column has, each ``[D]``, over all processes.
+    """Count, mean and variance of the entries that every column has, each ``[D]``, over all processes.
 
     Attributes:
         floor: the variance that is lost in rounding.
         dtype: of the data.
     """
 
+    count: Tensor
     mean: Tensor
     variances: Tensor
     floor: Tensor
@@ -109,7 +107,7 @@ class Columns:
         variances = (square / count - (linear / count).square()).clamp_min(0)
         rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
         dtype = rows.like.dtype
-        return Columns(mean, variances, torch.maximum(rounding, resolution(mean, variances, dtype)), dtype)
+        return Columns(count, mean, variances, torch.maximum(rounding, resolution(mean, variances, dtype)), dtype)
 
 
 @dataclass(frozen=True, eq=False)

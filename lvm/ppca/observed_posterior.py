@@ -69,14 +69,22 @@ class Coordinates:
                 "PPCA: σ² is so small beside WWᵀ that the posterior of a row with few observed entries is singular in "
                 "float64. Use fewer latent features, or leave out columns with few entries"
             )
-        u = torch.cholesky_solve((residual @ self.projection).mT, root).mT
+        u, left = self._solved(block, root, residual)
         z = u @ self.lower.mT
         # The minimum over z of ‖r_o − A_o z‖² + ‖z‖²: a sum of squares that feels rounding in z to second order only.
-        left = residual - torch.where(mask, u @ self.projection.mT, 0.0)
         square = left.square().sum(-1) + z.square().sum(-1)
         log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.lower.diagonal().log().sum()
         log_det = log_det + block.mask.sum(-1) * (self.log_std + 0.5 * math.log(2 * math.pi))
-        return BlockPosterior(z, root, -0.5 * square - log_det.unsqueeze(1))
+        return BlockPosterior(z, root, left, -0.5 * square - log_det.unsqueeze(1))
+
+    def left(self, block: Block, root: Tensor, residual: Tensor) -> Tensor:
+        """(I + A_oA_oᵀ)⁻¹ r_o for residuals r ``[B, R, D]`` that are 0 where an entry is missing."""
+        return self._solved(block, root, residual)[1]
+
+    def _solved(self, block: Block, root: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """u ``[B, R, q]`` and what it leaves of the residuals, r_o − P_o u."""
+        u = torch.cholesky_solve((residual @ self.projection).mT, root).mT
+        return u, residual - torch.where(block.mask.unsqueeze(1), u @ self.projection.mT, 0.0)
 
     def spread(self, root: Tensor) -> Tensor:
         """R with RᵀR = Cov(z|x_o), from the Cholesky factor of N: ``[B, q, q]``."""
@@ -85,8 +93,9 @@ class Coordinates:
 
 @dataclass(frozen=True, eq=False)
 class BlockPosterior:
-    """E[z|x_o] ``[B, R, q]``, the Cholesky factor of N ``[B, q, q]``, and log p(x_o) ``[B, R]``."""
+    """E[z|x_o] ``[B, R, q]``, the factor of N ``[B, q, q]``, σ C_oo⁻¹(x − μ)_o ``[B, R, D]``, log p(x_o) ``[B, R]``."""
 
     mean: Tensor
     root: Tensor
+    left: Tensor
     log_prob: Tensor

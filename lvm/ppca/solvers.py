@@ -12,10 +12,11 @@ from torch import Tensor
 
 from density.data.rows import Rows
 from density.history import History
-from density.linalg.moments import resolution, shares
 from density.renamed import renamed
-from lvm.ppca.parameters import Expectation, PPCAClimb, PPCAParameters
-from lvm.ppca.spectrum import Spectrum, centre, require_noise
+from lvm.ppca.climb import PPCAClimb
+from lvm.ppca.covariance import Covariance
+from lvm.ppca.parameters import Expectation, PPCAParameters
+from lvm.ppca.spectrum import Spectrum
 
 
 class Solver(ABC):
@@ -71,7 +72,7 @@ class EMSolver(PPCAClimb, Solver):
     latent and then absorbs it into W (PX-EM: Liu, Rubin & Wu 1998), which is monotone too and does not slow down.
 
     Args:
-        max_iterations, tolerance, start, restarts, progress, checkpoint: see :class:`~lvm.ppca.parameters.PPCAClimb`.
+        max_iterations, tolerance, start, restarts, progress, checkpoint: see :class:`~lvm.ppca.climb.PPCAClimb`.
         expanded: use the expanded M-step; False for the plain one of the paper.
 
     Raises:
@@ -90,45 +91,7 @@ class EMSolver(PPCAClimb, Solver):
             return EStep.at(covariance, parameters, expanded=self.expanded)
 
         present = replace(present, mean=covariance.mean)
-        return self.climb(rows, present, covariance.mean, variance, expect)
-
-
-@dataclass(frozen=True, eq=False)
-class Covariance:
-    """The covariance S of data as what it does to a matrix: by S ``[D, D]`` or, for n < D, by the rows themselves."""
-
-    mean: Tensor
-    matrix: Tensor | None
-    rows: Tensor | None
-    trace: Tensor
-    floor: Tensor
-    dtype: torch.dtype
-
-    @staticmethod
-    def of(data: Rows) -> Covariance:
-        x = data.whole
-        if x is not None and x.shape[0] < x.shape[1]:
-            mean, centred = centre(x, data.weights)
-            matrix, rows = None, centred * shares(x, data.weights).sqrt().unsqueeze(1)
-            variances = rows.square().sum(0)
-        else:
-            moments = data.moments()
-            matrix, mean, rows = moments.covariance, moments.mean, None
-            variances = matrix.diagonal()
-        rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
-        floor = torch.maximum(rounding, resolution(mean, variances, data.like.dtype))
-        return Covariance(mean, matrix, rows, variances.sum(), floor, data.like.dtype)
-
-    def require(self, noise_variance: Tensor, latent_features: int) -> None:
-        """Raise unless a σ² is more than rounding of S."""
-        require_noise(noise_variance, self.floor, latent_features, self.dtype)
-
-    def times(self, w: Tensor) -> Tensor:
-        """S w for w ``[D, q]``."""
-        if self.matrix is not None:
-            return self.matrix @ w
-        assert self.rows is not None
-        return self.rows.mT @ (self.rows @ w)
+        return self.climb(rows, present, covariance, expect, lambda at: [covariance.improved(at.weight)])
 
 
 @dataclass(frozen=True, eq=False)

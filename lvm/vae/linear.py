@@ -20,6 +20,7 @@ from density.renamed import renamed
 from lvm.em import Present
 from lvm.latent import ExactLatentVariableModel
 from lvm.linear_gaussian import LinearGaussian
+from lvm.ppca.covariance import Covariance
 from lvm.ppca.spectrum import centre
 
 FULL_BATCH = Training(
@@ -32,6 +33,8 @@ FULL_BATCH = Training(
     validation=0.0,
     patience=None,
 )
+
+ROUNDS = 8  # of subspace iteration, by which the start's sketch is refined
 
 
 class LinearEncoder(GaussianFamily):
@@ -158,8 +161,9 @@ class LinearVAE(ExactLatentVariableModel):
 
         Args:
             training: settings of the fit.
-            start: ``Present()`` to go on from the present parameters; None for a random W and the best encoder for it.
-            generator: of the random start and the order of the rows, on the device of x.
+            start: ``Present()`` to go on from the present parameters; None for W and σ from a random sketch of the
+                covariance (see :class:`~lvm.ppca.climb.RandomWeight`) and the best encoder for them.
+            generator: of the sketch and the order of the rows, on the device of x.
 
         Returns:
             History whose objective is the mean ELBO, nats per point.
@@ -180,7 +184,7 @@ class LinearVAE(ExactLatentVariableModel):
         if isinstance(start, Present):
             self._move(mean, origin, 1 / std)
         else:
-            self._start(generator)
+            self._start(standardised, generator)
         offset = self.features * std.log().item()
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
@@ -193,12 +197,20 @@ class LinearVAE(ExactLatentVariableModel):
         return history
 
     @torch.no_grad()
-    def _start(self, generator: Generator | None) -> None:
+    def _start(self, rows: Tensor, generator: Generator | None) -> None:
+        """From a sketch of the covariance of centred rows: a W of independent entries would start all latents alike.
+
+        Those of small variance then die while σ² is still large, and gradients hardly revive them.
+        """
         weight = self.decoder.weight
         noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=weight.device)
-        weight.copy_(noise / math.sqrt(self.features))
+        covariance = Covariance.by_rows(rows)
+        found = covariance.sketched(noise.double())
+        for _ in range(ROUNDS):
+            found = covariance.sketched(found.weight)
+        weight.copy_(found.weight)
         self.decoder.mean.zero_()
-        self.decoder.log_std.zero_()
+        self.decoder.log_std.copy_(0.5 * found.noise_variance.log())
         self.set_optimal_encoder()
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,83 @@ def test_cut_anywhere_it_ends_as_if_it_had_not_been(limits: Limits, tmp_path: Pa
         climbed(Limits(steps=1), checkpoint=checkpoint)
     with pytest.raises(CheckpointMismatch, match="seed"):
         climbed(limits, checkpoint=checkpoint, seed=1)
+
+
+def resting(
+    ways: Callable[[Height, float], list[Height]],
+    *,
+    steps: int = 100,
+    tolerance: float = 1e-6,
+    checkpoint: Checkpoint | None = None,
+    before_step: Callable[[], None] = lambda: None,
+) -> Climbed[Height]:
+    """From 0, where a step goes half the way to 1; there, or wherever ways lead, it rests."""
+
+    def maximise(here: Height, top: float) -> Height:
+        before_step()
+        return Height((here.at + top) / 2)
+
+    def expect(here: Height) -> tuple[float, float]:
+        return here.at.item(), max(here.at.ceil().item(), 1.0)
+
+    def start() -> Height:
+        return Height(torch.zeros((), dtype=torch.float64))
+
+    log = Logbook(checkpoint, "climb", {}, Randomness(None, torch.device("cpu")))
+    limits = Limits(steps=steps, tolerance=tolerance, progress=False)
+    return climb(start, expect, maximise, limits, log, start(), ways_up=ways)
+
+
+def above(*rises: float, most: float = 10.0) -> Callable[[Height, float], list[Height]]:
+    """Ways up by so much, below some height."""
+    return lambda here, top: [Height(here.at + rise) for rise in rises if here.at < most]
+
+
+def test_where_it_rests_it_takes_the_highest_way_up() -> None:
+    found = resting(above(0.25, 0.5, -3.0, most=1.5))
+    assert found.history.converged
+    assert found.history.stopped == "the mean log-likelihood changed by at most 1e-06; 1 saddle point left"
+    assert found.history.objective[-1] == pytest.approx(2, abs=1e-5)
+    assert any(value == pytest.approx(1.5, abs=1e-5) for value in found.history.objective)
+    assert all(later > before for before, later in pairwise(found.history.objective))
+
+
+def test_what_is_no_higher_is_no_way_up() -> None:
+    for ways in (above(), above(0.0, -1.0), above(1e-6), above(1e-12)):
+        found = resting(ways)
+        assert found.history.converged
+        assert found.history.stopped == "the mean log-likelihood changed by at most 1e-06"
+    little = resting(above(1e-10), tolerance=0.0)  # a rise, but of rounding
+    assert little.history.converged
+    assert "saddle" not in little.history.stopped
+
+
+def test_ways_up_without_end_are_left_at_the_last_step() -> None:
+    found = resting(above(0.3, most=1e9), steps=80)
+    assert not found.history.converged
+    assert found.history.stopped.startswith("80 iterations done; ")
+    assert found.history.stopped.endswith(" saddle points left")
+    assert len(found.history.objective) == 81
+
+
+def test_ways_up_are_taken_again_after_a_cut(tmp_path: Path) -> None:
+    expected = resting(above(0.5, most=4.0))
+    assert "saddle points left" in expected.history.stopped
+    left = 0
+
+    def until_cut() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Cut
+
+    while True:
+        left = 7
+        try:
+            found = resting(
+                above(0.5, most=4.0), checkpoint=Checkpoint(tmp_path / "a.ckpt", steps=1), before_step=until_cut
+            )
+        except Cut:
+            continue
+        break
+    assert {**asdict(found.history), "seconds": 0} == {**asdict(expected.history), "seconds": 0}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from density.parallel import processes
 from density.saving.files import read, write
-from lvm import EM, Diagonal, Full, GaussianMixture, Given
+from lvm import EM, Diagonal, Full, GaussianMixture, Given, Present
 from lvm.mixture.covariance import Covariance
 from lvm.mixture.observed import ObservedMixture
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver, MissingEM
@@ -45,6 +45,23 @@ def fits() -> Fits:
     for solver in (ClosedForm(), em):
         model = PPCA(18, 2)
         keep(f"wide {solver}", model, model.fit(wide, solver=solver).objective)
+    for name, data in (("saddle", tall), ("saddle with holes", holes)):
+        model = PPCA(6, 2).double()
+        with torch.no_grad():
+            model.decoder.weight.copy_(torch.tensor([[2.0, 0.0]]).expand(6, 2))
+            model.decoder.mean.fill_(1e6)
+        if name == "saddle":
+            history = model.fit(data, solver=EMSolver(start=Present(), tolerance=1e-6, max_iterations=60))
+        else:
+            history = model.observed.fit(data, MissingEM(start=Present(), tolerance=1e-6, max_iterations=60))
+        assert "saddle point" in history.stopped
+        keep(name, model, history.objective)
+    apart = tall - 1e6 + 20 * (torch.arange(61) % 2).unsqueeze(1)
+    together = Given(apart.mean(0).expand(2, -1) + 1e-3 * torch.arange(2.0).unsqueeze(1))
+    mixture = GaussianMixture(6, 2, Diagonal())
+    history = mixture.fit(apart, em=EM(start=together, tolerance=0.1))
+    assert "saddle point" in history.stopped
+    keep("plateau", mixture, history.objective)
     structures: list[Covariance] = [Full(), Diagonal()]
     for structure in structures:
         mixture = GaussianMixture(6, 2, structure)

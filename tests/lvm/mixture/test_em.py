@@ -12,8 +12,9 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from torch import Generator, Tensor
 
 from lvm.mixture.covariance import Covariance, Full, Tied
-from lvm.mixture.em import EM, Relative
+from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
+from lvm.mixture.regularisation import Relative
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities, Start
 from tests.lvm.mixture.mixtures import SKLEARN, STRUCTURES, UNREGULARISED, dense, random_mixture, seed, separated
 

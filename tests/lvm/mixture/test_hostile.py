@@ -10,8 +10,9 @@ import torch
 from torch import Generator
 
 from lvm.mixture.covariance import CollapsedComponent, Covariance, Spherical
-from lvm.mixture.em import EM, Relative
+from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
+from lvm.mixture.regularisation import Relative
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.statistics import Statistics
 from tests.lvm.mixture.mixtures import STRUCTURES, UNREGULARISED, dense, random_mixture, seed, separated

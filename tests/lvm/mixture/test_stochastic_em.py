@@ -153,3 +153,23 @@ def test_the_steps_written_out(generator: Generator) -> None:
     np.testing.assert_allclose(history.objective[:3], np.reshape(objective, (3, 4)).mean(1), rtol=1e-10)
     for one, other in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_short_last_chunk_weighs_by_its_rows(generator: Generator) -> None:
+    x = torch.randn(1001, 1, generator=generator, dtype=torch.float64)
+    x[1000] = 60
+    model = GaussianMixture(1, 1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=100)
+    model.fit(loader, em=StochasticEM(progress=False), generator=seed(0))
+    # Averaged are the steps of the second half, of which few come after the last row: 0.06 of its 0.06.
+    assert model.means.item() == pytest.approx(x.mean().item(), abs=0.02)
+
+
+@pytest.mark.parametrize("sizes", [[100] * 4, [1, 99, 7, 293], [293, 7, 99, 1]])
+def test_with_all_steps_alike_it_is_the_mean_of_all_rows(sizes: list[int], generator: Generator) -> None:
+    x = torch.randn(400, 2, generator=generator, dtype=torch.float64) + 5
+    model = GaussianMixture(2, 1)
+    em = StochasticEM(1, 100, 1.0, 0.0, averaging=False, regularisation=0.0, progress=False)
+    model.fit(list(x.split(sizes)), em=em, generator=seed(0))
+    torch.testing.assert_close(model.means.detach()[0], x.mean(0))
+    torch.testing.assert_close(model.covariances.detach()[0], torch.cov(x.mT, correction=0))
