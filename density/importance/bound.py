@@ -27,9 +27,9 @@ def importance(
     ``weights.reliable`` and are counted in ``unreliable``: there the value is still a lower bound in expectation, but
     its standard error is understated. A single draw has no standard error (nan), and is not reliable.
 
-    Reliable is what the draws say, not a guarantee: on twelve small models and held-out points, 1000 draws each, 99.6 %
-    of the reliable values lay within three of their errors of the truth by quadrature, as docs/evidence.md tells. Where
-    no draw fell there may be more mass than all draws saw, such as a mode that the encoder does not know.
+    Reliable is what the draws say, not a guarantee. On eleven small models and held-out points, 1000 draws each, 99.5 %
+    of the reliable values lay within three of their errors of the truth by quadrature (docs/evidence.md). But where no
+    draw fell there may be more mass than all draws saw, such as a mode that the encoder does not know.
 
     Args:
         model: anything with log-weights.

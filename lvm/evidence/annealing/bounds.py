@@ -66,7 +66,7 @@ def annealed(
         at least half the number of chains: their weights then have a standard deviation of at most their mean.
         Elsewhere the value is still a lower bound in expectation, but its standard error is understated.
 
-        Of reliable values on twelve small models with the default settings, 99.4 % lay within three of their errors of
+        Of reliable values of eleven small models with the default settings, 99.2 % lay within three of their errors of
         the truth by quadrature (docs/evidence.md). Chains that all miss the same mass agree: a mode away from an
         encoder's draws can be lost without a trace. ``start=FromPrior()`` knows nothing of the encoder; where the two
         starts disagree by more than their errors, believe neither error.

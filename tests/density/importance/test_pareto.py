@@ -107,6 +107,8 @@ def test_the_draws_beyond_an_atom_are_the_tail(generator: Generator) -> None:
         assert steadied[:missed].equal(log_weights[:missed])
         assert not steadied[missed:].equal(log_weights[missed:])
         assert steadied[missed:].argsort().equal(log_weights[missed:].argsort())
+        mass = torch.expm1(steadied).sum() / excess.sum()
+        assert 0.7 < mass < 1.2  # the expected order statistics, at most the largest raw one
     oracle = genpareto.fit(excess.numpy(), floc=0)[0]
     standard_error = 1.4 / math.sqrt(40)
     assert max(found) - min(found) < 0.05  # all but the grid of the fit is the same
