@@ -25,9 +25,14 @@ def importance(
     .. math:: \log \hat p(x) = \log \tfrac1K \sum_k w_k, \qquad E \log \hat p(x) \le \log p(x)
 
     Every point comes with its standard error √(Σ w̃² − 1/K) (w̃ the normalised weights, by the delta method), its bias
-    −½ · variance, its effective sample size 1 / Σ w̃² and the Pareto k̂ of its weights' tail. Points with k̂ above
-    min(1 − 1/log₁₀ K, 0.7) are flagged in ``weights.reliable`` and counted in ``unreliable``: there the value is still
-    a lower bound in expectation, but its standard error is understated. A single draw has no standard error (nan).
+    −½ · variance, its effective sample size 1 / Σ w̃² and the Pareto k̂ of its weights' tail. Points whose k̂ is above
+    min(1 − 1/log₁₀ K, 0.7), or one of whose draws has more than 1/K + 1/50 of all weight, are not
+    ``weights.reliable`` and are counted in ``unreliable``: there the value is still a lower bound in expectation, but
+    its standard error is understated. A single draw has no standard error (nan), and is not reliable.
+
+    Reliable is what the draws say, not a guarantee. On eleven small models and held-out points, 1000 draws each, 99.5 %
+    of the reliable values lay within three of their errors of the truth by quadrature (docs/evidence.md). But where no
+    draw fell there may be more mass than all draws saw, such as a mode that the encoder does not know.
 
     Args:
         model: anything with log-weights.
@@ -62,24 +67,46 @@ def average(
 ) -> LogDensity:
     """Log-mean-exp of log-weights with E w = p(x), drawn in blocks, as a claim with all its diagnostics."""
     draws = check_count(draws, "draws")
-    value, error, size, k = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(4))
+    value, error = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(2))
+    parts = []
     for points, log_weights in weight_blocks(draw, x, draws):
-        k[points] = pareto_k(log_weights)
-        value[points], error[points], size[points] = log_mean_exp(smoothed(log_weights) if smooth else log_weights)
+        value[points], error[points], part = diagnosed(log_weights, x.dtype, x.shape[-1], smooth=smooth)
+        parts.append(part)
     return LogDensity(
         value,
         Kind.ESTIMATE if smooth else Kind.LOWER,
         f"{'Pareto-smoothed ' if smooth else ''}{name}, {draws} draws",
         error,
         measure=measure,
-        weights=diagnostics(error, size, k, draws),
+        weights=WeightDiagnostics.concatenate(parts),
         points=Points.of(x),
     )
 
 
-def diagnostics(error: Tensor, size: Tensor, k: Tensor, draws: int) -> WeightDiagnostics:
-    """The diagnosis of weights with this error of their log-mean, effective sample size and k̂."""
-    return WeightDiagnostics(size, k, reliability_threshold(draws), -0.5 * error.square())
+def diagnosed(
+    log_weights: Tensor, dtype: torch.dtype, features: int, *, smooth: bool = False
+) -> tuple[Tensor, Tensor, WeightDiagnostics]:
+    """Log-mean-exp over the first axis of log-weights ``[draws, n]``, its standard error, and the diagnosis.
+
+    Args:
+        dtype: in which the model computed them.
+        features: D of its points.
+        smooth: average Pareto-smoothed weights; k̂ is that of the raw ones.
+    """
+    draws = log_weights.shape[0]
+    k = pareto_k(log_weights, dtype=dtype, terms=features)
+    if smooth:
+        log_weights = smoothed(log_weights, dtype=dtype, terms=features)
+    value, error, size = log_mean_exp(log_weights)
+    dominance = ((log_weights.amax(0) - value).exp() - 1) / draws
+    return value, error, diagnostics(error, size, k, draws, dominance)
+
+
+def diagnostics(
+    error: Tensor, size: Tensor, k: Tensor, draws: int, dominance: Tensor | None = None
+) -> WeightDiagnostics:
+    """The diagnosis of weights with this error of their log-mean, effective sample size, k̂ and dominance."""
+    return WeightDiagnostics(size, k, reliability_threshold(draws), -0.5 * error.square(), dominance)
 
 
 def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

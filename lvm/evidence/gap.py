@@ -12,10 +12,9 @@ from density.checks import check_count
 from density.contract import Bound, ExactModel
 from density.data.points import Points
 from density.evaluating import evaluated
-from density.importance.bound import diagnostics, log_mean_exp
-from density.importance.pareto import pareto_k
+from density.importance.bound import diagnosed
 from density.importance.weights import weight_blocks
-from density.log_density import Claim, Difference, Kind, LogDensity
+from density.log_density import Claim, Difference, Kind, LogDensity, WeightDiagnostics
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.latent import LatentVariableModel
 
@@ -155,9 +154,10 @@ def gap(
     known, points_of_x = log_density, Points.of(x)
     if known is not None:
         known.require_points(points_of_x)
-    log_p, log_p_error, size, k, elbo, elbo_error, difference, error = (
-        torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(8)
+    log_p, log_p_error, elbo, elbo_error, difference, error = (
+        torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(6)
     )
+    weights = []
 
     def draw(rows: Tensor, count: int) -> Tensor:
         return model.log_weights(rows, count, generator=generator)
@@ -169,9 +169,9 @@ def gap(
             remainder = known.value[points].double() - log_weights
             difference[points], error[points] = remainder.mean(0), remainder.std(0) / math.sqrt(draws)
             continue
-        value, log_p_error[points], size[points] = log_mean_exp(log_weights)
+        value, log_p_error[points], part = diagnosed(log_weights, x.dtype, x.shape[-1])
         log_p[points] = value
-        k[points] = pareto_k(log_weights)
+        weights.append(part)
         influence = (log_weights - value).exp() - (log_weights - elbo[points])
         difference[points], error[points] = value - elbo[points], influence.std(0) / math.sqrt(draws)
     if known is None:
@@ -181,7 +181,7 @@ def gap(
             f"importance-weighted bound, {draws} draws",
             log_p_error,
             measure=model.measure,
-            weights=diagnostics(log_p_error, size, k, draws),
+            weights=WeightDiagnostics.concatenate(weights),
             points=points_of_x,
         )
     elif known.monte_carlo_error is not None:

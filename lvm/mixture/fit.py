@@ -18,7 +18,7 @@ from density.parallel import processes
 from density.parallel.random_streams import Randomness
 from lvm.em import Climbed, Present
 from lvm.mixture.parameters import MixtureParameters
-from lvm.mixture.regularisation import Regularisation, in_words, ridge_of, spread
+from lvm.mixture.regularisation import Regularisation, felt, ridge_of, spread
 from lvm.mixture.starts import Start, sample
 from lvm.mixture.statistics import Part, Statistics
 
@@ -105,7 +105,7 @@ class Problem:
     def ended(self, climbed: Climbed[MixtureParameters]) -> Climbed[MixtureParameters]:
         """The same; its history says so where the ridge is felt."""
         if climbed.parameters is not None and climbed.error is None:
-            climbed.history.stopped += in_words(self.ridge, climbed.parameters)
+            climbed.history.stopped += felt(self.ridge, climbed.parameters)
         return climbed
 
     def log(self, algorithm: Algorithm) -> Logbook:

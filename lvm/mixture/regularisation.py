@@ -132,7 +132,7 @@ def local_scale(x: Tensor, weights: Tensor | None, components: int) -> Tensor:
     return scale / (unit[0] - unit[1])
 
 
-def in_words(ridge: Tensor, at: MixtureParameters) -> str:
+def felt(ridge: Tensor, at: MixtureParameters) -> str:
     """What a history says where the ridge is a noticeable part of a component's variance along some axis; else "".
 
     That part is at most ‖S_k⁻¹ R^½‖².

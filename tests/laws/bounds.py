@@ -181,6 +181,19 @@ def points_do_not_see_each_other(case: BoundCase, generator: Generator) -> None:
     torch.testing.assert_close(first(others), first(x), rtol=1e-12, atol=1e-12)
 
 
+def equal_weights_have_no_tail(case: BoundCase, generator: Generator) -> None:
+    """Where every log-weight is log p(x), only rounding tells them apart, in either dtype: nothing is in doubt."""
+    if not case.exact:
+        return
+    model = case.make(generator)
+    x = case.points(model, generator, 200)
+    for dtype in (torch.float64, torch.float32):
+        claim = importance(model.to(dtype), x.to(dtype), draws=1000, generator=generator)
+        assert claim.weights is not None
+        assert claim.weights.pareto_k.isneginf().all()
+        assert claim.unreliable == 0
+
+
 def generation_needs_no_encoder(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
 
@@ -237,6 +250,7 @@ bound_laws: list[Callable[[BoundCase, Generator], None]] = [
     weights_come_from_the_generator,
     the_elbo_has_a_gradient_in_every_parameter,
     points_do_not_see_each_other,
+    equal_weights_have_no_tail,
     generation_needs_no_encoder,
     misuse_is_one_clear_error,
 ]

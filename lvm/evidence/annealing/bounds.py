@@ -12,7 +12,7 @@ from density.checks import check_count
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import log_mean_exp
-from density.importance.pareto import pareto_k, reliability_threshold
+from density.importance.pareto import pareto_k
 from density.log_density import Difference, Kind, LogDensity, WeightDiagnostics
 from lvm.evidence.annealing.chains import Annealing, Budget, FromEncoder, FromPrior, Start
 from lvm.evidence.annealing.pilot import Pilot
@@ -65,8 +65,14 @@ def annealed(
 
     Returns:
         A :class:`~density.log_density.LogDensity` of kind LOWER, float64, with the standard error over chains by the
-        delta method and the effective sample size of their weights. Where that size is small, the value is still a
-        lower bound in expectation, but its standard error cannot be trusted.
+        delta method and the effective sample size of their weights. A point is ``weights.reliable`` where that size is
+        at least half the number of chains: their weights then have a standard deviation of at most their mean.
+        Elsewhere the value is still a lower bound in expectation, but its standard error is understated.
+
+        Of reliable values of eleven small models with the default settings, 99.2 % lay within three of their errors of
+        the truth by quadrature (docs/evidence.md). Chains that all miss the same mass agree: a mode away from an
+        encoder's draws can be lost without a trace. ``start=FromPrior()`` knows nothing of the encoder; where the two
+        starts disagree by more than their errors, believe neither error.
 
     Raises:
         TypeError: the model has no ``log_joint``, or its latent is discrete.
@@ -93,26 +99,6 @@ def annealed(
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
     return _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
-
-
-@dataclass(frozen=True, eq=False)
-class ChainDiagnostics(WeightDiagnostics):
-    """Diagnostics of annealed weights: few draws, of which a tail fit says little.
-
-    Attributes:
-        chains: number of draws.
-    """
-
-    chains: int
-
-    @property
-    def reliable(self) -> Tensor:
-        """Where chains agree: the effective sample size is at least half their number.
-
-        Then the standard deviation of the weights is at most their mean. It judges the budget over many points; a
-        single point's few chains may agree because all of them missed the same mass.
-        """
-        return self.effective_sample_size >= self.chains / 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,13 +205,15 @@ def _bound(model: LatentVariableModel, x: Tensor, log_weights: Tensor, kind: Kin
     value, error, size = log_mean_exp(log_weights)
     error = error * math.sqrt(chains / (chains - 1))  # the unbiased variance: chains are few
     bias = (0.5 if kind is Kind.UPPER else -0.5) * error.square()
+    k = pareto_k(log_weights, dtype=model.prior.reference.dtype, terms=model.features)
     return LogDensity(
         -value if kind is Kind.UPPER else value,
         kind,
         method,
         error,
         measure=model.measure,
-        weights=ChainDiagnostics(size, pareto_k(log_weights), reliability_threshold(chains), bias, chains),
+        # A fit to the tail of so few weights says little, so that k̂ is not asked.
+        weights=WeightDiagnostics(size, k, math.inf, bias, least_size=chains / 2),
         points=Points.of(x),
     )
 

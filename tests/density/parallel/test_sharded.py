@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -91,6 +94,12 @@ def test_concatenation_of_errors_and_weights() -> None:
     for tensor in (joint.weights.effective_sample_size, joint.weights.pareto_k, joint.weights.bias):
         torch.testing.assert_close(tensor, torch.tensor([0.5, 0.5, 0.7, 0.7]))
     assert joint.unreliable == 2
+    assert joint.weights.dominance is None
+    one_dominates = replace(weights(0.5), dominance=torch.tensor([0.01, 0.03]))
+    joint = LogDensity.concatenate([one(Kind.LOWER, weights=one_dominates)] * 2)
+    assert joint.unreliable == 2
+    chains = [replace(weights(5.0), threshold=math.inf, least_size=size) for size in (4.0, 8.0)]
+    assert LogDensity.concatenate([one(Kind.LOWER, weights=chain) for chain in chains]).unreliable == 4
 
 
 def test_claims_that_cannot_be_concatenated() -> None:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from density import GaussianFamily, Kind
 from density.families.scale import Scale, TriangularScale
 from lvm import PPCA, VAE, LinearVAE
-from lvm.evidence import importance
+from lvm.evidence import gap, importance
 from tests.equivalence.examples import randomise
 
 
@@ -123,3 +123,60 @@ def test_a_million_draws_fit_into_two_gigabytes(generator: Generator) -> None:
     assert (claim.value - ppca.log_prob(x[:8]).detach()).abs().max() < 0.01
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 2 * 2**30
     assert math.isfinite(claim.mean)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("std", [1.0, 0.1, 0.01, 1e-3])
+def test_exact_posteriors_are_reliable(std: float, dtype: torch.dtype, generator: Generator) -> None:
+    """Their weights differ by rounding, more so where x − Wz cancels and σ is small: no tail is made of that."""
+    for features, latents, shift in ((3, 1, 0.0), (8, 3, 30.0), (40, 10, 1e3)):
+        model = PPCA(features, latents).double()
+        randomise(model, generator, 1.0)
+        with torch.no_grad():
+            model.decoder.log_std.fill_(math.log(std))
+            model.decoder.mean.fill_(shift)
+        x = model.sample(45, generator=generator).detach().to(dtype)
+        claim = importance(model.to(dtype), x, draws=1_000, generator=generator)
+        assert claim.weights is not None
+        assert claim.weights.pareto_k.max() < 0.5
+        assert claim.unreliable == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_linear_vae_with_orthogonal_columns_is_reliable(dtype: torch.dtype, generator: Generator) -> None:
+    model = LinearVAE(6, 2).double()
+    randomise(model, generator, 0.7)
+    with torch.no_grad():
+        model.decoder.weight.copy_(torch.linalg.qr(model.decoder.weight).Q * torch.tensor([2.0, 0.5]))
+    model.set_optimal_encoder()
+    x = model.sample(200, generator=generator).detach().to(dtype)
+    report = gap(model.to(dtype), x, draws=1_000, log_density=None, generator=generator)
+    assert report.difference.value.abs().max() < 1e-4
+    claim = importance(model, x, draws=1_000, generator=generator)
+    assert claim.weights is not None
+    assert claim.weights.pareto_k.isneginf().all()
+
+
+def test_one_draw_is_not_reliable(generator: Generator) -> None:
+    ppca, _, x = narrowed(0.9, generator)
+    claim = importance(ppca, x, draws=1, generator=generator)
+    assert claim.monte_carlo_error is not None
+    assert claim.monte_carlo_error.isnan().all()
+    assert claim.unreliable == len(x)
+    assert importance(ppca, x, draws=2, generator=generator).unreliable == 0  # the exact posterior
+
+
+def test_a_draw_that_dominates_is_not_reliable(generator: Generator) -> None:
+    """Light tails by k̂, but one draw in some of the averages has more than 1/K + 1/50 of the weight."""
+    _, model, x = narrowed(0.6, generator)
+    claim = importance(model, x, draws=400, generator=generator)
+    weights = claim.weights
+    assert weights is not None
+    assert weights.dominance is not None
+    light = weights.pareto_k <= weights.threshold
+    assert weights.reliable.equal(light & (weights.dominance <= 0.02))
+    assert 0 < int((light & ~weights.reliable).sum()) < int(light.sum())
+    largest = weights.dominance + 1 / 400
+    size = weights.effective_sample_size
+    assert (largest >= 1 / size - 1e-12).all()  # Σ w̃² ≤ max w̃
+    assert (largest.square() <= 1 / size + 1e-12).all()  # (max w̃)² ≤ Σ w̃²

@@ -112,6 +112,8 @@ def test_importance_is_log_mean_exp_whatever_the_blocks(table: Tensor, rows_at_o
     assert claim.weights is not None
     np.testing.assert_allclose(claim.weights.effective_sample_size, 1 / (normalised**2).sum(0), rtol=1e-12)
     np.testing.assert_allclose(claim.weights.bias, -0.5 * claim.monte_carlo_error**2, rtol=1e-12)
+    assert claim.weights.dominance is not None
+    np.testing.assert_allclose(claim.weights.dominance, normalised.max(0) - 1 / DRAWS, rtol=1e-10)
     assert claim.kind is Kind.LOWER
     assert claim.measure is Measure.COUNTING
     assert claim.method == f"importance-weighted bound, {DRAWS} draws"
@@ -143,6 +145,9 @@ def test_gap_is_log_mean_exp_minus_mean_whatever_the_blocks(table: Tensor, rows_
     assert same.monte_carlo_error is not None
     assert report.log_density.monte_carlo_error is not None
     torch.testing.assert_close(report.log_density.monte_carlo_error, same.monte_carlo_error, rtol=1e-14, atol=0)
+    assert report.log_density.weights is not None
+    assert same.weights is not None
+    assert report.log_density.weights.reliable.equal(same.weights.reliable)
 
 
 def test_gap_below_an_exact_value(table: Tensor, rows_at_once: int) -> None:
@@ -184,6 +189,7 @@ def test_weights_that_all_vanish_have_no_error_and_no_size(table: Tensor) -> Non
     assert claim.value[3] == -math.inf
     assert claim.weights is not None
     assert claim.weights.effective_sample_size[3] == 0
+    assert not claim.weights.reliable[3]
     assert claim.monte_carlo_error is not None
     assert claim.monte_carlo_error.isnan().tolist() == [i == 3 for i in range(POINTS)]
     assert claim.value[:3].isfinite().all()

@@ -95,6 +95,7 @@ def test_linear_vae_within_its_own_errors(schedule: Schedule, start: Start, gene
     assert within(claim.value, error_of(claim), exact) >= 0.99
     assert error_of(claim).mean() < 0.25
     assert claim.unreliable == int((weights_of(claim).effective_sample_size < 8).sum())
+    assert LogDensity.concatenate([claim, claim]).unreliable == 2 * claim.unreliable
 
 
 def test_ppca_from_the_prior(generator: Generator) -> None:
@@ -118,6 +119,9 @@ def test_at_the_posterior_every_weight_is_log_p(generator: Generator, record_mea
     record_measurement("annealed from the posterior: log p", float((claim.value - exact).abs().max()), 1e-10)
     assert error_of(claim).max() < 1e-7
     assert claim.unreliable == 0
+    for dtype in (torch.float64, torch.float32):
+        claim = annealed(model.to(dtype), x.to(dtype), steps=4, chains=32, generator=generator)
+        assert weights_of(claim).pareto_k.isneginf().all()  # although the weights are summed in float64
 
 
 @pytest.mark.parametrize("start", [FromEncoder(), FromPrior()])
