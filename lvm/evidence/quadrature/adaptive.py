@@ -13,22 +13,23 @@ from density.checks import check_count
 from density.families.categorical import CategoricalFamily
 from density.log_density import Kind, LogDensity, Measure
 from density.parallel import processes
-from lvm.evidence.quadrature.cubature import integrate
+from lvm.evidence.quadrature.integral import Tolerance, integrate
 from lvm.evidence.quadrature.integrand import Integrand
-from lvm.evidence.quadrature.region import Region, seeds
+from lvm.evidence.quadrature.prior import GROWTHS, Prior
+from lvm.evidence.quadrature.region import seeds
 from lvm.evidence.quadrature.rules import GaussKronrod
 from lvm.latent import LatentVariableModel
 
 LARGEST_LATENT = 3
 SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
-GROWTHS = 50  # doublings of the region
+DEFAULT = Tolerance(aim=1e-8, enough=4e-5)
 
 
 def quadrature(
     model: LatentVariableModel,
     x: Tensor,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     max_evaluations: int | None = None,
     generator: Generator | None = None,
 ) -> LogDensity:
@@ -84,7 +85,7 @@ def quadrature(
     if max_evaluations is None:
         max_evaluations = 10 ** (4 + model.prior.features)
     check_count(max_evaluations, "max_evaluations")
-    if not (math.isfinite(tolerance) and tolerance > 0):
+    if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, in nats; got {tolerance!r}")
     model.check_input(x)
     with torch.no_grad():
@@ -93,7 +94,8 @@ def quadrature(
         x = x.double()
         if isinstance(model.prior, CategoricalFamily):
             return _exact_sum(model, x)
-        return _integral(model, x, tolerance, max_evaluations, generator)
+        wanted = DEFAULT if tolerance is None else Tolerance(tolerance, tolerance)
+        return _integral(model, x, wanted, max_evaluations, generator)
 
 
 def check_integrable(model: LatentVariableModel) -> None:
@@ -123,7 +125,7 @@ def _exact_sum(model: LatentVariableModel, x: Tensor) -> LogDensity:
     values = model.prior.enumerate()
     rows = max(1, SCALARS_AT_ONCE // (values.shape[0] * model.features))
     parts = [
-        Integrand(model, part, start).shared(values).logsumexp(1)
+        Integrand(model.log_joint, part, start).shared(values).logsumexp(1)
         for start, part in zip(range(0, x.shape[0], rows), x.split(rows), strict=True)
     ]
     method = f"exact sum over {values.shape[0]} latent values"
@@ -131,13 +133,14 @@ def _exact_sum(model: LatentVariableModel, x: Tensor) -> LogDensity:
 
 
 def _integral(
-    model: LatentVariableModel, x: Tensor, tolerance: float, max_evaluations: int, generator: Generator | None
+    model: LatentVariableModel, x: Tensor, tolerance: Tolerance, max_evaluations: int, generator: Generator | None
 ) -> LogDensity:
     rule = GaussKronrod(model.prior.features, x.device)
-    whole = Region.of(model.prior, generator)
-    Integrand(model, x[:1], 0).shared(whole.centre.unsqueeze(0))  # a log-joint of the wrong shape fails here, by name
-    boxes = whole.divided()[0].shape[0]
-    rows = max(1, SCALARS_AT_ONCE // (boxes * rule.nodes.shape[0]))
+    prior = Prior(model.prior, rule, tolerance, max_evaluations, generator)
+    first = prior.partition(0)
+    # A log-joint of the wrong shape fails here, by name.
+    Integrand(model.log_joint, x[:1], 0).shared(first.region.centre.unsqueeze(0))
+    rows = max(1, SCALARS_AT_ONCE // (first.boxes.point.numel() * rule.nodes.shape[0]))
     value, error = torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])
     hidden = None if x.shape[0] > rows and processes.is_main() else True
     bar = tqdm(total=x.shape[0], desc="quadrature", leave=False, disable=hidden)
@@ -145,11 +148,11 @@ def _integral(
         for start in range(0, x.shape[0], rows):
             left = torch.arange(start, min(start + rows, x.shape[0]), device=x.device)
             places, known = seeds(model, x[left], generator)
-            region = whole
             for growth in range(GROWTHS):
                 here = left - start
+                integrand = Integrand(model.log_joint, x[left], left)
                 result = integrate(
-                    Integrand(model, x[left], left), region, rule, places[here], known[here], tolerance, max_evaluations
+                    integrand, prior.partition(growth), rule, places[here], known[here], tolerance, max_evaluations
                 )
                 value[left], error[left] = result.value, result.error
                 if growth == GROWTHS - 1:
@@ -157,10 +160,10 @@ def _integral(
                 left = left[result.outgrown]
                 if not left.numel():
                     break
-                region = region.doubled()
             bar.update(min(rows, x.shape[0] - start))
-    missed = int((~(error <= tolerance)).sum())
-    method = f"{model.prior.features}-dimensional adaptive quadrature to {tolerance:g} nats"
+    reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
+    missed = int((~(error <= tolerance.enough)).sum())
+    method = f"{model.prior.features}-dimensional adaptive quadrature to {reached:g} nats"
     if missed:
         method += f", missed at {missed} of {x.shape[0]} points"
     return LogDensity(

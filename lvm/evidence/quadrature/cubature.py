@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lvm.evidence.quadrature.boxes import SHARE, WORTH_TRIMMING, Assessment, Boxes, assess
 from lvm.evidence.quadrature.integrand import Integrand
-from lvm.evidence.quadrature.region import Region
+from lvm.evidence.quadrature.partition import Partition
 from lvm.evidence.quadrature.rules import GaussKronrod, lattice, log_sum_by
 
 NODES_AT_ONCE = 2**18
@@ -27,54 +27,17 @@ IRRATIONAL = torch.tensor([math.sqrt(2), math.sqrt(3), math.sqrt(5)], dtype=torc
 ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
-@dataclass(frozen=True, eq=False)
-class Integral:
-    """log of the integral and its error estimate, nats, ``[n]``; outgrown: its mass reaches the region's border."""
-
-    value: Tensor
-    error: Tensor
-    outgrown: Tensor
-
-
-def integrate(
-    integrand: Integrand,
-    region: Region,
-    rule: GaussKronrod,
-    seeds: Tensor,
-    known: Tensor,
-    tolerance: float,
-    max_evaluations: int,
-) -> Integral:
-    """See :func:`lvm.evidence.quadrature.adaptive.quadrature`.
+class Cubature:
+    """The state of n integrals: what is known of their size, what was neglected, how much work was done.
 
     Args:
         seeds, known: places ``[n, s, d]`` where the log-joint of each point is known, and its values ``[n, s]``.
     """
-    cubature = _Cubature(integrand, rule, seeds, known, tolerance, max_evaluations)
-    leaves = cubature.search(region)
-    outgrown = cubature.outgrown(leaves, region)
-    leaves = leaves[~outgrown[leaves.point]]
-    value, error = cubature.total(leaves)
-    lattice_value, lattice_error = cubature.trapezoidal(leaves, value, error)
-    while True:
-        value, error = cubature.total(leaves)
-        # Two rules that know nothing of each other must agree, or neither is believed.
-        agree = (value - lattice_value).abs() <= error + lattice_error
-        better = agree & (lattice_error < error)
-        unfinished = torch.where(better, lattice_error, error) > tolerance
-        refined = cubature.refined(leaves, value, unfinished & ~outgrown)
-        if refined is None:
-            break
-        leaves = refined
-    return Integral(torch.where(better, lattice_value, value), torch.where(better, lattice_error, error), outgrown)
-
-
-class _Cubature:
-    """The state of n integrals: what is known of their size, what was neglected, how much work was done."""
 
     def __init__(
         self,
         integrand: Integrand,
+        partition: Partition,
         rule: GaussKronrod,
         seeds: Tensor,
         known: Tensor,
@@ -82,6 +45,7 @@ class _Cubature:
         max_evaluations: int,
     ) -> None:
         self.integrand = integrand
+        self.partition = partition
         self.rule = rule
         self.seeds = seeds
         self.known = known
@@ -93,20 +57,22 @@ class _Cubature:
         self.neglected = self.low.clone()  # log-mass
         self.evaluations = torch.zeros(self.points, dtype=torch.long, device=self.low.device)
 
-    def search(self, region: Region) -> Assessment:
+    def search(self) -> Assessment:
         """Boxes that hold all mass worth counting and whose nodes resolve it."""
-        centre, half = region.divided()
-        nodes = (centre.unsqueeze(1) + half.unsqueeze(1) * self.rule.nodes).flatten(0, 1)
-        values = self.integrand.shared(nodes).unflatten(1, (centre.shape[0], -1))
-        point = torch.arange(self.points, device=centre.device).repeat_interleave(centre.shape[0])
-        boxes = Boxes(point, centre.repeat(self.points, 1), half.repeat(self.points, 1))
+        shared = self.partition.boxes
+        values = self.integrand.shared(self.partition.nodes(self.rule))
+        if self.partition.log_prior is not None:  # what is missing of the prior may lie where the data is most likely
+            likelihood = (values - self.partition.log_prior).nan_to_num(nan=-math.inf, posinf=-math.inf).amax(1)
+            self.neglected = likelihood + math.log(self.partition.missing)
+        point = torch.arange(self.points, device=values.device).repeat_interleave(shared.point.numel())
+        boxes = Boxes(point, shared.centre.repeat(self.points, 1), shared.half.repeat(self.points, 1))
         self._count(boxes)
-        return self._resolved(boxes, values.flatten(0, 1), searching=True)
+        return self._resolved(boxes, values.unflatten(1, (shared.point.numel(), -1)).flatten(0, 1), searching=True)
 
-    def refined(self, leaves: Assessment, value: Tensor, unfinished: Tensor) -> Assessment | None:
+    def refined(self, leaves: Assessment, value: Tensor, unfinished: Tensor, tolerance: Tensor) -> Assessment | None:
         """The leaves of unfinished points halved where their error is more than their share; None if none can be."""
         count = leaves.point.bincount(minlength=self.points).clamp_min(1)
-        share = value + math.log(self.tolerance / 2) - count.log()
+        share = value + (tolerance / 2).log() - count.log()
         chosen = unfinished[leaves.point] & (leaves.error > share[leaves.point]) & ~leaves.boxes.beyond_resolution()
         wanted = leaves[chosen]
         chosen &= self._affordable(wanted.boxes.halved(wanted.cut), leaves.point)
@@ -121,8 +87,9 @@ class _Cubature:
         value = log_sum_by(leaves.point, leaves.mass, self.points)
         return value, self._error(value, log_sum_by(leaves.point, leaves.error, self.points))
 
-    def outgrown(self, leaves: Assessment, region: Region) -> Tensor:
+    def outgrown(self, leaves: Assessment) -> Tensor:
         """Points with mass at the border of the region, or places of high density beyond it: ``[n]``."""
+        region = self.partition.region
         kept = leaves.trimmed
         at_border = torch.zeros_like(self.low, dtype=torch.bool)
         at_border[leaves.point[region.touched(kept.centre - kept.half, kept.centre + kept.half)]] = True
@@ -163,7 +130,7 @@ class _Cubature:
         # with some reserve for others.
         tolerance = min(self.tolerance, SMOOTH)
         step = 0.9 * math.pi * math.sqrt(2 / math.log(4 * d / tolerance ** (1 / ACCELERATION)))
-        trying = (error > self.tolerance) & usable
+        trying = (error > self.tolerance) & usable & ~self._divided(leaves)
         for attempt in range(LATTICES):
             predicted = 2 * (volume - d * math.log(step)).exp()
             trying &= (predicted <= most) | (differences < PROMISING)
@@ -216,6 +183,7 @@ class _Cubature:
     def _error(self, value: Tensor, error: Tensor, points: Tensor | slice = slice(None)) -> Tensor:
         """Of the log, from logs of integral and error; with what was neglected, and the rounding of the log-joint."""
         relative = (torch.logaddexp(error, self.neglected[points] + math.log(2)) - value).exp()
+        relative = relative + self.partition.uncertain
         rounding = ROUNDING * self.peak[points].abs().clamp_min(1)
         return torch.where(relative < 1, -torch.log1p(-relative), torch.inf) + rounding  # nan is not < 1
 
@@ -265,10 +233,16 @@ class _Cubature:
         filled = log_sum_by(every.point, every.log_volume, self.points)
         several = every.point.bincount(minlength=self.points) > 1
         waiting = pending.point.bincount(minlength=self.points) > 0
-        merge = several & waiting & (volume < filled + MERGED) & (volume < spanned + math.log(WORTH_TRIMMING))
+        merge = several & waiting & ~self._divided(every) & (volume < filled + MERGED) & (volume < spanned + math.log(WORTH_TRIMMING))
         which = merge.nonzero().squeeze(1)
         boxes = Boxes(which, ((low + high) / 2)[which], ((high - low) / 2)[which])
         return leaves[~merge[leaves.point]], pending[~merge[pending.point]] + boxes
+
+    def _divided(self, boxes: Boxes | Assessment) -> Tensor:
+        """Points with boxes where the prior has details too fine for larger boxes and for lattices: ``[n]``."""
+        divided = torch.zeros_like(self.low, dtype=torch.bool)
+        divided[boxes.point[self.partition.divided(boxes.centre)]] = True
+        return divided
 
     def _assess(self, boxes: Boxes, values: Tensor | None) -> Assessment:
         parts = []
@@ -276,7 +250,7 @@ class _Cubature:
         for rows in torch.arange(boxes.point.numel(), device=self.low.device).split(max(1, NODES_AT_ONCE // size)):
             part = boxes[rows]
             if values is None:
-                nodes = part.centre.unsqueeze(1) + part.half.unsqueeze(1) * self.rule.nodes
+                nodes = self.rule.nodes_of(part.centre, part.half)
                 log_joint = self.integrand.at(part.point.repeat_interleave(size), nodes.flatten(0, 1)).unflatten(
                     0, (-1, size)
                 )
