@@ -13,7 +13,8 @@ from density.checks import check_count
 from density.families.categorical import CategoricalFamily
 from density.log_density import Kind, LogDensity, Measure
 from density.parallel import processes
-from lvm.evidence.quadrature.integral import Tolerance, integrate
+from lvm.evidence.quadrature.cubature import Tolerance
+from lvm.evidence.quadrature.integral import integrate
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.prior import GROWTHS, Prior
 from lvm.evidence.quadrature.region import seeds

@@ -65,7 +65,7 @@ def resolving(region: Region, prior: Density, rule: GaussKronrod, draws: Draws, 
     whole = Partition.equal(region)
     d = rule.dimensions
     log_prior = Integrand.of_prior(prior)
-    pending, settled = whole.boxes, [whole.boxes[:0]]
+    pending, settled = whole.boxes, list[Boxes]()
     draws = draws[~region.outside(draws.z)]
     box = region.number_of_box(draws.z)
     room = NODES // rule.nodes.shape[0] - pending.point.numel()
@@ -81,14 +81,12 @@ def resolving(region: Region, prior: Density, rule: GaussKronrod, draws: Draws, 
             cut.zero_()
         axes = _narrow_axes(pending, draws.z[missed], box[missed])
         settled.append(pending[~cut])
-        pending, draws = pending[cut].halved(axes[cut]), draws[missed & cut[box]][:KEPT]
+        pending, draws = pending[cut].halved(axes[cut]), draws[(missed & cut[box]).nonzero().squeeze(1)[:KEPT]]
         box = _nearest(pending, draws.z)
     return Partition(region, Boxes.concatenate(settled))
 
 
-def _missed(
-    boxes: Boxes, values: Tensor, rule: GaussKronrod, draws: Draws, box: Tensor, unexplained: float
-) -> Tensor:
+def _missed(boxes: Boxes, values: Tensor, rule: GaussKronrod, draws: Draws, box: Tensor, unexplained: float) -> Tensor:
     """Draws ``[k]`` at which both the density and its logarithm are unlike what values at the nodes ``[m, N]`` say."""
     parts = [draws.log_prior[:0]]
     for rows in torch.arange(box.numel(), device=box.device).split(VALUES_AT_ONCE // values.shape[1]):

@@ -10,7 +10,8 @@ from torch import Generator
 from density.contract import Density
 from density.families.gaussian import GaussianFamily
 from lvm.evidence.quadrature.boxes import SHARE
-from lvm.evidence.quadrature.integral import Tolerance, integrate
+from lvm.evidence.quadrature.cubature import Tolerance
+from lvm.evidence.quadrature.integral import integrate
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.partition import Partition, resolving
 from lvm.evidence.quadrature.region import Draws, Region
@@ -74,7 +75,13 @@ class Prior:
             for growth in range(GROWTHS):
                 partition = resolving(region, self.density, self.rule, self.draws, self.unexplained)
                 integral = integrate(
-                    Integrand.of_prior(self.density), partition, self.rule, place, value, self.tolerance, self.max_evaluations
+                    Integrand.of_prior(self.density),
+                    partition,
+                    self.rule,
+                    place,
+                    value,
+                    self.tolerance,
+                    self.max_evaluations,
                 )
                 if not bool(integral.outgrown):
                     break
