@@ -17,6 +17,7 @@ FINER = 0.7  # step of the next lattice
 LATTICES = 11
 SMOOTH = 1e-5  # the largest error estimate of fast convergence: no lattice gets there at a kink, unless by accident
 ACCELERATION = 1.4  # least growth of the number of digits from one lattice to the next where convergence is fast
+IN_FINE_LEAF = 6.0  # steps along each axis of a leaf where the prior has fine details
 SEVERAL = 3  # lattices before the first that is believed at kinks
 HALVINGS = 3  # of all boxes, that a lattice may cost which does not follow a good one
 PROMISING = 0.1  # nats of difference, below which lattices are finer than the details of the integrand
@@ -34,12 +35,12 @@ class Lattices:
     For a Gaussian the number of its digits doubles from one lattice to the next. Where it grows by two fifths or more,
     the estimate is what that alone predicts from the lattice before. At kinks the error is of the order of h², so each
     difference is about half the one before; the estimate is then what two of them say (in the median six times the
-    error), and lattices go on only until it is small enough. Leaves smaller than a cell may be missed by all lattices
-    alike: their mass counts as error.
+    error), and lattices go on only until it is small enough. Leaves that hold few points may be missed by all
+    lattices alike: their mass counts as error.
 
     Attributes:
         value: ``[n]``, nats.
-        error: ``[n]``; inf where a lattice costs too much, or the prior has details too fine for it.
+        error: ``[n]``; inf where a lattice costs too much.
     """
 
     def __init__(self, cubature: Cubature, leaves: Assessment, value: Tensor, error: Tensor) -> None:
@@ -51,7 +52,12 @@ class Lattices:
         self.basis = self._whitening()
         usable = self.basis.isfinite().all(-1).all(-1)
         self.log_cell = self.basis.diagonal(dim1=1, dim2=2).log().sum(1)
-        self._refine((error > cubature.tolerance.aim) & usable & ~cubature.divided(leaves))
+        self.log_volume = log_sum_by(leaves.point, leaves.boxes.log_volume, cubature.points)
+        # Cells that no leaf may be smaller than: half a one for each, and several where the prior has fine details.
+        d = cubature.rule.dimensions
+        fine = cubature.partition.divided(leaves.centre)
+        self.log_needed = leaves.boxes.log_volume + torch.where(fine, -d * math.log(IN_FINE_LEAF), math.log(2))
+        self._refine((error > cubature.tolerance.aim) & usable & self._affordable())
 
     def _whitening(self) -> Tensor:
         """B ``[n, d, d]``, lower triangular with B Bᵀ = E[∇f ∇fᵀ]⁻¹; nan where that is singular."""
@@ -68,10 +74,17 @@ class Lattices:
         basis = torch.linalg.solve_triangular(factor.flip(1, 2).mT, identity, upper=False)
         return torch.where(usable[:, None, None], basis, torch.nan)
 
+    def _affordable(self) -> Tensor:
+        """Whether lattices may become fine enough for all leaves with mass worth counting: ``[n]``."""
+        cubature, point = self.cubature, self.leaves.point
+        counts = self.leaves.mass > self.value[point] + math.log(cubature.tolerance.enough)
+        finest = self.log_volume.clone().scatter_reduce(0, point[counts], self.log_needed[counts], "amin")
+        return (self.log_volume - finest).exp() < cubature.max_evaluations / 4
+
     def _refine(self, trying: Tensor) -> None:
         cubature, leaves = self.cubature, self.leaves
         d = cubature.rule.dimensions
-        volume = log_sum_by(leaves.point, leaves.boxes.log_volume, cubature.points) - self.log_cell
+        volume = self.log_volume - self.log_cell
         count = leaves.point.bincount(minlength=cubature.points)
         most = HALVINGS * 2**d * cubature.rule.nodes.shape[0] * count
         # The halves differ by 4 d exp(−2π²/h²) for a Gaussian: start where the second lattice should do,
@@ -93,7 +106,8 @@ class Lattices:
     def _sum(self, group: Tensor, attempt: int, step: float) -> Tensor:
         """The lattice of one step for a group of points; returns where convergence is fast."""
         cubature, n = self.cubature, self.cubature.points
-        chosen = self.leaves[torch.isin(self.leaves.point, group)]
+        here = torch.isin(self.leaves.point, group)
+        chosen = self.leaves[here]
         point = chosen.point
         low, high = chosen.centre - chosen.half, chosen.centre + chosen.half
         share = (chosen.mass - log_sum_by(point, chosen.mass, n)[point]).exp()
@@ -117,7 +131,7 @@ class Lattices:
         predicted = torch.maximum(difference, expected)
         fast = (difference <= torch.maximum(expected, noise)) & (predicted <= SMOOTH)
         slow = torch.maximum(difference, before / 2) if attempt >= SEVERAL else torch.full_like(before, torch.inf)
-        small = chosen.boxes.log_volume < log_cell[point] - math.log(2)
+        small = self.log_needed[here] < log_cell[point]
         missed = log_sum_by(point[small], chosen.mass[small], n)[group] - value
         error = torch.where(fast, predicted, slow) + missed.exp()
         self.value[group], self.difference[group] = value, difference

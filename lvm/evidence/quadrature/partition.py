@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,9 @@ class Partition:
         return (pieces > 1)[self.region.number_of_box(centre)]
 
 
-def resolving(region: Region, prior: Density, rule: GaussKronrod, draws: Draws, unexplained: float) -> Partition:
+def resolving(
+    region: Region, prior: Density, rule: GaussKronrod, draws: Draws, unexplained: float, floor: float
+) -> Partition:
     """Equal boxes, cut where the prior has draws that the nodes do not tell of.
 
     The nodes tell of a draw if a polynomial through them, of the density or of its logarithm, gives the density there.
@@ -61,6 +64,7 @@ def resolving(region: Region, prior: Density, rule: GaussKronrod, draws: Draws, 
 
     Args:
         unexplained: relative error of the polynomial, above which the box is cut.
+        floor: mass that a box may have without being cut.
     """
     whole = Partition.equal(region)
     d = rule.dimensions
@@ -73,6 +77,7 @@ def resolving(region: Region, prior: Density, rule: GaussKronrod, draws: Draws, 
         nodes = rule.nodes_of(pending.centre, pending.half)
         values = log_prior.shared(nodes.flatten(0, 1)).reshape(nodes.shape[:2])
         missed = _missed(pending, values, rule, draws, box, unexplained)
+        missed &= draws.log_prior + pending.log_volume[box] > math.log(floor)
         cut = torch.zeros_like(pending.point, dtype=torch.bool)
         cut[box[missed]] = True
         cut &= ~pending.beyond_resolution()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -15,33 +15,42 @@ from lvm.latent import LatentVariableModel
 DEVIATIONS = 9.0  # of a Gaussian prior, outside of which its mass is 1e-19
 DIVISIONS = {1: 32, 2: 6, 3: 3}  # boxes along an axis, by the number of latents
 DRAWS = {1: 2**16, 2: 2**15, 3: 2**13}  # that show where any other prior is
-OF_COMPONENTS = 2**12  # draws of a prior whose components are known
+OF_COMPONENTS = 2**12  # draws of a prior whose components are known, before they are stretched
+STRETCHED = (1.0, 1.5, 2.25)  # so that draws of a Gaussian component reach eight standard deviations
 SEEDS = 12  # places kept of those named by the prior, and of those named by the encoder
 CANDIDATES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Places z ``[k, d]`` that a prior has drawn, and its log-density there ``[k]``."""
+    """Places z ``[k, d]`` where a prior may be, and its log-density there ``[k]``.
+
+    Attributes:
+        reach: half-width of the region that holds the prior, in units of what the places span.
+    """
 
     z: Tensor
     log_prior: Tensor
+    reach: float
 
     @staticmethod
     def of(prior: Density, generator: Generator | None) -> Draws:
-        """Draws that show where a prior is; of a mixture, as many from each component whatever its weight."""
+        """Draws that show where a prior is; of a mixture, as many of each component whatever its weight, and tails."""
         if isinstance(prior, LatentVariableModel) and isinstance(prior.prior, CategoricalFamily):
             components = prior.prior.enumerate()
             each = max(2**6, OF_COMPONENTS // components.shape[0])
-            z = prior.decoder.sample(each, context=components, generator=generator).flatten(0, 1)
+            z = prior.decoder.sample(each, context=components, generator=generator)
+            z = torch.cat([z.mean(0) + stretch * (z - z.mean(0)) for stretch in STRETCHED]).flatten(0, 1)
+            reach = 0.6
         else:
+            reach = 1.4
             z = prior.sample(DRAWS[prior.features], generator=generator)
         log_prior = prior.log_prob(z)
         usable = z.isfinite().all(-1) & log_prior.isfinite()
-        return Draws(z[usable], log_prior[usable])
+        return Draws(z[usable], log_prior[usable], reach)
 
     def __getitem__(self, index: Tensor) -> Draws:
-        return Draws(self.z[index], self.log_prior[index])
+        return replace(self, z=self.z[index], log_prior=self.log_prior[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +68,9 @@ class Region:
 
     @staticmethod
     def around(draws: Draws) -> Region:
-        """Rather more than twice as wide as draws span, which is nine standard deviations of a Gaussian."""
+        """Wider than draws span: more than nine standard deviations of a Gaussian, or of each of several."""
         low, high = draws.z.amin(0), draws.z.amax(0)
-        return Region((low + high) / 2, 1.4 * (high - low))
+        return Region((low + high) / 2, draws.reach * (high - low))
 
     def grown(self, factor: float) -> Region:
         return Region(self.centre, factor * self.half)
