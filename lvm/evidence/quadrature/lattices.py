@@ -18,6 +18,7 @@ LATTICES = 11
 SMOOTH = 1e-5  # the largest error estimate of fast convergence: no lattice gets there at a kink, unless by accident
 ACCELERATION = 1.4  # least growth of the number of digits from one lattice to the next where convergence is fast
 IN_FINE_LEAF = 6.0  # steps along each axis of a leaf where the prior has fine details
+UNKINKED = 10.0  # by which a difference falls from one lattice to the next where there are no kinks
 SEVERAL = 3  # lattices before the first that is believed at kinks
 HALVINGS = 3  # of all boxes, that a lattice may cost which does not follow a good one
 PROMISING = 0.1  # nats of difference, below which lattices are finer than the details of the integrand
@@ -98,13 +99,13 @@ class Lattices:
             if not bool(trying.any()):
                 break
             for group in _groups(trying.nonzero().squeeze(1), predicted):
-                fast = self._sum(group, attempt, step)
-                reached = torch.where(fast, aim, cubature.tolerance.enough)
+                promising = self._sum(group, attempt, step)
+                reached = torch.where(promising, aim, cubature.tolerance.enough)
                 trying[group] = self.error[group] > reached
             step *= FINER
 
     def _sum(self, group: Tensor, attempt: int, step: float) -> Tensor:
-        """The lattice of one step for a group of points; returns where convergence is fast."""
+        """The lattice of one step for a group of points; returns where the next one promises much more."""
         cubature, n = self.cubature, self.cubature.points
         here = torch.isin(self.leaves.point, group)
         chosen = self.leaves[here]
@@ -136,7 +137,7 @@ class Lattices:
         error = torch.where(fast, predicted, slow) + missed.exp()
         self.value[group], self.difference[group] = value, difference
         self.error[group] = cubature.error_of(value, value + error.log(), group)
-        return fast
+        return fast | (difference < before / UNKINKED)
 
 
 def _groups(points: Tensor, predicted: Tensor) -> Iterator[Tensor]:
