@@ -46,6 +46,7 @@ class GaussKronrod:
 
     Attributes:
         axis: the nodes of one axis, ascending: 15, or 17 in one dimension. There are N of their combinations.
+        barycentric: weights of the polynomial through the nodes of one axis.
         nodes: ``[N, d]``, the last axis running fastest.
         weights: ``[N]``, adding to 2ᵈ.
         null: ``[d, nulls, N]``: weights with a null rule in axis j and Kronrod in the others.
@@ -68,6 +69,8 @@ class GaussKronrod:
             )
         self.axis = torch.cat([-half[:-1], half.flip(0)])
         kronrod, gauss = (torch.cat([w[:-1], w.flip(0)]) for w in (kronrod, gauss))
+        apart = self.axis.unsqueeze(1) - self.axis
+        self.barycentric = 1 / apart.fill_diagonal_(1).prod(1)
         self.nodes = _tensor([self.axis] * dimensions)
         self.weights = _tensor([kronrod] * dimensions).prod(1)
         degrees = torch.arange(11, device=device)
@@ -83,6 +86,20 @@ class GaussKronrod:
     def grid(self, values: Tensor) -> Tensor:
         """Values at the nodes ``[m, N]`` with one index an axis."""
         return values.unflatten(-1, (self.axis.numel(),) * self.dimensions)
+
+    def nodes_of(self, centre: Tensor, half: Tensor) -> Tensor:
+        """The nodes of boxes centre ± half ``[m, d]``: ``[m, N, d]``."""
+        return centre.unsqueeze(1) + half.unsqueeze(1) * self.nodes
+
+    def interpolation(self, t: Tensor) -> Tensor:
+        """Weights ``[k, N]`` of the values at the nodes in the polynomial through them, at t ``[k, d]`` in [−1, 1]ᵈ."""
+        apart = t.unsqueeze(2) - self.axis
+        terms = self.barycentric / torch.where(apart.abs() < 1e-15, 1e-15, apart)  # the second barycentric formula
+        weights = terms / terms.sum(2, keepdim=True)
+        product = weights[:, 0]
+        for j in range(1, self.dimensions):
+            product = (product.unsqueeze(2) * weights[:, j].unsqueeze(1)).flatten(1)
+        return product
 
 
 def lattice(low: Tensor, high: Tensor, origin: Tensor, basis: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

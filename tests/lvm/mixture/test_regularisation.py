@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from lvm import EM, Diagonal, Full, GaussianMixture, Spherical, StochasticEM, Tied
 from lvm.mixture.covariance import Covariance
-from lvm.mixture.regularisation import Local, Relative, in_words, local_scale
+from lvm.mixture.regularisation import Local, Relative, felt, local_scale
 from tests.lvm.mixture.mixtures import STRUCTURES, dense, seed
 
 QUIET = EM(progress=False)
@@ -106,7 +106,7 @@ def test_the_history_tells_the_largest_share(covariance: Covariance, generator: 
     share = (1 / torch.linalg.eigvalsh(dense(model))[:, 0]).max().item()
     assert f"; regularisation is {share:.0%} of the" in history.stopped
     assert ("shared" in history.stopped) == covariance.shared
-    assert in_words(ridge / 1e3, model.parameters_on(x.device)) == ""
+    assert felt(ridge / 1e3, model.parameters_on(x.device)) == ""
     assert "regularisation" not in model.fit(x, em=QUIET, generator=seed(0)).stopped
     stochastic = StochasticEM(epochs=1, regularisation=1.0, progress=False)
     assert "epochs done; regularisation is" in model.fit(x, em=stochastic, generator=seed(0)).stopped

@@ -24,6 +24,8 @@ from density import (
 )
 from lvm import VAE, GaussianMixture, LinearVAE
 from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.partition import Partition
+from lvm.evidence.quadrature.region import Region
 from lvm.evidence.quadrature.rules import GaussKronrod, lattice, log_sum_by
 from tests.equivalence.examples import randomise
 
@@ -54,6 +56,29 @@ def test_null_rules_vanish_on_degree_10_and_contain_kronrod_minus_gauss(d: int) 
     wave = torch.cos(9 * rule.nodes[:, 0])
     gauss = fixed_quad(lambda t: np.cos(9 * t), -1, 1, n=7)[0] * 2 ** (d - 1)
     assert float((rule.null[0] @ wave).norm()) >= abs(float(rule.weights @ wave) - gauss)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_polynomials_through_the_nodes_are_themselves(d: int, generator: Generator) -> None:
+    rule = GaussKronrod(d, CPU)
+    places = 2 * torch.rand(20, d, generator=generator, dtype=torch.float64) - 1
+    places[0] = rule.nodes[3]  # on a node
+    weights = rule.interpolation(places)
+    assert weights.shape == (20, rule.nodes.shape[0])
+    for degrees in itertools.product([0, 1, 7, 14], repeat=d):
+        powers = torch.tensor(degrees)
+        error = weights @ (rule.nodes**powers).prod(1) - (places**powers).prod(1)
+        assert error.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_places_know_the_equal_box_that_they_lie_in(d: int, generator: Generator) -> None:
+    region = Region(torch.arange(1.0, d + 1).double(), torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64)[:d])
+    centre, half = region.divided()
+    assert region.number_of_box(centre).tolist() == list(range(len(centre)))
+    within = centre + half * (1.99 * torch.rand(centre.shape, generator=generator, dtype=torch.float64) - 0.995)
+    assert region.number_of_box(within).tolist() == list(range(len(centre)))
+    assert Partition.equal(region).divided(within).sum() == 0
 
 
 def test_lattices_are_clipped_to_boxes_without_gap_or_overlap(generator: Generator) -> None:
