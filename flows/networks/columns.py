@@ -55,7 +55,7 @@ def columns(network: nn.Module, x: Tensor, width: int, owner: str, numbers: str)
     """
     layers = list(network) if type(network) is nn.Sequential else []
     if not layers or any(HOOKS_OF_ALL) or not PLAIN.issuperset(map(type, layers)) or is_watched([network, *layers]):
-        return network_output(network, x.T, width, owner, numbers).T
+        return network_output(network, x.T, width, owner, numbers).T.contiguous()
     if type(layers[0]) is not nn.Linear and not leaves_input_alone(network):
         x = x.clone()
     last = None if torch.is_grad_enabled() else layers[-1]
