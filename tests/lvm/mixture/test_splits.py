@@ -78,14 +78,20 @@ def test_many_that_coincide_part_one_after_another(generator: Generator) -> None
     assert found.objective[-1] > plateau + 2  # of the maxima one, not always the highest: restarts are for that
 
 
-def test_spreads_alone_tell_them_apart(generator: Generator) -> None:
+@pytest.mark.parametrize("ratio", [1.5, 8.0])
+def test_spreads_alone_tell_them_apart(ratio: float, generator: Generator) -> None:
     """A narrow and a wide component about one mean: positive kurtosis, so that means do not part, but spreads do."""
-    x = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
-    x[::4] *= 8
-    best = GaussianMixture(2, 2).fit(x, em=replace(QUIET, restarts=5), generator=seed(1)).objective[-1]
-    found = together(x, 2, Full()).fit(x, em=replace(QUIET, start=Present()))
+    x = torch.randn(4000, 2, generator=generator, dtype=torch.float64)
+    x[::2] *= ratio
+    spreads = torch.tensor([1.0, ratio**2], dtype=torch.float64)[:, None, None] * torch.eye(2, dtype=torch.float64)
+    start = Given(torch.zeros(2, 2, dtype=torch.float64), covariances=spreads)
+    best = GaussianMixture(2, 2).fit(x, em=replace(QUIET, start=start)).objective[-1]
+    model = together(x, 2, Full())
+    plateau = model.log_prob(x).mean().item()
+    found = model.fit(x, em=replace(QUIET, start=Present()))
     assert found.converged
-    assert found.objective[-1] == pytest.approx(best, abs=1e-4)
+    assert best > plateau + 3e-3
+    assert found.objective[-1] > best - 1e-4
 
 
 def test_an_empty_component_is_given_rows(generator: Generator) -> None:
@@ -104,15 +110,18 @@ def test_an_empty_component_is_given_rows(generator: Generator) -> None:
 
 
 def test_of_the_others_the_heaviest_shares_with_an_empty_one(generator: Generator) -> None:
-    x = torch.cat([two(generator, 2, n=800), 60 + torch.randn(50, 2, generator=generator, dtype=torch.float64)])
+    far = 100 * torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
+    light = far.repeat_interleave(50, 0) + torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    x = torch.cat([two(generator, 2, n=800), light])
     start = Given(
-        torch.tensor([[60.0, 60.0], [1e6, 0.0], [0.0, 0.0]], dtype=torch.float64),
-        covariances=torch.tensor([1.0, 1.0, 100.0], dtype=torch.float64)[:, None, None] * torch.eye(2),
+        torch.cat([far, torch.tensor([[1e6, 0.0], [0.0, 0.0]], dtype=torch.float64)]),
+        covariances=torch.tensor([1.0] * 5 + [100.0], dtype=torch.float64)[:, None, None] * torch.eye(2),
     )
-    best = GaussianMixture(2, 3).fit(x, em=replace(QUIET, restarts=5), generator=seed(0)).objective[-1]
-    found = GaussianMixture(2, 3).fit(x, em=replace(QUIET, start=start))
+    best = GaussianMixture(2, 6).fit(x, em=replace(QUIET, restarts=10), generator=seed(0)).objective[-1]
+    found = GaussianMixture(2, 6).fit(x, em=replace(QUIET, start=start))
     assert found.converged
     assert found.objective[-1] == pytest.approx(best, abs=1e-6)
+    assert "; 1 saddle point left" in found.stopped  # a light one first would be a way round
 
 
 def test_incomplete_rows_leave_it_too(generator: Generator) -> None:
