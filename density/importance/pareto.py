@@ -107,10 +107,9 @@ class _Tail:
         cutoff = (start - shift).exp()
         count = torch.full_like(largest, size, dtype=torch.int64)
         if size >= LEAST_TAIL:
-            beyond = values - start > TIES * rounding
-            excess = ((values - shift).exp() - cutoff).where(beyond, 0.0).flip(0)
+            excess = ((values - shift).exp() - cutoff).where(values - start > TIES * rounding, 0.0).flip(0)
             tied = excess[_quartile(size)] == 0
-            count = torch.where(tied, beyond.sum(0), count)
+            count = torch.where(tied, (excess > 0).sum(0), count)
             points = max(1, TAIL_SCALARS_AT_ONCE // (size * _grid(size)))
             for begin in range(0, excess.shape[1], points):
                 here = slice(begin, begin + points)

@@ -96,6 +96,17 @@ def test_few_values_are_no_tail(log_weights: Tensor, k: float) -> None:
     assert smoothed(noisy).equal(noisy)
 
 
+@pytest.mark.parametrize("span", [1e2, 1e3, 1e4, 1e6, 1e300])
+def test_weights_that_underflow_are_heavy(span: float) -> None:
+    """All but a few weights are zero beside the largest: whatever can be said of the tail, it is not light."""
+    log_weights = torch.linspace(-span, 0, 1000, dtype=torch.float64)
+    assert pareto_k(log_weights).item() > 1
+    assert smoothed(log_weights)[:-100].equal(log_weights[:-100])
+    assert not smoothed(log_weights).isnan().any()
+    log_weights[:500] = -math.inf
+    assert pareto_k(log_weights).item() > 1
+
+
 def test_the_draws_beyond_an_atom_are_the_tail(generator: Generator) -> None:
     """Most draws miss, and forty have Pareto weights: the fit to these, whatever the others' number."""
     excess = torch.tensor(genpareto(0.4).ppf(torch.rand(40, generator=generator, dtype=torch.float64).numpy()))
