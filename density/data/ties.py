@@ -164,16 +164,21 @@ def _copies(columns: Tensor, projections: Tensor, tolerances: Tensor) -> dict[in
     for pair in pairwise(order):
         tolerance = float(tolerances[list(pair)].sum())
         near = float(projections[list(pair)].diff().abs()) <= tolerance * math.sqrt(columns.shape[1])
-        if near and _equal_but_for_sign(_standardised(columns[list(pair)].double()), tolerance):
+        if near and _equal_but_for_sign(columns[list(pair)]):
             alike[-1].append(pair[1])
         else:
             alike.append([pair[1]])
     return dict(sorted((column, min(group)) for group in alike for column in group if column != min(group)))
 
 
-def _equal_but_for_sign(pair: Tensor, tolerance: float) -> bool:
-    one, other = pair
-    return min(float((one - other).abs().max()), float((one + other).abs().max())) <= tolerance
+def _equal_but_for_sign(pair: Tensor) -> bool:
+    """Whether two standardised columns are, entry by entry, up to the rounding of each: an outlier has its own."""
+    values = pair.double()
+    size = values.abs()
+    units = (size + size.mean(-1, keepdim=True)) / values.std(-1, correction=0, keepdim=True)
+    room = 16 * torch.finfo(pair.dtype).eps * units.sum(0)
+    one, other = _standardised(values)
+    return bool(((one - other).abs() <= room).all() | ((one + other).abs() <= room).all())
 
 
 def _said(names: list[str], one: str, several: str) -> str:

@@ -72,6 +72,15 @@ def test_rounding_to_the_dtype_is_let_pass_and_coarser_rounding_is_not(generator
     assert set(ties(in_single.double()).repeated) == {0}, "in float64 the same values are no rounding"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_outlier_does_not_make_columns_alike(dtype: torch.dtype, generator: Generator) -> None:
+    x = normal(generator, 60, 3)
+    x[-1] = 1e6
+    assert not ties(x.to(dtype))
+    x[:, 1] = 0.1 * x[:, 0] - 5
+    assert ties(x.to(dtype)).copies == {1: 0}
+
+
 def test_few_rows_say_nothing() -> None:
     x = torch.arange(FEWEST_ROWS - 1.0).unsqueeze(1)
     assert not ties(x)

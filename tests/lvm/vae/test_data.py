@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import NonFiniteObjective, Training
+from density import NonFiniteObjective, TiedColumns, Training
 from lvm import VAE
 
 SHORT = Training(epochs=5, batch_size=32, learning_rate=1e-2)
@@ -41,12 +42,17 @@ HOSTILE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+TIED = ("a constant column", "all rows equal")  # and in float32 an offset of 1e8, whose steps are 8
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_data_has_a_finite_bound(name: str, dtype: torch.dtype, generator: Generator) -> None:
     x = HOSTILE[name](curve(generator, 60)).to(dtype)
     model = VAE.gaussian(3, 1, hidden=(8,))
-    history = model.fit(x, SHORT, generator=seeded())
+    ties = name in TIED or ("offset" in name and dtype is torch.float32)
+    with pytest.warns(TiedColumns) if ties else nullcontext():
+        history = model.fit(x, SHORT, generator=seeded())
     assert all(map(math.isfinite, history.objective))
     claim = model.log_density(x, draws=20, generator=seeded())
     assert claim.value.isfinite().all()
