@@ -54,6 +54,7 @@ class FromNflows(Transform):
         if not isinstance(transform, NflowsTransform):
             raise TypeError(f"{type(self).__name__} takes an nflows Transform; got a {type(transform).__name__}")
         features = check_count(features, "features")
+        context_features = check_count(context_features, "context_features", least=0)
         self.transform = transform
         self.features = features
         self.context_features = context_features
