@@ -24,11 +24,12 @@ from density.fitting.training import Training
 from density.history import History
 from density.initialisation import Standardisation
 from density.linalg.moments import Moments
-from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure, WeightDiagnostics
+from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure
 from density.parallel.sharded import sharded
 from density.rebuildable import Rebuildable
 from density.saving.files import UnusableFile
 from density.saving.models import load, save
+from density.weight_diagnostics import WeightDiagnostics
 
 __all__ = [
     "Bernoulli",

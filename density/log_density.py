@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from density.data.points import Points
-
-LARGEST_DOMINANCE = 0.02  # beyond an equal share, of the largest normalised weight behind a reliable value
+from density.weight_diagnostics import WeightDiagnostics
 
 
 class Kind(Enum):
@@ -103,55 +102,6 @@ class Claim:
     def _numbers(self) -> str:
         sampler = f" ± {self.mean_monte_carlo_error:.2g} (Monte Carlo)" if self.monte_carlo_error is not None else ""
         return f"{self.mean:.4f} ± {self.standard_error:.2g} (data){sampler}"
-
-
-@dataclass(frozen=True, eq=False)
-class WeightDiagnostics:
-    """The diagnosis of the importance weights behind a value: can its error be trusted? Each ``[*batch]``.
-
-    Attributes:
-        effective_sample_size: 1 / Σ w̃², between 1 and the number of draws.
-        pareto_k: k̂ of the weights' tail; the larger, the heavier (Vehtari et al. 2024).
-        threshold: k̂ up to which this many draws make a reliable average.
-        bias: expected error of log p̂ to second order, −½ · variance; downwards.
-        dominance: by how much the largest normalised weight exceeds an equal share, max w̃ − 1/K; None where it is not
-            asked for.
-        least_size: effective sample size from which on the average is reliable.
-    """
-
-    effective_sample_size: Tensor
-    pareto_k: Tensor
-    threshold: float
-    bias: Tensor
-    dominance: Tensor | None = None
-    least_size: float = 0.0
-
-    @property
-    def reliable(self) -> Tensor:
-        """Where the stated error may be trusted: weights of a light tail, of which none dominates.
-
-        These are k̂ ≤ :attr:`threshold`, an effective sample size of :attr:`least_size`, and a dominance of at most
-        1/50. An average into which single draws enter with so much is short of others like them: the largest
-        normalised weight tells whether draws are enough where their variance does not (Chatterjee & Diaconis 2018).
-        Elsewhere the error is understated. At reliable points errors are about as large as they say, and few are many
-        times larger; docs/evidence.md has the measured shares. No diagnosis of draws can see mass where none fell, and
-        the rounding of the model's own arithmetic is not in any error here.
-        """
-        reliable = (self.pareto_k <= self.threshold) & (self.effective_sample_size >= self.least_size)
-        return reliable if self.dominance is None else reliable & (self.dominance <= LARGEST_DOMINANCE)
-
-    @staticmethod
-    def concatenate(parts: Sequence[WeightDiagnostics]) -> WeightDiagnostics:
-        """The diagnostics of the points of several claims, in this order; the strictest demands hold for all."""
-        dominances = [part.dominance for part in parts if part.dominance is not None]
-        return WeightDiagnostics(
-            torch.cat([part.effective_sample_size for part in parts]),
-            torch.cat([part.pareto_k for part in parts]),
-            min(part.threshold for part in parts),
-            torch.cat([part.bias for part in parts]),
-            torch.cat(dominances) if len(dominances) == len(parts) else None,
-            max(part.least_size for part in parts),
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

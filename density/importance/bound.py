@@ -13,7 +13,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.pareto import pareto_k, reliability_threshold, smoothed
 from density.importance.weights import DrawLogWeights, weight_blocks
-from density.log_density import Kind, LogDensity, Measure, WeightDiagnostics
+from density.log_density import Kind, LogDensity, Measure
+from density.weight_diagnostics import WeightDiagnostics
 
 
 @evaluated

@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
-from density.log_density import LogDensity, WeightDiagnostics
+from density.log_density import LogDensity
 from density.parallel import processes
 from density.parallel.random_streams import Streams
+from density.weight_diagnostics import WeightDiagnostics
 
 Claiming = Callable[[Tensor, Generator | None], LogDensity]
 

@@ -14,7 +14,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import diagnosed
 from density.importance.weights import weight_blocks
-from density.log_density import Claim, Difference, Kind, LogDensity, WeightDiagnostics
+from density.log_density import Claim, Difference, Kind, LogDensity
+from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.latent import LatentVariableModel
 

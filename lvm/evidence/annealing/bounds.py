@@ -13,7 +13,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import log_mean_exp
 from density.importance.pareto import pareto_k
-from density.log_density import Difference, Kind, LogDensity, WeightDiagnostics
+from density.log_density import Difference, Kind, LogDensity
+from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.annealing.chains import Annealing, Budget, FromEncoder, FromPrior, Start
 from lvm.evidence.annealing.pilot import Pilot
 from lvm.evidence.annealing.schedules import Adaptive, Linear, Schedule, Sigmoid

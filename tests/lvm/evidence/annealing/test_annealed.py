@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from density import Claim, Kind, LogDensity, Training
 from density.importance.bound import importance
-from density.log_density import WeightDiagnostics
+from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.annealing import chains
 from lvm.evidence.annealing.bounds import (
     Adaptive,
