@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from density.checks import in_words
 from lvm.mixture.covariance import Covariance, Diagonal
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import Part, Statistics, accumulate
@@ -50,8 +51,10 @@ Regularisation = float | Relative | Local
 
 
 def check_regularisation(regularisation: Regularisation) -> None:
-    """Raise ValueError unless it is finite and at least 0."""
-    value = regularisation if isinstance(regularisation, int | float) else regularisation.share
+    """Raise unless it is a number, a :class:`Relative` or a :class:`Local`, finite and at least 0."""
+    value = regularisation.share if isinstance(regularisation, Relative | Local) else regularisation
+    if not isinstance(value, int | float):
+        raise TypeError(f"regularisation must be a variance, Local() or Relative(); got {in_words(regularisation)}")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"regularisation must be finite and at least 0; got {value}")
 

@@ -287,5 +287,5 @@ no_noise = Error(ValueError, "the data varies along no more than 1 axes.*Use few
 no_rank = Error(ValueError, "rows vary along no more axes than 1 latents can follow.*Use fewer latent features")
 few_rows = Error(ValueError, "of 3 components needs at least as many rows; got [12]")
 one_wide = Error(ValueError, "PPCA needs fewer latent features than features.*use density.Gaussian")
-no_couple = Error(ValueError, "couples features and needs at least 2; got 1. For one feature use maf")
+no_couple = Error(ValueError, "couples features and needs at least 2; got 1. For one feature use a spline")
 overflow = Error(NonFiniteObjective, "the last good weights were kept. Lower the learning rate", untouched=False)
