@@ -50,8 +50,8 @@ def quadrature(
     A prior that is not Gaussian may have narrow modes that hide between all nodes. Therefore the boxes are cut first
     where the prior has a draw (of a mixture: some from each component) whose density the nodes do not tell of, and then
     tried on the prior itself, whose integral is known to be 1. What is missing there counts as error of every point,
-    weighed by the largest likelihood; what no draw of the prior, no draw of the encoder and no flank shows, and what
-    has less than 1e-12 of the prior's mass, is not found.
+    weighed by the largest likelihood; parts of less than a ten-thousandth of the tolerance are not looked for. A peak
+    of the likelihood that no draw of prior or encoder and no flank shows is not found.
 
     The remaining boxes are then summed by the trapezoidal rule on lattices that whiten the posterior, which converges
     faster than any power for a smooth integrand that has died away at the border (Trefethen & Weideman 2014), and with

@@ -95,4 +95,5 @@ class Prior:
             log_prior = Integrand.of_prior(self.density).shared(partition.nodes(self.rule))
             partition = replace(partition, missing=missing, log_prior=log_prior)
         hidden = min(self.error, CANCELLED * self.off, UNSHOWN / self.draws.log_prior.numel())
+        hidden = max(hidden, self.tolerance.aim)  # what the prior's integral was not asked for
         return replace(partition, uncertain=hidden if self.error < 1 else math.inf)
