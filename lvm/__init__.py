@@ -15,6 +15,7 @@ from lvm.mixture.components import Components, Responsibilities
 from lvm.mixture.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
 from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
+from lvm.mixture.regularisation import Local, Relative
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
@@ -45,9 +46,11 @@ __all__ = [
     "LinearVAE",
     "Link",
     "LinkedModel",
+    "Local",
     "Present",
     "RandomPoints",
     "RandomResponsibilities",
+    "Relative",
     "Responsibilities",
     "Spherical",
     "StochasticEM",

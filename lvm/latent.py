@@ -77,7 +77,6 @@ class LayeredModel(Bound, ABC):
         generator = Generator(self.prior.reference.device).manual_seed(0)
         self.prior._initialise(self.link._initialise(x, generator), UNKNOWN)
 
-
     def _check_support(self, x: Tensor) -> None:
         """Raise ValueError where no z leads to x ``[n, D]``, or one alone that the prior does not have."""
         link, prior = self.link, self.prior

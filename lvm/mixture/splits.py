@@ -118,9 +118,7 @@ def _shares(x: Tensor, both: Tensor) -> Iterator[Tensor]:
         for plane in PLANES:
             for slope in SLOPES:
                 yield torch.sigmoid((slope * (along - plane)).nan_to_num(0.0))
-    wide = (square - white.shape[1]) / (
-        2 * white.shape[1]
-    ) ** 0.5  # if Gaussian of mean 0, variance 1
+    wide = (square - white.shape[1]) / (2 * white.shape[1]) ** 0.5  # if Gaussian of mean 0, variance 1
     for slope in (*SLOPES, SLIGHT):
         yield torch.sigmoid((slope * wide).nan_to_num(0.0))
 
