@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
-MISSING = "which the observed of PPCA and GaussianMixture takes for missing; other models need complete rows"
+MISSING = "which model.observed takes for missing (PPCA, GaussianMixture); other models need complete rows"
 
 
 def reference(module: nn.Module) -> Tensor:
