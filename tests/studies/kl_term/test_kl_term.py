@@ -20,6 +20,7 @@ from tests.studies.running import Refused
 STUDY = "studies.kl_term"
 
 
+@pytest.mark.filterwarnings("ignore::density.TiedColumns")  # the wines repeat values
 def test_weight_and_width_are_the_same_fit() -> None:
     settings = replace(Settings(data="wine", latents=2, hidden=(8,)), same_epochs=3)
     row = same_by_width(prepared(settings, dataset(settings, 0), 0), 3.0)
