@@ -123,7 +123,9 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
 
     @property
     def support(self) -> Support | None:
-        """Where the density is not 0; None for everywhere. Outside, ``log_prob`` is −∞."""
+        """Where the density is not 0; outside, ``log_prob`` is −∞. None for everywhere, and for masses on a few values,
+        whose data is looked at where it enters (``check_support``) and nowhere else.
+        """
         return None
 
     def check_support(self, x: Tensor) -> None:

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from density.checks import check_context, check_count, check_data, find_reference
 from density.evaluating import evaluating
-from density.families.network import OutOfPlace
+from density.families.network import VIEWS, OutOfPlace
 from density.linalg.moments import centre, is_constant
 from density.rebuildable import Rebuildable
 
 INITIALISATION_ROWS = 4096
-OTHER_UNITS = 100  # standard deviations that a mean may move, and the factor by which a standard deviation may change
-FEW = 10  # rows; the deviation of as many normal draws is below a hundredth of theirs with probability 3e-17
+MOVED = 10  # standard deviations that a mean may move
+STRETCHED = 8  # factor by which a standard deviation may change
+FEW = 30  # rows; the deviation of as many normal draws is below an eighth of theirs with probability 3e-21
 
 
 def initialisation_rows(n: int) -> slice:
@@ -96,6 +97,17 @@ class StartingPoints:
     def encoded(self, draw: Callable[[Tensor], Tensor]) -> StartingPoints:
         """Latents that an encoder draws for them."""
         return StartingPoints(lambda: draw(self.points), fixed=False, latent=True) if self.known else UNKNOWN
+
+    def beside(self, other: StartingPoints) -> StartingPoints:
+        """Each point followed by another one, as a network reads both."""
+        if not (self.known and other.known):
+            return UNKNOWN
+        return StartingPoints(
+            lambda: torch.cat([self.points, other.points], -1),
+            fixed=self.fixed and other.fixed,
+            latent=self.latent or other.latent,
+            what=self.what,
+        )
 
     def _images(self, function: Callable[[Tensor], Tensor], fixed: bool) -> StartingPoints:
         if not self.known:
@@ -173,8 +185,8 @@ class Initialisable(nn.Module):
 
         Raises:
             TypeError, ValueError: x or the contexts are not what the model takes, or not finite.
-            ValueError: something was set before from data in other units: a column's mean lies more than a hundred
-                standard deviations away, or its standard deviation differs by a factor of a hundred.
+            ValueError: something was set before from data in other units: a column's mean lies more than ten standard
+                deviations away, or its standard deviation differs by a factor of more than eight.
         """
         name, reference = type(self).__name__, find_reference(self)
         check_data(x, self.features, name, reference=reference)
@@ -207,15 +219,15 @@ def check_units(x: Tensor, shift: Tensor, scale: Tensor, what: str = "data") -> 
     """Raise unless data ``[n, D]`` may be in the units that a shift and a scale ``[D]`` were taken from. O(nD).
 
     Raises:
-        ValueError: a column's mean lies more than a hundred scales away, or its standard deviation differs by a factor
-            of a hundred. Columns that are constant, or were (their scale is 1), may vary as little as they like, and so
-            may columns of fewer than 10 rows, which may do so by chance.
+        ValueError: a column's mean lies more than ten scales away, or its standard deviation differs by a factor of
+            more than eight. Columns that are constant, or were (their scale is 1), may vary as little as they like, and
+            so may columns of fewer than 30 rows, which may do so by chance.
     """
     mean, std, constant = _moments(x)
     shift, scale = shift.double(), scale.double()
-    other = ((mean - shift).abs() > OTHER_UNITS * scale) | (std > OTHER_UNITS * scale)
+    other = ((mean - shift).abs() > MOVED * scale) | (std > STRETCHED * scale)
     if x.shape[:-1].numel() >= FEW:
-        other = other | (~constant & (scale != 1) & (OTHER_UNITS * std < scale))
+        other = other | (~constant & (scale != 1) & (STRETCHED * std < scale))
     if bool(other.any()):
         column = int(other.nonzero()[0])
         raise ValueError(
@@ -233,9 +245,14 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _standardisations(network: nn.Module) -> Iterator[Standardisation]:
-    """Those in a network, but not those of densities in it, which have points of their own."""
+    """Those that read a network's input; not those of densities in it, which have points of their own."""
     if isinstance(network, Standardisation):
         yield network
+    elif type(network) is nn.Sequential:
+        for layer in network:
+            yield from _standardisations(layer)
+            if type(layer) not in VIEWS:
+                return
     elif not isinstance(network, Initialisable):
         for child in network.children():
             yield from _standardisations(child)

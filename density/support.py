@@ -86,13 +86,13 @@ class Preimage(Support):
     def check(self, x: Tensor, owner: str, first: int = 0) -> None:
         with torch.no_grad():
             for rows in x.reshape(-1, x.shape[-1]).split(ROWS_AT_ONCE):
-                self._check(rows, first)
+                self._check(rows, owner, first)
                 first += len(rows)
 
-    def _check(self, x: Tensor, first: int) -> None:
+    def _check(self, x: Tensor, owner: str, first: int) -> None:
         for number, step in enumerate(self.steps):
             if step.support is not None:
-                step.support.check(x, step.name, first)
+                step.support.check(x, f"{owner}: {step.name}", first)
             if number < len(self.steps) - 1:
                 x = step.map(x)
 

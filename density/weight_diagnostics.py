@@ -27,10 +27,10 @@ class WeightDiagnostics:
 
     effective_sample_size: Tensor
     pareto_k: Tensor
-    threshold: float
+    threshold: float | Tensor
     bias: Tensor
     dominance: Tensor | None = None
-    least_size: float = 0.0
+    least_size: float | Tensor = 0.0
 
     @property
     def reliable(self) -> Tensor:
@@ -48,13 +48,22 @@ class WeightDiagnostics:
 
     @staticmethod
     def concatenate(parts: Sequence[WeightDiagnostics]) -> WeightDiagnostics:
-        """The diagnostics of the points of several claims, in this order; the strictest demands hold for all."""
-        dominances = [part.dominance for part in parts if part.dominance is not None]
+        """The diagnostics of the points of several claims, in this order; each point keeps what is asked of it."""
+        asked = any(part.dominance is not None for part in parts)
+        dominances = [torch.zeros_like(part.bias) if part.dominance is None else part.dominance for part in parts]
         return WeightDiagnostics(
             torch.cat([part.effective_sample_size for part in parts]),
             torch.cat([part.pareto_k for part in parts]),
-            min(part.threshold for part in parts),
+            _joined([part.threshold for part in parts], parts),
             torch.cat([part.bias for part in parts]),
-            torch.cat(dominances) if len(dominances) == len(parts) else None,
-            max(part.least_size for part in parts),
+            torch.cat(dominances) if asked else None,
+            _joined([part.least_size for part in parts], parts),
         )
+
+
+def _joined(demands: Sequence[float | Tensor], parts: Sequence[WeightDiagnostics]) -> float | Tensor:
+    """The one number that is asked of all points, or what is asked of each."""
+    first = demands[0]
+    if isinstance(first, float) and all(isinstance(one, float) and one == first for one in demands):
+        return first
+    return torch.cat([one + torch.zeros_like(part.bias) for one, part in zip(demands, parts, strict=True)])

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from density.checks import check_context, check_data, check_points
 from density.contract import Density, ExactModel
 from density.data.ties import warn_of_ties
+from density.evaluating import evaluating
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
@@ -99,7 +100,8 @@ class Flow(ExactModel):
                 raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
             data = (x, context)
         self.to(x)
-        self.check_support(x)
+        with evaluating(self):
+            self.check_support(x)
         warn_of_ties(x, self)
         self.initialise(x, context)
         return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)

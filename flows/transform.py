@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from density.checks import check_batches, check_context, check_data, check_points, find_reference
+from density.evaluating import evaluating
 from density.initialisation import UNKNOWN, StartingPoints
 from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
@@ -95,9 +96,9 @@ class Transform(Rebuildable, nn.Module, ABC):
         """
         x, context = self._checked(x, context)
         check_data(x.reshape(-1, x.shape[-1]), x.shape[-1], type(self).__name__)
-        self.check_domain(x)
         given = UNKNOWN if context is None else StartingPoints.all(context, "contexts")
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
+            self.check_domain(x)
             return self._initialise(StartingPoints.all(x), given).points
 
     @property

@@ -236,7 +236,7 @@ def _highest(
 
 
 def _left(stand: _Stand[P]) -> str:
-    return f"; {stand.saddles} saddle point{'s' * (stand.saddles > 1)} left" if stand.saddles else ""
+    return f", after leaving {stand.saddles} saddle point{'s' * (stand.saddles > 1)}" if stand.saddles else ""
 
 
 def _shared(parameters: P) -> P:

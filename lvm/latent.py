@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel
 from density.data.ties import warn_of_ties
+from density.evaluating import evaluating
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.fitting.ascent import maximise
@@ -63,7 +64,8 @@ class LayeredModel(Bound, ABC):
         """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
         check_data(x, self.features, type(self).__name__)
         self.to(x)
-        self._check_support(x)
+        with evaluating(self):
+            self._check_support(x)
         warn_of_ties(x, self, depth=3)
         self.initialise(x)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
+from density.evaluating import evaluating
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from density.rebuildable import Rebuildable
@@ -64,7 +65,7 @@ class Link(Rebuildable, nn.Module, ABC):
         Raises:
             ValueError: data in other units than before (:func:`~density.initialisation.check_units`).
         """
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
             return self._initialise(StartingPoints.all(x), generator).points
 
     def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:

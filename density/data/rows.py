@@ -118,10 +118,9 @@ class Rows:
             self._check(rows, self._features, self._owner)
             return rows.detach(), weights
         there = weights > 0
-        try:
-            self._check(rows[there], self._features, self._owner)
-        except ValueError as error:
-            raise ValueError(f"{error} (rows of weight 0 are left out, and not counted)") from error
+        if not bool(there.any()):
+            raise ValueError(f"{self._owner} expects at least one row of data; got none of positive weight")
+        self._check(torch.where(there.unsqueeze(1), rows, 0.0), self._features, self._owner)
         return rows[there].detach(), weights[there]
 
     def filled(self, values: Tensor) -> Rows:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from density.checks import check_count
 from density.families.bounded import check_bound
 from density.families.network import network_output
+from density.initialisation import StartingPoints, take_input
 from flows.layers.permutation import as_order
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
 from flows.monotone.monotone import Monotone
@@ -76,6 +77,11 @@ class Autoregressive(Transform):
     @abstractmethod
     def monotone(self) -> Monotone:
         """The increasing function f."""
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        seen = x.beside(context) if self.context_features else x
+        take_input(self.conditioner, self.features + self.context_features, seen)
+        return super()._initialise(x, context)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_derivative = self.monotone.forward(x, self._condition(x, context))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from density.checks import check_count
 from density.families.bounded import check_bound
 from density.families.nets import mlp
+from density.initialisation import StartingPoints, take_input
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
 from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic
@@ -82,6 +83,12 @@ class Coupling(Transform):
         )
         self._arrange()
         self.register_load_state_dict_post_hook(_arrange_again)
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
+        seen = x.mapped(lambda x: x[..., self.passed])
+        seen = seen.beside(context) if self.context_features else seen
+        take_input(self.conditioner, len(self.passed) + self.context_features, seen)
+        return super()._initialise(x, context)
 
     @property
     @abstractmethod

@@ -155,8 +155,8 @@ class VAE(LatentVariableModel):
         check_data(x, self.features, type(self).__name__)
         self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
         self.to(x)
-        self.initialise(x)
         warn_of_ties(x, self)
+        self.initialise(x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return estimator(self, batch[0], generator)

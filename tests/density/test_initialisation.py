@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -12,7 +13,19 @@ from torch import Generator, Tensor, nn
 from bridge import Abs, FlowVAE, HalfNormal, Max, Slice, TightLayeredModel, layered, with_flow_prior
 from density import ConditionalGaussian, DiagonalGaussian, Rescaled, Standardisation, StandardNormal, Training
 from density.initialisation import INITIALISATION_ROWS, UNKNOWN, StartingPoints, check_units
-from flows import ActNorm, AffineCoupling, Chain, Flow, Inverse, LULinear, StandardisedContext, maf, real_nvp
+from flows import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    Flow,
+    GaussianAutoregressive,
+    Inverse,
+    LULinear,
+    StandardisedContext,
+    Transform,
+    maf,
+    real_nvp,
+)
 from lvm import VAE
 
 Q = Training(epochs=30, progress=False)
@@ -173,9 +186,9 @@ def test_a_start_wants_data_and_contexts_that_fit(generator: Generator) -> None:
 
 def test_columns_that_are_or_were_constant_may_vary_as_little_as_they_like() -> None:
     shift, scale = torch.zeros(2), torch.tensor([1.0, 2.0])
-    varied = torch.tensor([[0.0, 0.0], [0.0, 0.01]]).repeat(5, 1)
-    check_units(torch.tensor([[0.0, 1.0], [1e-6, 1.0]]).repeat(5, 1), shift, scale)
-    check_units(varied[:8], shift, scale)
+    varied = torch.tensor([[0.0, 0.0], [0.0, 0.01]]).repeat(15, 1)
+    check_units(torch.tensor([[0.0, 1.0], [1e-6, 1.0]]).repeat(15, 1), shift, scale)
+    check_units(varied[:28], shift, scale)
     with pytest.raises(ValueError, match=r"column 1 had mean 0 and standard deviation 2, and now has .* and 0.005\."):
         check_units(varied, shift, scale)
 
@@ -293,3 +306,30 @@ def test_a_standardisation_in_a_network_of_ones_own_is_reached(generator: Genera
     first: nn.Module = network[0][1]  # type: ignore[index]
     assert isinstance(first, Standardisation)
     torch.testing.assert_close(first(x).mean(0), torch.zeros(2).double(), rtol=0, atol=1e-9)
+
+
+def test_only_what_reads_the_input_takes_it(generator: Generator) -> None:
+    x = 100 + 10 * points(generator)
+    network = nn.Sequential(Standardisation(2), nn.Linear(2, 2), Standardisation(2), nn.Linear(2, 4))
+    ConditionalGaussian(network, 2, 2).double().initialise(x, x)
+    assert [bool(layer.matched) for layer in network if isinstance(layer, Standardisation)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "outputs"),
+    [
+        (lambda network: AffineCoupling([True, False], context_features=1, conditioner=network), 2, 2),
+        (lambda network: GaussianAutoregressive(2, context_features=1, conditioner=network), 3, 4),
+    ],
+    ids=["coupling", "autoregressive"],
+)
+def test_a_standardisation_in_a_conditioner_is_reached(
+    layer: Callable[[nn.Module], Transform], inputs: int, outputs: int, generator: Generator
+) -> None:
+    """It sees what the conditioner sees: passed features or all of them, then the context."""
+    x, context = 100 + 10 * points(generator), 5 * points(generator, features=1) - 7
+    seen = Standardisation(inputs)
+    network = nn.Sequential(seen, nn.Linear(inputs, outputs))
+    Flow(StandardNormal(2), layer(network)).double().initialise(x, context)
+    expected = torch.cat([x[:, : inputs - 1], context], -1).mean(0)
+    torch.testing.assert_close(seen.shift, expected, rtol=1e-12, atol=0)

@@ -133,7 +133,7 @@ def refuses_other_units(case: UnitsCase) -> None:
     model = case.model(1.0, Generator().manual_seed(1))
     model.initialise(x, context)
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    others = [(scale * x, context) for scale in case.scales if scale != 1 and case.told]
+    others = [(scale * x, context) for scale in (*case.scales, 10.0) if scale != 1 and case.told]
     others += [(x, scale * context + 1e4) for scale in case.scales if context is not None]
     for other in others:
         with pytest.raises(ValueError, match=r"was fitted to .* in other units: column \d.*Build a new model"):

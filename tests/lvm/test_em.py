@@ -163,7 +163,7 @@ def above(*rises: float, most: float = 10.0) -> Callable[[Height, float], list[H
 def test_where_it_rests_it_takes_the_highest_way_up() -> None:
     found = resting(above(0.25, 0.5, -3.0, most=1.5))
     assert found.history.converged
-    assert found.history.stopped == "the mean log-likelihood changed by at most 1e-06; 1 saddle point left"
+    assert found.history.stopped == "the mean log-likelihood changed by at most 1e-06, after leaving 1 saddle point"
     assert found.history.objective[-1] == pytest.approx(2, abs=1e-5)
     assert any(value == pytest.approx(1.5, abs=1e-5) for value in found.history.objective)
     assert all(later > before for before, later in pairwise(found.history.objective))
@@ -182,14 +182,14 @@ def test_what_is_no_higher_is_no_way_up() -> None:
 def test_ways_up_without_end_are_left_at_the_last_step() -> None:
     found = resting(above(0.3, most=1e9), steps=80)
     assert not found.history.converged
-    assert found.history.stopped.startswith("80 iterations done; ")
-    assert found.history.stopped.endswith(" saddle points left")
+    assert found.history.stopped.startswith("80 iterations done, ")
+    assert found.history.stopped.endswith(" saddle points")
     assert len(found.history.objective) == 81
 
 
 def test_ways_up_are_taken_again_after_a_cut(tmp_path: Path) -> None:
     expected = resting(above(0.5, most=4.0))
-    assert "saddle points left" in expected.history.stopped
+    assert "saddle points" in expected.history.stopped
     left = 0
 
     def until_cut() -> None:

@@ -90,16 +90,23 @@ def test_concatenation_of_errors_and_weights() -> None:
 
     joint = LogDensity.concatenate([one(Kind.LOWER, weights=weights(0.5)), one(Kind.LOWER, weights=weights(0.7))])
     assert joint.weights is not None
-    assert joint.weights.threshold == 0.5
+    assert joint.weights.threshold.tolist() == pytest.approx([0.5, 0.5, 0.7, 0.7])  # type: ignore[union-attr]
     for tensor in (joint.weights.effective_sample_size, joint.weights.pareto_k, joint.weights.bias):
         torch.testing.assert_close(tensor, torch.tensor([0.5, 0.5, 0.7, 0.7]))
-    assert joint.unreliable == 2
+    assert joint.unreliable == 0
     assert joint.weights.dominance is None
     one_dominates = replace(weights(0.5), dominance=torch.tensor([0.01, 0.03]))
     joint = LogDensity.concatenate([one(Kind.LOWER, weights=one_dominates)] * 2)
     assert joint.unreliable == 2
     chains = [replace(weights(5.0), threshold=math.inf, least_size=size) for size in (4.0, 8.0)]
-    assert LogDensity.concatenate([one(Kind.LOWER, weights=chain) for chain in chains]).unreliable == 4
+    assert LogDensity.concatenate([one(Kind.LOWER, weights=chain) for chain in chains]).unreliable == 2
+    assert LogDensity.concatenate([one(Kind.LOWER, weights=chains[0])] * 2).weights.least_size == 4.0  # type: ignore[union-attr]
+    mixed = LogDensity.concatenate([one(Kind.LOWER, weights=one_dominates), one(Kind.LOWER, weights=chains[0])])
+    assert mixed.weights is not None
+    assert mixed.weights.reliable.tolist() == [True, False, True, True]
+    twice = LogDensity.concatenate([mixed, mixed])
+    assert twice.weights is not None
+    assert twice.weights.reliable.tolist() == 2 * [True, False, True, True]
 
 
 def test_claims_that_cannot_be_concatenated() -> None:

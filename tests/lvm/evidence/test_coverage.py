@@ -77,6 +77,7 @@ def test_coverage(generator: Generator, record_measurement: Record) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::density.TiedColumns")  # the wines repeat values
 def test_coverage_of_many_models(generator: Generator, record_measurement: Record) -> None:
     found: dict[str, list[Coverage]] = {}
     for case in TRAINED.values():

@@ -71,7 +71,7 @@ def test_hostile_data_is_one_clear_error(covariance: Covariance, generator: Gene
         (torch.ones(19), "one weight for each row"),
         (torch.ones(20, 1), "one for each row"),
         ([1.0] * 20, "got list"),
-        (torch.zeros(20), "at least one row of data; got none .rows of weight 0"),
+        (torch.zeros(20), "at least one row of data; got none of positive weight"),
         (torch.tensor([-1.0] + [1.0] * 19), "none of them negative; got -1.0"),
         (torch.tensor([torch.nan] + [1.0] * 19), "finite weights"),
     ):

@@ -121,7 +121,7 @@ def test_of_the_others_the_heaviest_shares_with_an_empty_one(generator: Generato
     found = GaussianMixture(2, 6).fit(x, em=replace(QUIET, start=start))
     assert found.converged
     assert found.objective[-1] == pytest.approx(best, abs=1e-6)
-    assert "; 1 saddle point left" in found.stopped  # a light one first would be a way round
+    assert ", after leaving 1 saddle point" in found.stopped  # a light one first would be a way round
 
 
 def test_incomplete_rows_leave_it_too(generator: Generator) -> None:
@@ -140,7 +140,7 @@ def test_chunks_and_weights_leave_it_too(generator: Generator) -> None:
     ends = []
     for source, w in ((x, weights), (chunks, None)):
         ends.append(together(x, 2, Full()).fit(source, em=replace(QUIET, start=Present(), tolerance=1e-4), weights=w))
-    assert all("saddle point left" in end.stopped for end in ends)
+    assert all("after leaving 1 saddle point" in end.stopped for end in ends)
     assert ends[0].objective == pytest.approx(ends[1].objective, rel=1e-10)
 
 
@@ -150,7 +150,7 @@ def test_a_fit_with_a_checkpoint_leaves_it_alike(generator: Generator, tmp_path:
     em = replace(QUIET, start=start_of(stuck), tolerance=1e-4)
     kept = replace(em, checkpoint=Checkpoint(tmp_path / "a.ckpt", steps=1))
     plain, first, again = (GaussianMixture(2, 2).fit(x, em=each, generator=seed(0)) for each in (em, kept, kept))
-    assert "saddle point left" in plain.stopped
+    assert "after leaving 1 saddle point" in plain.stopped
     assert plain.objective == first.objective == again.objective
     assert plain.stopped == first.stopped == again.stopped
 

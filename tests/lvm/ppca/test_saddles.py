@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ from tests.lvm.vae.linear_examples import covariance_of, data, random_ppca
 Record = Callable[[str, float, float], None]
 
 STEEP = {"100, 10, 1, .3": (100.0, 10.0, 1.0, 0.3), "1e4, 100, 1, .1": (1e4, 100.0, 1.0, 0.1)}
-FAR = 1e-3  # nats below the maximum: nothing that has converged is
+FAR = 1e-3  # nats below the maximum: what has converged is not, but for a lower maximum
+LOWER_MAXIMA = {198}  # 15 latents, 33 rows of 18 entries, some of which are missing: the likelihood has several maxima
 
 
 def steep(name: str, generator: Generator) -> Tensor:
@@ -213,8 +215,9 @@ def check_incomplete(seed: int) -> bool:
         if "no maximum" not in str(error):
             raise
         return False  # few rows, many latents: σ² falls to 0
-    assert not found.converged or found.objective[-1] > best - FAR, f"case {seed}: {best} and {found}"
-    return found.converged
+    low = found.converged and found.objective[-1] < best - FAR
+    assert not low or seed in LOWER_MAXIMA, f"case {seed}: {best} and {found}"
+    return found.converged and not low
 
 
 def test_random_spectra() -> None:
@@ -230,3 +233,21 @@ def test_two_hundred_random_spectra() -> None:
     print(f"converged: {sum(complete)} and, with entries missing, {sum(incomplete)} of 200")
     assert sum(complete) >= 195
     assert sum(incomplete) >= 190
+
+
+def test_what_is_lower_is_a_maximum(generator: Generator) -> None:
+    """EM comes back to it from all around: no saddle, but one of several maxima."""
+    (seed,) = LOWER_MAXIMA
+    drawn = case(seed)
+    model = PPCA(drawn.x.shape[1], drawn.latents)
+    reached = model.observed.fit(drawn.incomplete, MissingEM(progress=False)).objective[-1]
+    state = deepcopy(model.state_dict())
+    for _ in range(3):
+        model.load_state_dict(
+            {
+                k: v + 1e-3 * v.abs().max() * torch.randn(v.shape, generator=generator, dtype=v.dtype)
+                for k, v in state.items()
+            }
+        )
+        again = model.observed.fit(drawn.incomplete, MissingEM(start=Present(), progress=False)).objective[-1]
+        assert abs(again - reached) < 1e-6
