@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
+
 Claiming = TypeVar("Claiming", bound=Callable[..., Any])
 
 
@@ -32,6 +34,9 @@ def mode_kept(module: nn.Module) -> Iterator[None]:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Every part of a module in evaluation mode, and afterwards, also after an error, in the mode it was in. O(parts).
 
+    Raises:
+        ValueError: a batch normalisation keeps no statistics, and would normalise points by each other.
+
     >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(network):
     ...     [part.training for part in network]
@@ -39,14 +44,27 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     >>> [part.training for part in network]
     [True, False]
     """
-    found = [part for part in module.modules() if part.training]
+    modes = {part: part.training for part in module.modules()}
+    found = [part for part, training in modes.items() if training]
+    # A train() of its own may do more than set an attribute.
+    own = [part for part in found if type(part).train is not nn.Module.train]
+    for part in modes:
+        if isinstance(part, BATCH_NORMS) and part.running_mean is None:
+            raise ValueError(
+                f"{type(module).__name__} holds a {type(part).__name__} with track_running_stats=False, by which what "
+                "it says of a point depends on the points beside it. Let it track its statistics, or use LayerNorm"
+            )
     for part in found:
         _put(part, False)
     try:
+        for part in own:
+            part.train(False)
         yield
     finally:
-        for part in found:
-            _put(part, True)
+        for part in own:
+            part.train(True)
+        for part in modes if own else found:
+            _put(part, modes[part])
 
 
 def _put(part: nn.Module, training: bool) -> None:

@@ -21,9 +21,9 @@ from density.linalg.moments import centre, is_constant
 from density.rebuildable import Rebuildable
 
 INITIALISATION_ROWS = 4096
-MOVED = 10  # standard deviations that a mean may move
-STRETCHED = 8  # factor by which a standard deviation may change
-FEW = 30  # rows; the deviation of as many normal draws is below an eighth of theirs with probability 3e-21
+MOVED = 5  # standard deviations that a mean may move
+STRETCHED = 4  # factor by which a standard deviation may change
+FEW = 30  # rows; the deviation of as many normal draws is below a quarter of theirs with probability 1e-12
 
 
 def initialisation_rows(n: int) -> slice:
@@ -185,8 +185,8 @@ class Initialisable(nn.Module):
 
         Raises:
             TypeError, ValueError: x or the contexts are not what the model takes, or not finite.
-            ValueError: something was set before from data in other units: a column's mean lies more than ten standard
-                deviations away, or its standard deviation differs by a factor of more than eight.
+            ValueError: something was set before from data in other units: a column's mean lies more than five standard
+                deviations away, or its standard deviation differs by a factor of more than four.
         """
         name, reference = type(self).__name__, find_reference(self)
         check_data(x, self.features, name, reference=reference)
@@ -215,19 +215,19 @@ def take_input(network: nn.Module, width: int, x: StartingPoints) -> None:
             module.take(x)
 
 
-def check_units(x: Tensor, shift: Tensor, scale: Tensor, what: str = "data") -> None:
+def check_units(x: Tensor, shift: Tensor, scale: Tensor, what: str = "data", stretched: float = STRETCHED) -> None:
     """Raise unless data ``[n, D]`` may be in the units that a shift and a scale ``[D]`` were taken from. O(nD).
 
     Raises:
-        ValueError: a column's mean lies more than ten scales away, or its standard deviation differs by a factor of
-            more than eight. Columns that are constant, or were (their scale is 1), may vary as little as they like, and
+        ValueError: a column's mean lies more than five scales away, or its standard deviation differs by more than a
+            factor, four. Columns that are constant, or were (their scale is 1), may vary as little as they like, and
             so may columns of fewer than 30 rows, which may do so by chance.
     """
     mean, std, constant = _moments(x)
     shift, scale = shift.double(), scale.double()
-    other = ((mean - shift).abs() > MOVED * scale) | (std > STRETCHED * scale)
+    other = ((mean - shift).abs() > MOVED * scale) | (std > stretched * scale)
     if x.shape[:-1].numel() >= FEW:
-        other = other | (~constant & (scale != 1) & (STRETCHED * std < scale))
+        other = other | (~constant & (scale != 1) & (stretched * std < scale))
     if bool(other.any()):
         column = int(other.nonzero()[0])
         raise ValueError(

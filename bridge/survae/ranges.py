@@ -16,7 +16,7 @@ from density.checks import check_count
 from density.contract import Density
 from density.families.bounded import bounded, check_bound
 from density.families.network import network_output
-from density.initialisation import Standardisation, StartingPoints, check_units
+from density.initialisation import STRETCHED, Standardisation, StartingPoints, check_units
 from density.support import Region, Support
 from flows.transform import Transform
 
@@ -98,7 +98,9 @@ class HalfNormal(Density):
         scale = self.log_scale_at(context.points if self.network is not None else None).exp()
         relative = x.points / scale * own  # all of one scale, whatever the context
         if not new:
-            check_units(relative, torch.zeros_like(own), own, x.what)
+            # A trained network's scale at other contexts may be another one, within bounds.
+            stretched = STRETCHED if self.network is None else 10 * STRETCHED
+            check_units(relative, torch.zeros_like(own), own, x.what, stretched)
         elif self.log_scale.requires_grad:
             unit = relative.amax(0)  # of which squares neither over- nor underflow
             unit = unit.where(unit > 0, 1.0)

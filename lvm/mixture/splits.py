@@ -28,34 +28,40 @@ STEPS = 10  # of the search for the axis of least kurtosis
 PLANES = (0.0, 1.0, -1.0)  # which part the rows, in standard deviations
 SLOPES = (torch.inf, 1.0)  # of the shares of the two, where they pass a plane
 SLIGHT = 0.3  # of the shares of the two, between narrow and wide
+MOVES = (1.0, 0.3)  # of means alone, in shares of what the rows say
 
 
 @torch.no_grad()
-def ways_up(at: MixtureParameters, some: Part, ridge: Tensor) -> Iterator[MixtureParameters]:
+def ways_up(at: MixtureParameters, some: Part, ridge: Tensor, *, filled: bool = False) -> Iterator[MixtureParameters]:
     """Parameters in which two components that coincide, or of which one is empty, share their rows by where these lie.
 
-    Of each of a few pairs the best by some of the rows; O(mKD²) for m of them.
+    Of each of a few pairs the best by some of the rows; O(mKD²) for m of them. Rows whose missing entries were filled
+    in spread less than others: there the two also part in their means alone, with what is left of their covariance.
 
     Args:
         at: the mixture at rest.
         some: rows ``[m, D]`` with weights ``[m]`` or None, by which it is decided who gets which.
         ridge: what is added to the diagonal of covariances, ``[D]``.
+        filled: whether entries of these rows were missing.
     """
     x = some[0].double()
     weights = torch.ones_like(x[:, 0]) if some[1] is None else some[1].double()
     log_joint = _log_joint(at, x)
     owned = log_joint.softmax(0) * weights
     for pair in _pairs(log_joint, owned):
-        both, best, least = owned[pair].sum(0), None, -torch.inf
-        for share in _shares(x, both):
-            parted = _parted(at, pair, x, torch.stack([both * share, both * (1 - share)]), ridge)
-            if parted is None:
-                continue
-            value = (weights @ _replaced(log_joint, parted, pair, x).logsumexp(0)).item()
-            if value > least:
-                best, least = parted, value
-        if best is not None:
-            yield best
+        both = owned[pair].sum(0)
+        for moved in (None, *MOVES) if filled else (None,):
+            best, least = None, -torch.inf
+            for share in _shares(x, both):
+                shares = torch.stack([both * share, both * (1 - share)])
+                parted = _parted(at, pair, x, shares, ridge, moved)
+                if parted is None:
+                    continue
+                value = (weights @ _replaced(log_joint, parted, pair, x).logsumexp(0)).item()
+                if value > least:
+                    best, least = parted, value
+            if best is not None:
+                yield best
 
 
 def _log_joint(at: MixtureParameters, x: Tensor, which: list[int] | None = None) -> Tensor:
@@ -138,9 +144,14 @@ def _flattest(white: Tensor, weight: Tensor) -> Tensor:
 
 
 def _parted(
-    at: MixtureParameters, pair: list[int], x: Tensor, owned: Tensor, ridge: Tensor
+    at: MixtureParameters, pair: list[int], x: Tensor, owned: Tensor, ridge: Tensor, moved: float | None
 ) -> MixtureParameters | None:
-    """The mixture where two components have the rows x with weights ``[2, m]``; None if one has too few."""
+    """The mixture where two components have the rows x with weights ``[2, m]``; None if one has too few.
+
+    Args:
+        moved: the share of their distance by which only the means part, about the mean of both; their covariance is
+            then what is left of the common one. None for the moments of the rows.
+    """
     structure = at.structure
     weights, means, covariances = at.weights, at.means.clone(), at.covariances
     middle = (owned.sum(0) / owned.sum()) @ x
@@ -153,6 +164,14 @@ def _parted(
     if structure.shared:
         between = structure.scatter((parts.mean - middle).unsqueeze(1), (together * share).unsqueeze(1))
         covariances = covariances - between
+    elif moved is not None:
+        old = weights[pair] / together
+        offsets = moved * (parts.mean - middle)
+        means[pair] = offsets + old @ at.means[pair]
+        own = covariances[pair] * old.reshape(-1, *[1] * (covariances.ndim - 1))
+        between = structure.average(structure.scatter(offsets.unsqueeze(1), share.unsqueeze(1)), share)
+        covariances = covariances.clone()
+        covariances[pair] = own.sum(0) - (between * share.reshape(-1, *[1] * (between.ndim - 1))).sum(0)
     else:
         covariances = covariances.clone()
         shrunk = structure.average(parts.scatter, parts.count, pseudo_rows=x.shape[1])

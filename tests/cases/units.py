@@ -193,7 +193,9 @@ PARTS: dict[str, UnitsCase] = {
         lambda unit: Featured(nn.Sequential(Standardisation(2), nn.Linear(2, 4)), maf(3, 2, NARROW, 4), 2), 3, 2
     ),
     "half-normal": UnitsCase(lambda unit: HalfNormal(3), 3, domain=positive, shift=ONLY_SCALED),
-    "half-normal, context": UnitsCase(lambda unit: HalfNormal(3, 2), 3, 2, domain=positive, shift=ONLY_SCALED),
+    "half-normal, context": UnitsCase(
+        lambda unit: HalfNormal(3, 2), 3, 2, domain=positive, shift=ONLY_SCALED, least_told=1e3
+    ),
     "rescaled": UnitsCase(lambda unit: Rescaled(StandardNormal(3)), 3),
 }
 

@@ -152,3 +152,35 @@ def test_a_claim_keeps_its_name_and_its_own_errors() -> None:
     assert claim(model=nn.Dropout(), x=torch.ones(1))
     with pytest.raises(AttributeError):
         claim("no module", torch.ones(1))  # type: ignore[arg-type]
+
+
+def test_a_normalisation_without_statistics_is_refused(generator: Generator) -> None:
+    """A point's value would depend on the points beside it."""
+    network = nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 2))
+    flow = Flow(StandardNormal(2), AffineCoupling([True, False], conditioner=network))
+    x = torch.randn(50, 2, generator=generator)
+    with pytest.raises(ValueError, match="Flow holds a BatchNorm1d with track_running_stats=False"):
+        flow.log_density(x)
+    assert network.training
+
+
+def test_a_train_of_ones_own_is_called(generator: Generator) -> None:
+    """A module may keep its mode elsewhere, too."""
+
+    class Noisy(nn.Linear):
+        noisy = True
+
+        def train(self, mode: bool = True) -> Noisy:
+            self.noisy = mode
+            return super().train(mode)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y + torch.randn_like(y) if self.noisy else y
+
+    network = nn.Sequential(Noisy(1, 8), nn.Dropout().eval(), nn.Linear(8, 2))
+    flow = Flow(StandardNormal(2), AffineCoupling([True, False], conditioner=network))
+    x = torch.randn(50, 2, generator=generator)
+    assert flow.log_density(x).value.equal(flow.log_density(x).value)
+    assert [part.training for part in network] == [True, False, True]
+    assert network[0].noisy

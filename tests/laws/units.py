@@ -38,6 +38,7 @@ class UnitsCase:
         shift: what may be added to data of size 1.
         counted: how many features of each point have a density.
         told: whether data multiplied so can be told from what the model started from; logarithms only move.
+        least_told: the least factor for which it can be.
         tolerance: of what has not been trained, nats.
     """
 
@@ -49,6 +50,7 @@ class UnitsCase:
     shift: float = 5.0
     counted: Callable[[Tensor], Tensor] = field(default=lambda x: x.new_full(x.shape[:-1], x.shape[-1]))
     told: bool = True
+    least_told: float = 10.0
     tolerance: float = EXACT
 
     def data(self, generator: Generator) -> tuple[Tensor, Tensor | None]:
@@ -133,7 +135,7 @@ def refuses_other_units(case: UnitsCase) -> None:
     model = case.model(1.0, Generator().manual_seed(1))
     model.initialise(x, context)
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    others = [(scale * x, context) for scale in (*case.scales, 10.0) if scale != 1 and case.told]
+    others = [(scale * x, context) for scale in (*case.scales, case.least_told) if scale != 1 and case.told]
     others += [(x, scale * context + 1e4) for scale in case.scales if context is not None]
     for other in others:
         with pytest.raises(ValueError, match=r"was fitted to .* in other units: column \d.*Build a new model"):

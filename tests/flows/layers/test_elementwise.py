@@ -41,11 +41,11 @@ def test_initialisation_happens_once(generator: Generator) -> None:
     layer.initialise(x)
     state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     assert state["initialised"]
-    layer.initialise(10 * x + 3)
+    layer.initialise(2 * x + 1)
     assert all(tensor.equal(state[name]) for name, tensor in layer.state_dict().items())
     other = ActNorm(2).double()
     other.load_state_dict(state)
-    other.initialise(10 * x + 3)
+    other.initialise(2 * x + 1)
     assert other.mean.equal(layer.mean)
 
 
@@ -192,7 +192,7 @@ def test_logit_names_the_first_bad_value(bad: float) -> None:
         Logit().check_domain(x)
     with pytest.raises(ValueError, match=f"^Sigmoid.inverse {message}"):
         Sigmoid().check_image(x)
-    with pytest.raises(ValueError, match=f"^Sigmoid.inverse {message}"):
+    with pytest.raises(ValueError, match=f"^Chain.inverse: Sigmoid.inverse {message}"):
         Chain(Affine(0.0, 1.0), Sigmoid()).check_image(x)
 
 

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from density import Checkpoint
 from density.data.chunks import Chunks
-from lvm import EM, GaussianMixture, Given, Present, RandomResponsibilities
-from lvm.mixture.covariance import Covariance, Diagonal, Full
+from lvm import EM, GaussianMixture, Given, KMeansPlusPlus, Present, RandomResponsibilities
+from lvm.mixture.covariance import Covariance, Diagonal, Full, Spherical
 from lvm.mixture.splits import ways_up
 from tests.lvm.missing.incomplete import holes
 from tests.lvm.mixture.mixtures import STRUCTURES, seed
@@ -181,3 +181,22 @@ def test_random_responsibilities_start_apart_however_many_rows_there_are(n: int,
     start = RandomResponsibilities().parameters(x, None, 4, Full(), torch.zeros(3, dtype=torch.float64), seed(0))
     # Of 32 rows, responsibilities of relative variance 3/5: 0.14 standard deviations in each feature; of all, 0.005.
     assert 0.05 < start.means.std(0).mean() < 0.5
+
+
+@pytest.mark.parametrize(("features", "missing"), [(3, 0.3), (3, 0.4), (8, 0.2), (2, 0.6)])
+@pytest.mark.parametrize("structure", [Full(), Diagonal(), Spherical()], ids=lambda structure: type(structure).__name__)
+def test_components_that_coincide_part_where_entries_are_missing(
+    features: int, missing: float, structure: Covariance
+) -> None:
+    """Two clusters far apart, both components between them: as from a start that knows the clusters."""
+    noise = [torch.randn(200, features, generator=Generator().manual_seed(s), dtype=torch.float64) for s in (0, 1)]
+    x = torch.cat([noise[0], 20 / features**0.5 + noise[1]])
+    x[torch.rand(x.shape, generator=Generator().manual_seed(2)) < missing] = torch.nan
+    x = x[~x.isnan().all(1)]
+    between = Given(torch.full((2, features), 5.0, dtype=torch.float64))
+    reached = [
+        GaussianMixture(features, 2, structure).double().observed.fit(x, EM(start=start, progress=False))
+        for start in (between, KMeansPlusPlus())
+    ]
+    assert reached[0].converged
+    assert reached[0].objective[-1] > reached[1].objective[-1] - 1e-6
