@@ -17,7 +17,7 @@ Expected: on digits, seed 0, 8 latents, nats per training image; angles in degre
     fit                                log p(x)   ELBO       below PPCA      span of W    worst column
     =================================  =========  =========  ==============  ===========  ============
     PPCA, closed form                  −163.4901  −163.4901  0               0            0
-    linear VAE, L-BFGS                 −163.4901  −163.4901  0.000001        0.002        2.0
+    linear VAE, L-BFGS                 −163.4901  −163.4901  0.000001        0.002        0.98
     linear VAE, Adam, closed form      −163.4916  −163.4930  0.003           0.001        45
     linear VAE, Adam, one draw         −163.4909  −163.4924  0.002           0.15         23
     =================================  =========  =========  ==============  ===========  ============
