@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from bridge import DeltaLink, FlowVAE
 from density import ConditionalGaussian, GlobalScale, Model, NetworkScale, StandardNormal, Training
 from density.evaluating import evaluated, evaluating, mode_kept
-from flows import AffineCoupling, Chain, Flow, Permutation
+from flows import Affine, AffineCoupling, Chain, Flow, Logit, Permutation
 from lvm import VAE, evidence
 
 QUICK = Training(epochs=5, batch_size=32, learning_rate=1e-2, progress=False)
@@ -184,3 +185,41 @@ def test_a_train_of_ones_own_is_called(generator: Generator) -> None:
     assert flow.log_density(x).value.equal(flow.log_density(x).value)
     assert [part.training for part in network] == [True, False, True]
     assert network[0].noisy
+
+
+def on_the_square(generator: Generator) -> tuple[Flow, Tensor]:
+    """A flow on the unit square after a coupling with batch statistics, and data within."""
+    conditioner = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Linear(8, 2), nn.Tanh())
+    coupling = AffineCoupling([True, False], conditioner=conditioner)
+    flow = Flow(StandardNormal(2), Chain(coupling, Affine(-50.0, 100.0), Logit()))
+    return flow, 0.1 * torch.rand(50, 2, generator=generator)
+
+
+@pytest.mark.parametrize("model", [lambda flow: flow, FlowVAE], ids=["flow", "layered"])
+def test_a_fit_that_is_refused_moves_no_statistics(
+    model: Callable[[Flow], Flow | FlowVAE], generator: Generator
+) -> None:
+    """Whether data lies in the support may be asked of networks, which are not trained yet."""
+    flow, x = on_the_square(generator)
+    state = {name: value.clone() for name, value in flow.state_dict().items()}
+    with pytest.raises(ValueError, match=r"Logit expects values in \(0, 1\)"):
+        model(flow).fit(x + 1000, Training(epochs=1, progress=False))
+    assert all(value.equal(state[name]) for name, value in flow.state_dict().items())
+    assert flow.training
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda flow, x: flow.initialise(x),
+        lambda flow, x: flow.transform.initialise(x),
+        lambda flow, x: DeltaLink(flow.transform).initialise(x),
+    ],
+    ids=["model", "transform", "link"],
+)
+def test_a_start_moves_no_statistics(start: Callable[[Flow, Tensor], object], generator: Generator) -> None:
+    flow, x = on_the_square(generator)
+    state = {name: value.clone() for name, value in flow.state_dict().items()}
+    start(flow, x)
+    assert all(value.equal(state[name]) for name, value in flow.state_dict().items())
+    assert flow.training
