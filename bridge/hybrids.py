@@ -27,7 +27,7 @@ from density.families.network import network_output
 from density.families.rescaled import Rescaled
 from density.initialisation import Standardisation, StartingPoints, take_input
 from density.support import Step, Support, preimage
-from flows.architectures import glow
+from flows.architectures.couplings import glow
 from flows.chain import Chain
 from flows.flow import Flow
 from flows.layers.autoregressive import GaussianAutoregressive
@@ -199,21 +199,19 @@ def with_flow_decoder(
     layers: int = 4,
     hidden: Sequence[int] = (128, 128),
     standardise: bool = True,
-    generator: Generator | None = None,
 ) -> VAE:
-    """The VAE with the model's prior and encoder and p(x|z) a Glow conditioned on z, over x of at least 2 features.
+    """The VAE with the model's prior and encoder and p(x|z) a Glow conditioned on z.
 
     Args:
         model: whose parts are shared; continuous.
         layers, hidden: of the flow, see :func:`~flows.architectures.glow`.
         standardise: let ``VAE.fit`` standardise x for it; log p(x) stays that of x.
-        generator: draws the flow's rotations.
 
     >>> with_flow_decoder(VAE.gaussian(3, 2), layers=2, hidden=(8,)).sample(4).shape
     torch.Size([4, 3])
     """
     latent = model.encoder.features
-    decoder: Density = glow(model.features, layers, hidden, context_features=latent, generator=generator)
+    decoder: Density = glow(model.features, layers, hidden, context_features=latent)
     return VAE(model.prior, model.encoder, Rescaled(decoder) if standardise else decoder)
 
 

@@ -1,6 +1,17 @@
 """Exact densities by change of variables."""
 
-from flows.architectures import glow, iaf, linear_flow, maf, neural_spline_flow, real_nvp
+from flows.architectures.arrangements import (
+    alternating,
+    alternating_orders,
+    first_half,
+    halves,
+    random_masks,
+    random_orders,
+    random_rotation,
+)
+from flows.architectures.autoregressions import iaf, maf, spline_maf
+from flows.architectures.couplings import glow, neural_spline_flow, real_nvp
+from flows.architectures.linear_gaussian import linear_flow
 from flows.chain import Chain
 from flows.compilation import compiled
 from flows.flow import Flow
@@ -41,11 +52,19 @@ __all__ = [
     "SplineCoupling",
     "StandardisedContext",
     "Transform",
+    "alternating",
+    "alternating_orders",
     "compiled",
+    "first_half",
     "glow",
+    "halves",
     "iaf",
     "linear_flow",
     "maf",
     "neural_spline_flow",
+    "random_masks",
+    "random_orders",
+    "random_rotation",
     "real_nvp",
+    "spline_maf",
 ]

@@ -16,6 +16,7 @@ def mlp(
     activation: Callable[[], nn.Module] = nn.SiLU,
     *,
     zero_init: bool = False,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Linear layers with an activation between them: ``[*batch, inputs]`` to ``[*batch, outputs]``.
 
@@ -24,9 +25,10 @@ def mlp(
         hidden: widths of the hidden layers; empty for one linear map.
         activation: makes the module between two linear layers.
         zero_init: start the last layer at zero, so that the network starts as the constant 0.
+        dropout: share of the hidden units that is dropped in training mode, after each activation; 0 adds no layer.
 
     Raises:
-        ValueError: a width is not a positive int.
+        ValueError: a width is not a positive int, or dropout not in [0, 1).
 
     Cost: O(number of weights) per point.
 
@@ -42,10 +44,21 @@ def mlp(
     widths = [check_count(width, f"hidden[{position}]") for position, width in enumerate(hidden)]
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(inputs, width), activation()]
+        layers += [nn.Linear(inputs, width), *hidden_units(activation, dropout, "mlp")]
         inputs = width
     last = nn.Linear(inputs, outputs)
     if zero_init:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+def hidden_units(activation: Callable[[], nn.Module], dropout: float, owner: str) -> list[nn.Module]:
+    """What follows a hidden linear layer: the activation, and dropout where its rate is not 0.
+
+    Raises:
+        ValueError: the rate is not in [0, 1).
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{owner} expects a dropout rate in [0, 1); got {dropout}")
+    return [activation(), nn.Dropout(dropout)] if dropout else [activation()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class Autoregressive(Transform):
         conditioner: any network to use instead of a :class:`~flows.networks.masked.MaskedMLP`: rows ``[n, D + C]`` to
             ``[n, P D]``, or to n events of as many numbers, the first parameter of every feature, then the second, …,
             those of feature j from features before j in the order. This is not checked.
+        activation: of the hidden layers; bounded by default, as in a coupling layer.
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: features is not a positive int, or order no permutation of as many.
@@ -57,6 +59,8 @@ class Autoregressive(Transform):
         order: Sequence[int] | Tensor | None,
         context_features: int,
         conditioner: nn.Module | None,
+        activation: Callable[[], nn.Module],
+        dropout: float,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -69,7 +73,9 @@ class Autoregressive(Transform):
         self.context_features = context_features
         self.register_buffer("order", places.to(torch.get_default_device()))
         self.conditioner = (
-            MaskedMLP(places, parameters, hidden, context_features) if conditioner is None else conditioner
+            MaskedMLP(places, parameters, hidden, context_features, activation, dropout=dropout)
+            if conditioner is None
+            else conditioner
         )
         self.register_load_state_dict_post_hook(_arrange_conditioner)
 
@@ -130,6 +136,8 @@ class GaussianAutoregressive(Autoregressive):
         log_scale_bound: bound on |log σ|; None for none, log σ = raw, as networks trained elsewhere may mean it.
         conditioner: any network to use instead of a :class:`MaskedMLP`: rows ``[n, D + C]`` to ``[n, 2D]``, μ and then
             raw, with outputs of feature j that see only features before j in the order. This is not checked.
+        activation: of the hidden layers; bounded by default, as in a coupling layer.
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: features is not a positive int, or order no permutation of as many.
@@ -150,8 +158,11 @@ class GaussianAutoregressive(Autoregressive):
         context_features: int = 0,
         log_scale_bound: float | None = LOG_SCALE_BOUND,
         conditioner: nn.Module | None = None,
+        *,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, 2, hidden, order, context_features, conditioner)
+        super().__init__(features, 2, hidden, order, context_features, conditioner, activation, dropout)
         check_bound(log_scale_bound, type(self).__name__)
         self.log_scale_bound = log_scale_bound
 
@@ -173,6 +184,8 @@ class SplineAutoregressive(Autoregressive):
         spline: bins and bound.
         conditioner: a network to use instead of a :class:`~flows.networks.masked.MaskedMLP`, as in
             :class:`Autoregressive`.
+        activation: of the hidden layers; bounded by default, as in a coupling layer.
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: features is not a positive int, or order no permutation of as many.
@@ -193,8 +206,11 @@ class SplineAutoregressive(Autoregressive):
         context_features: int = 0,
         spline: RationalQuadratic = RationalQuadratic(),
         conditioner: nn.Module | None = None,
+        *,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(features, spline.parameters, hidden, order, context_features, conditioner)
+        super().__init__(features, spline.parameters, hidden, order, context_features, conditioner, activation, dropout)
         self.spline = spline
 
     @property

@@ -36,6 +36,7 @@ class Coupling(Transform):
             of as many numbers, the first parameter of every moved feature, then the second, …
         activation: of the hidden layers. Bounded by default, so that θ is: unbounded ones throw a point that lies far
             outside the data ever further out, layer by layer (on digits, a few test images to −10⁹ nats).
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: nothing to transform (all True), or nothing to condition on (all False and no context; with a
@@ -56,6 +57,7 @@ class Coupling(Transform):
         context_features: int,
         conditioner: nn.Module | None,
         activation: Callable[[], nn.Module],
+        dropout: float,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -79,7 +81,9 @@ class Coupling(Transform):
         self.register_buffer("moved", (~keep).nonzero()[:, 0].to(place))
         inputs, outputs = len(self.passed) + context_features, parameters * len(self.moved)
         self.conditioner = (
-            mlp(inputs, outputs, hidden, activation, zero_init=True) if conditioner is None else conditioner
+            mlp(inputs, outputs, hidden, activation, zero_init=True, dropout=dropout)
+            if conditioner is None
+            else conditioner
         )
         self._arrange()
         self.register_load_state_dict_post_hook(_arrange_again)
@@ -161,6 +165,7 @@ class AffineCoupling(Coupling):
             or to n events of as many numbers.
         activation: of the hidden layers. Bounded by default, so that μ is: unbounded ones throw a point that lies far
             outside the data ever further out, layer by layer (on digits, a few test images to −10⁹ nats).
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: nothing to transform (all True), or nothing to condition on (all False and no context; with a
@@ -184,8 +189,9 @@ class AffineCoupling(Coupling):
         conditioner: nn.Module | None = None,
         *,
         activation: Callable[[], nn.Module] = nn.Tanh,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(mask, 2, hidden, context_features, conditioner, activation)
+        super().__init__(mask, 2, hidden, context_features, conditioner, activation, dropout)
         check_bound(log_scale_bound, type(self).__name__)
         self.log_scale_bound = log_scale_bound
 
@@ -208,6 +214,7 @@ class SplineCoupling(Coupling):
             events of as many numbers, the first parameter of every moved feature, then the second, …, in the spline's
             order.
         activation: of the hidden layers.
+        dropout: share of the network's hidden units that is dropped in training mode.
 
     Raises:
         ValueError: nothing to transform, or nothing to condition on, as in :class:`AffineCoupling`.
@@ -230,8 +237,9 @@ class SplineCoupling(Coupling):
         conditioner: nn.Module | None = None,
         *,
         activation: Callable[[], nn.Module] = nn.Tanh,
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__(mask, spline.parameters, hidden, context_features, conditioner, activation)
+        super().__init__(mask, spline.parameters, hidden, context_features, conditioner, activation, dropout)
         self.spline = spline
 
     @property

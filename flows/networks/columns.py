@@ -13,6 +13,7 @@ from density.families.network import leaves_input_alone, network_output, refusal
 
 ELEMENTWISE = (
     nn.CELU,
+    nn.Dropout,
     nn.ELU,
     nn.GELU,
     nn.Hardtanh,

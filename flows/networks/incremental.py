@@ -107,8 +107,8 @@ class _Solution:
             values: list[Tensor] = []
             value = self.newest
             for number, stage in enumerate(self.stages):
-                if stage.activation is not None:
-                    value = stage.activation(value)
+                for activation in stage.activations:
+                    value = activation(value)
                 taken[number].append(value)
                 rest, rows, own = totals[number], left[number], cuts[number + 1][position]
                 weight = columns[number][position][-rows:] if rows else rest.new_empty(0, value.shape[0])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from density.checks import check_count
+from density.families.nets import hidden_units
 from density.families.network import OutOfPlace
 from density.rebuildable import Rebuildable
 from flows.layers.permutation import as_order
@@ -42,10 +43,10 @@ class MaskedLinear(Rebuildable, nn.Linear):
 
 
 class Stage(NamedTuple):
-    """One layer of a masked network: v = linear(activation(v of the stage before)) + v of the stage ``skip``."""
+    """One layer of a masked network: v = linear(φ(v of the stage before)) + v of the stage ``skip``, φ elementwise."""
 
     linear: MaskedLinear
-    activation: nn.Module | None = None
+    activations: Sequence[nn.Module] = ()  # φ, one after the other
     skip: int | None = None
 
 
@@ -86,7 +87,7 @@ class MaskedNetwork(Rebuildable, OutOfPlace, ABC):
         device, order = stages[0].linear.mask.device, order.cpu()
         place = order.argsort() + 1
         degrees = [torch.cat([place, place.new_zeros(stages[0].linear.in_features - features)])]
-        sortable = all(stage.activation is None or type(stage.activation) in ELEMENTWISE for stage in stages)
+        sortable = all(type(activation) in ELEMENTWISE for stage in stages for activation in stage.activations)
         for stage in stages:
             mask = stage.linear.mask.cpu()
             degrees.append((mask * degrees[-1]).amax(1) if mask.shape[1] else place.new_zeros(len(mask)))
@@ -141,6 +142,7 @@ class MaskedMLP(MaskedNetwork):
         activation: makes the module between two linear layers; bounded by default, as in a coupling layer.
         hidden_degrees: degrees of the hidden units, one tensor a layer, instead of even spread; then ``hidden`` is not
             read. With all of them d, and an order that starts with the d features that pass, this is a coupling's net.
+        dropout: share of the hidden units that is dropped in training mode, after each activation; 0 adds no layer.
 
     Returns:
         Shape ``[*batch, outputs · D]``: the first output of every feature, then the second. The last layer starts at
@@ -163,6 +165,7 @@ class MaskedMLP(MaskedNetwork):
         context_features: int = 0,
         activation: Callable[[], nn.Module] = nn.Tanh,
         hidden_degrees: Sequence[Tensor] | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -178,7 +181,7 @@ class MaskedMLP(MaskedNetwork):
         layers: list[nn.Module] = []
         below = torch.cat([place, place.new_zeros(context_features)])
         for degrees in hidden_degrees:
-            layers += [MaskedLinear(degrees[:, None] >= below), activation()]
+            layers += [MaskedLinear(degrees[:, None] >= below), *hidden_units(activation, dropout, owner)]
             below = degrees
         last = MaskedLinear(place.repeat(outputs)[:, None] > below)
         nn.init.zeros_(last.weight)
@@ -191,9 +194,15 @@ class MaskedMLP(MaskedNetwork):
         return y
 
     def stages(self) -> list[Stage]:
-        layers = list(self.layers)
-        linears = [layer for layer in layers if isinstance(layer, MaskedLinear)]
-        return [Stage(linear, activation) for linear, activation in zip(linears, [None, *layers[1::2]], strict=True)]
+        stages: list[Stage] = []
+        between: list[nn.Module] = []
+        for layer in self.layers:
+            if isinstance(layer, MaskedLinear):
+                stages.append(Stage(layer, between))
+                between = []
+            else:
+                between.append(layer)
+        return stages
 
 
 class MaskedResidualMLP(MaskedNetwork):
@@ -260,7 +269,7 @@ class MaskedResidualMLP(MaskedNetwork):
             inner, first, outer, second = block.children()
             assert isinstance(first, MaskedLinear)
             assert isinstance(second, MaskedLinear)
-            stages += [Stage(first, inner), Stage(second, outer, len(stages) - 1)]
+            stages += [Stage(first, [inner]), Stage(second, [outer], len(stages) - 1)]
         return [*stages, Stage(self.last)]
 
 

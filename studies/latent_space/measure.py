@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from density import Training
-from flows import Flow, glow
+from flows import Flow, first_half, glow, random_rotation
 from lvm import PPCA, VAE
 from studies.data.load import Dataset
 from studies.kit.compute import Standardised, mean_and_error, save_arrays, seeded, seeded_start
@@ -89,7 +89,13 @@ def fitted_flow(settings: Settings, rows: Standardised, seed: int) -> Flow:
     """The flow of a seed."""
     rotations = seeded(torch.device("cpu"), seed, "latent_space", "rotations")
     with seeded_start(seed, "latent_space", "flow"):
-        flow = glow(rows.train.shape[1], settings.flow_layers, settings.flow_hidden, generator=rotations)
+        flow = glow(
+            rows.train.shape[1],
+            settings.flow_layers,
+            settings.flow_hidden,
+            masks=first_half,
+            linear=random_rotation(rotations),
+        )
     fit(flow, settings, rows, seed, "flow")
     return flow
 

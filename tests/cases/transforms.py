@@ -28,11 +28,16 @@ from flows import (
     SplineCoupling,
     StandardisedContext,
     Transform,
+    first_half,
     glow,
     iaf,
     maf,
     neural_spline_flow,
+    random_masks,
+    random_orders,
+    random_rotation,
     real_nvp,
+    spline_maf,
 )
 from tests.laws.transforms import TransformCase, randomise
 
@@ -187,9 +192,17 @@ TRANSFORMS: dict[str, TransformCase] = {
         lambda g: Inverse(Chain(LULinear.from_matrix(matrix(g, 3)), Sigmoid())), domain=torch.sigmoid
     ),
     "real nvp": TransformCase(randomised(lambda: real_nvp(3, 4, NARROW).transform)),
-    "glow, context": TransformCase(lambda g: randomise(glow(3, 3, NARROW, CONTEXT, generator=g).transform, g, 0.2)),
-    "neural spline flow": TransformCase(
-        lambda g: randomise(neural_spline_flow(3, 3, NARROW, generator=g).transform, g, 0.2)
+    "glow, context": TransformCase(randomised(lambda: glow(3, 3, NARROW, CONTEXT).transform)),
+    "glow of rotations": TransformCase(
+        lambda g: randomise(glow(3, 3, NARROW, masks=first_half, linear=random_rotation(g)).transform, g, 0.2)
+    ),
+    "neural spline flow": TransformCase(randomised(lambda: neural_spline_flow(3, 3, NARROW).transform)),
+    "neural spline flow of random masks": TransformCase(
+        lambda g: randomise(neural_spline_flow(4, 2, NARROW, masks=random_masks(g), linear=None).transform, g), 4
+    ),
+    "spline maf, context": TransformCase(randomised(lambda: spline_maf(3, 2, NARROW, CONTEXT).transform)),
+    "spline maf, mixed": TransformCase(
+        lambda g: randomise(spline_maf(3, 2, NARROW, orders=random_orders(g), linear=LULinear).transform, g)
     ),
     "maf, context": TransformCase(randomised(lambda: maf(3, 3, NARROW, CONTEXT).transform)),
     "iaf": TransformCase(randomised(lambda: iaf(3, 3, NARROW).transform)),

@@ -47,6 +47,7 @@ from flows import (
     maf,
     neural_spline_flow,
     real_nvp,
+    spline_maf,
 )
 from lvm import VAE, GaussianMixture, StochasticLink
 from tests.laws.units import UnitsCase
@@ -87,11 +88,13 @@ FLOWS: dict[str, UnitsCase] = {
     "neural spline flow": UnitsCase(lambda unit: neural_spline_flow(3, 2, NARROW), 3),
     "maf": UnitsCase(lambda unit: maf(3, 2, NARROW), 3),
     "iaf": UnitsCase(lambda unit: iaf(3, 2, NARROW), 3),
+    "spline maf": UnitsCase(lambda unit: spline_maf(3, 2, NARROW), 3),
     "real nvp, context": conditional(lambda: real_nvp(3, 2, NARROW, 2)),
     "glow, context": conditional(lambda: glow(3, 2, NARROW, 2)),
     "neural spline flow, context": conditional(lambda: neural_spline_flow(3, 2, NARROW, 2)),
     "maf, context": conditional(lambda: maf(3, 2, NARROW, 2)),
     "iaf, context": conditional(lambda: iaf(3, 2, NARROW, 2)),
+    "spline maf, context": conditional(lambda: spline_maf(3, 2, NARROW, 2)),
     "conditional base, standardised": conditional(
         lambda: Flow(ConditionalGaussian(standardised(2, 6), 3, 2), Chain(ActNorm(3), LULinear(3)))
     ),

@@ -16,7 +16,19 @@ from bridge import layered
 from bridge.conversions.linear import as_autoregressive
 from density import Checkpoint, CheckpointMismatch, LogDensity, StandardNormal, Training
 from density.families.noise import normal_noise
-from flows import AffineCoupling, Permutation, QRLinear, glow, iaf, linear_flow, maf, neural_spline_flow, real_nvp
+from flows import (
+    AffineCoupling,
+    Permutation,
+    QRLinear,
+    glow,
+    iaf,
+    linear_flow,
+    maf,
+    neural_spline_flow,
+    random_rotation,
+    real_nvp,
+    spline_maf,
+)
 from flows.networks.masked import MaskedResidualMLP
 from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
 from lvm.links import StochasticLink
@@ -183,8 +195,9 @@ def test_a_model_follows_its_data(name: str) -> None:
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "real_nvp": lambda: real_nvp(4, 2, (8,)),
-    "glow": lambda: glow(4, 2, (8,), generator=seed("cpu")),
-    "neural_spline_flow": lambda: neural_spline_flow(4, 2, (8,), generator=seed("cpu")),
+    "glow": lambda: glow(4, 2, (8,), linear=random_rotation(seed("cpu"))),
+    "neural_spline_flow": lambda: neural_spline_flow(4, 2, (8,), linear=random_rotation(seed("cpu"))),
+    "spline_maf": lambda: spline_maf(4, 2, (8,)),
     "maf": lambda: maf(4, 2, (8,)),
     "iaf, context": lambda: iaf(4, 2, (8,), 3),
     "QR": lambda: linear_flow(4, QRLinear),
@@ -218,7 +231,7 @@ def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
         models = [
             LinearVAE(4, 2, generator=seed(lies)),
             linear_flow(4, lambda features, bias: QRLinear(features, bias=bias, generator=seed(lies))),
-            glow(4, 2, (8,), generator=seed(lies)),
+            glow(4, 2, (8,), linear=random_rotation(seed(lies))),
         ]
     assert weights.device.type == default
     assert weights.cpu().equal(torch.randn(3, 2, generator=seed("cpu")))

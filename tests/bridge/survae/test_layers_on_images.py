@@ -24,7 +24,7 @@ from bridge import (
     with_posterior,
 )
 from density import Density, StandardNormal, Training
-from flows import Affine, Chain, Logit, glow, real_nvp
+from flows import Affine, Chain, Logit, first_half, glow, random_rotation, real_nvp
 from lvm import VAE
 from lvm.evidence import Gap, gap
 from tests.places import SHARED_DATA
@@ -67,12 +67,12 @@ def standard_errors(difference: Tensor) -> float:
 def test_variational_dequantisation_beats_uniform(record_measurement: Record, generator: Generator) -> None:
     """The density of z is fitted with uniform noise and held fixed: what the learned noise gains, uniform's gap has."""
     train, test = digits()
-    flow = glow(64, 6, (128,), generator=generator)
+    flow = glow(64, 6, (128,), masks=first_half, linear=random_rotation(generator))
     top = DeltaLink(Chain(Affine(0.0, float(LEVELS)), Logit(), flow.transform), 64)
     uniform = layered(StandardNormal(64), LinkChain(UniformDequantisation(64, LEVELS), top))
     uniform.fit(train, training(40), generator=generator)
     top.requires_grad_(False)
-    noise = glow(64, 4, (128,), context_features=64, generator=generator)
+    noise = glow(64, 4, (128,), context_features=64, masks=first_half, linear=random_rotation(generator))
     learned = layered(StandardNormal(64), LinkChain(VariationalDequantisation(noise, LEVELS), top))
     before = deepcopy(top.state_dict())
     learned.fit(train, training(40), generator=generator)
