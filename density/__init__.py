@@ -16,6 +16,7 @@ from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily
 from density.families.kl import kl
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
+from density.families.student import StudentT
 from density.fitting.ascent import maximise
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
@@ -66,6 +67,7 @@ __all__ = [
     "ScaleModel",
     "StandardNormal",
     "Standardisation",
+    "StudentT",
     "TiedColumns",
     "Training",
     "UnusableFile",

@@ -19,6 +19,7 @@ from flows.layers.activation_norm import ActNorm
 from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.layers.elementwise import Affine, Logit, Sigmoid
+from flows.layers.elementwise_spline import ElementwiseSpline
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
 from flows.layers.permutation import Permutation
@@ -35,6 +36,7 @@ __all__ = [
     "Autoregressive",
     "Chain",
     "Coupling",
+    "ElementwiseSpline",
     "Flow",
     "GaussianAutoregressive",
     "Inverse",

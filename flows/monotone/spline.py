@@ -75,6 +75,22 @@ class RationalQuadratic(Monotone):
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         return evaluate_with_gradient(self._evaluate, z, theta, True, self._span)
 
+    def through(self, x: Tensor, z: Tensor) -> Tensor:
+        """The parameters ``[P, *batch]`` of splines through inner knots (x, z), each increasing, ``[K − 1, *batch]``.
+
+        Knots that lie outside the bound or too close for a bin are moved to where a bin fits. Derivatives at the knots
+        are harmonic means of the slopes beside them (Fritsch & Butland 1984), so that no piece swings.
+        """
+        least = 2 * self.bound * SMALLEST
+        ends = x.new_full((1, *x.shape[1:]), self.bound)
+        sizes = [torch.cat([-ends, knots, ends]).diff(dim=0).clamp_min(2 * least) for knots in (x, z)]
+        widths, heights = (2 * self.bound * size / size.sum(0) for size in sizes)
+        slopes = heights / widths
+        derivatives = 2 / (1 / slopes[1:] + 1 / slopes[:-1])
+        raw = torch.log(torch.expm1((derivatives - SMALLEST).clamp_min(SMALLEST))) - UNIT
+        logits = [((size - least).clamp_min(SMALLEST * least) / self._span).log() for size in (widths, heights)]
+        return torch.cat([*logits, raw])
+
     @property
     def _span(self) -> float:
         """The length that the bins share: the interval without their least sizes."""

@@ -26,6 +26,7 @@ from density import (
     Rescaled,
     ScaleModel,
     StandardNormal,
+    StudentT,
     mlp,
 )
 from flows import Flow, LULinear, glow, linear_flow, maf, real_nvp
@@ -76,6 +77,11 @@ def _normal(mean: Tensor, covariance: Tensor, x: Tensor) -> float:
 
 def standard(density: Density, x: Tensor, context: Tensor | None) -> float:
     return float(stats.norm.logpdf(x.cpu().numpy()).sum())
+
+
+def student(density: Density, x: Tensor, context: Tensor | None) -> float:
+    assert isinstance(density, StudentT)
+    return float(stats.t.logpdf(x.cpu().numpy(), np.exp(density.log_degrees.detach().cpu().numpy())).sum())
 
 
 def diagonal(density: Density, x: Tensor, context: Tensor | None) -> float:
@@ -139,6 +145,7 @@ def linear_marginal(density: Density, x: Tensor, context: Tensor | None) -> floa
 DENSITIES: dict[str, DensityCase] = {
     "StandardNormal, 1-D": DensityCase(lambda g: StandardNormal(1).to(g.device, torch.float64), oracle=standard),
     "StandardNormal": DensityCase(lambda g: StandardNormal(2).to(g.device, torch.float64), oracle=standard),
+    "StudentT": DensityCase(random(lambda: StudentT(2, 60.0)), oracle=student),
     "DiagonalGaussian": DensityCase(random(lambda: DiagonalGaussian(2)), oracle=diagonal),
     # The strict upper triangle of the packed factor is padding: its gradient is zero, the parameter's is not.
     "Gaussian": DensityCase(random(lambda: Gaussian(2)), oracle=full),
@@ -179,6 +186,9 @@ DENSITIES: dict[str, DensityCase] = {
     "Flow, LU and coupling, conditional": DensityCase(
         random(lambda: glow(2, layers=2, hidden=(6,), context_features=CONTEXT)),
         expected=False,
+    ),
+    "Flow, Student-t base": DensityCase(
+        random(lambda: real_nvp(2, 2, (6,), base=lambda features: StudentT(features, 60.0))), expected=False
     ),
     "Flow, conditional base": DensityCase(
         lambda g: Flow(conditional(NetworkScale)(g), randomise(LULinear(2), g)),

@@ -15,6 +15,7 @@ from flows import (
     Affine,
     AffineCoupling,
     Chain,
+    ElementwiseSpline,
     GaussianAutoregressive,
     Inverse,
     Logit,
@@ -69,6 +70,12 @@ def permutation(generator: Generator) -> Permutation:
 def actnorm(generator: Generator) -> ActNorm:
     layer = randomise(ActNorm(3), generator)
     layer.initialised.fill_(True)
+    return layer
+
+
+def elementwise_spline(generator: Generator) -> ElementwiseSpline:
+    layer = randomise(ElementwiseSpline(3, SPLINE), generator, 0.3)
+    layer.initialise(torch.stack([vector(generator, 3) for _ in range(200)]).sinh())
     return layer
 
 
@@ -179,6 +186,8 @@ TRANSFORMS: dict[str, TransformCase] = {
     "spline autoregressive, context": TransformCase(
         randomised(lambda: SplineAutoregressive(3, NARROW, context_features=CONTEXT, spline=SPLINE))
     ),
+    "elementwise spline": TransformCase(randomised(lambda: ElementwiseSpline(3, SPLINE))),
+    "elementwise spline, from data": TransformCase(elementwise_spline),
     "activation norm": TransformCase(actnorm),
     "standardised context": TransformCase(standardised_context, context_reaches=(1,)),
     "affine": TransformCase(lambda g: Affine(vector(g, 3), vector(g, 3).abs() + 0.5)),

@@ -35,6 +35,7 @@ from density import ConditionalBernoulli, ConditionalGaussian, Rescaled, Standar
 from flows import (
     ActNorm,
     Chain,
+    ElementwiseSpline,
     Flow,
     Inverse,
     LULinear,
@@ -102,6 +103,9 @@ FLOWS: dict[str, UnitsCase] = {
         lambda: Flow(
             StandardNormal(3), Chain(ActNorm(3), Inverse(real_nvp(3, 2, NARROW, 2).transform), ActNorm(3), LULinear(3))
         )
+    ),
+    "elementwise spline": UnitsCase(
+        lambda unit: Flow(StandardNormal(3), Chain(ActNorm(3), ElementwiseSpline(3), maf(3, 1, NARROW).transform)), 3
     ),
     "flow on a flow": UnitsCase(lambda unit: Flow(maf(3, 1, NARROW), Permutation([2, 0, 1])), 3),
     "flow on a conditional flow": conditional(lambda: Flow(maf(3, 2, NARROW, 2), Permutation([2, 0, 1]))),

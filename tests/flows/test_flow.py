@@ -59,7 +59,7 @@ def test_mass_is_one(name: str, generator: Generator) -> None:
         cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
         mass = flow.log_prob(grid, context).exp().sum() * cell
     # The trapezoid rule converges faster than any power for smooth densities; what the margin cuts off is a tail that
-    # 4000 draws did not come near: at most 2e-6 here, and no less on a finer grid. The second derivatives of splines jump
+    # 4000 draws did not come near: at most 2e-6 here, and no less on a finer grid. Second derivatives of splines jump
     # at their knots, so that there the error is one of the square of the grid's step.
     kinks = any(isinstance(module, SplineAutoregressive) for module in flow.modules())
     assert abs(mass - 1) < (1e-3 if kinks else 1e-5)

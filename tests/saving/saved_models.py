@@ -24,25 +24,31 @@ from density import (
     NetworkScale,
     Rescaled,
     StandardNormal,
+    StudentT,
     load,
     save,
 )
 from density.saving.files import VERSION
 from flows import (
+    ActNorm,
     Affine,
     AffineCoupling,
     Chain,
+    ElementwiseSpline,
     Flow,
     GaussianAutoregressive,
     Inverse,
     LULinear,
     Permutation,
     QRLinear,
+    RationalQuadratic,
     glow,
     iaf,
     linear_flow,
     maf,
+    neural_spline_flow,
     real_nvp,
+    spline_maf,
 )
 from lvm import (
     PPCA,
@@ -106,6 +112,13 @@ def by_hand() -> Flow:
     )
 
 
+def splines() -> Flow:
+    """Of each feature by itself and of all, with tails, and a dropout that is switched off."""
+    autoregressive = spline_maf(D, 2, (4,), activation=nn.SiLU, dropout=0.1).transform
+    first = ElementwiseSpline(D, RationalQuadratic(4, 6.0))
+    return Flow(StudentT(D), Chain(ActNorm(D), first, autoregressive)).eval()
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gaussian": lambda: Gaussian(D),
     "diagonal_gaussian": lambda: DiagonalGaussian(D),
@@ -122,6 +135,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "glow": lambda: glow(D, 2, (4,)),
     "maf": lambda: maf(D, 2, (4,)),
     "iaf": lambda: iaf(D, 2, (4,)),
+    "neural_spline_flow": lambda: neural_spline_flow(D, 2, (4,)),
+    "spline_maf": splines,
     "flow_by_hand": by_hand,
     "flow_vae": lambda: FlowVAE(maf(D, 2, (4,))),
     "vae_gaussian": lambda: VAE.gaussian(D, 1, hidden=(4,)),
