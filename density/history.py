@@ -16,6 +16,7 @@ class History:
         best: index into :attr:`objective` of the weights that were kept.
         seconds: wall time.
         stopped: why it stopped, in words.
+        climbing: whether it ended at its limit while the held-out points were still improving.
     """
 
     objective: list[float] = field(default_factory=list)
@@ -24,6 +25,7 @@ class History:
     best: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    climbing: bool = False
 
     def __repr__(self) -> str:
         last = f", objective {self.objective[self.best]:.4f}" if self.objective else ""

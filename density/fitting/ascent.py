@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import torch
@@ -14,9 +15,12 @@ from tqdm import tqdm
 from density.data.digest import data_in_words, parameters_in_words
 from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
+from density.fitting.averaging import Average
 from density.fitting.batches import Batch, Objective, batches_of, join
-from density.fitting.best_weights import NonFiniteObjective, Watch, weights_of
+from density.fitting.best_weights import NonFiniteObjective, Watch, Weights, weights_of
 from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State, Task
+from density.fitting.course import Course
+from density.fitting.network_weights import groups_of
 from density.fitting.rows import LEAST_ROWS, TrainingRows
 from density.fitting.training import Training
 from density.history import History
@@ -88,8 +92,7 @@ class _Ascent:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
-        self.optimiser = training.optimiser(self.parameters, training.learning_rate)
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self._make_optimiser()
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
         self.randomness = Randomness(generator, data[0].device)
         self.arrived = self.randomness.state()
@@ -103,8 +106,16 @@ class _Ascent:
         self.rows = TrainingRows(data, training, self.randomness)
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
         self.batches = batches_of(objective, self.parameters, parts, self.randomness, least)
-        self.watch = Watch(module, training.patience, History(stopped=f"{training.epochs} epochs done"))
-        self.steps = 0
+        self.watch = Watch(module, History())
+        self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out)
+        self.average = None if training.averaging is None else Average(self.parameters, training.averaging)
+        self.start = _copied(module) if training.refit else None
+        self.chosen: History | None = None  # of the fit that chose the steps, once all rows are fitted
+
+    @property
+    def held_out(self) -> bool:
+        """Whether rows are held out."""
+        return bool(len(self.rows.valid[0]))
 
     def run(self) -> History:
         """The steps that are left, with a look at the held-out rows after every epoch."""
@@ -112,50 +123,103 @@ class _Ascent:
             self._restore(self.entry)
             if self.entry.finished:
                 return self.watch.history
-        training, rows, watch = self.training, self.rows, self.watch
-        hidden = None if training.progress and processes.is_main() else True
-        bar = tqdm(desc="fit", total=training.epochs, initial=watch.epoch, unit="epoch", leave=False, disable=hidden)
         try:
-            while watch.epoch < training.epochs and not watch.history.converged:
+            self._climb()
+            if self.start is not None and self.held_out:
+                self._release()
+                self._climb()
+        except NonFiniteObjective:
+            self.watch.restore()
+            raise
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            self.watch.history.seconds = self._seconds()
+        history = self.chosen or self.watch.history
+        history.seconds = self._seconds()
+        self.log.finish(lambda: {"module": weights_of(self.module), "history": asdict(history)})
+        return history
+
+    def _climb(self) -> None:
+        """Follow the course to its end; the module then has the weights that are kept."""
+        training, rows, watch, course = self.training, self.rows, self.watch, self.course
+        hidden = None if training.progress and processes.is_main() else True
+        bar = tqdm(desc="fit", total=course.end, initial=course.epoch, unit="epoch", leave=False, disable=hidden)
+        try:
+            while not course.ended:
                 self.module.train()
                 for batch in rows.epoch():
                     watch.step(self._step(batch), len(batch[0]))
                     self.log.step(self._state)
                 watch.trained(rows.count)
-                watch.judged(self._mean(rows.valid) if len(rows.valid[0]) else None)
+                with self._averaged():
+                    improved = watch.judged(self._mean(rows.valid) if self.held_out else None)
+                if course.judged(improved):
+                    self._return_to_best()
+                bar.total = course.end
                 bar.set_postfix(watch.last(), refresh=False)
                 bar.update()
-            if not len(rows.valid[0]):
-                watch.ended(self._mean(rows.train))
-        except NonFiniteObjective:
-            watch.restore()
-            raise
         finally:
             bar.close()
-            self.optimiser.zero_grad(set_to_none=True)
-            watch.history.seconds = self._seconds()
-        if len(rows.valid[0]):
+        if self.held_out:
             watch.restore()
-        self.log.finish(lambda: {"module": weights_of(self.module), "history": asdict(watch.history)})
-        return watch.history
+        else:
+            if self.average is not None:
+                self.average.keep()
+            watch.ended(self._mean(rows.train))
+        history = watch.history
+        history.stopped, history.climbing, history.converged = course.stopped(), course.climbing, not course.patient
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.shown()
+
+    def _return_to_best(self) -> None:
+        """Go on from the best weights. The optimiser goes on as it is: what it knows of the slopes holds there, too."""
+        self.watch.restore()
+        if self.average is not None:
+            self.average.restart()
+
+    def _release(self) -> None:
+        """Begin anew, with all rows and as many steps as did best."""
+        assert self.start is not None
+        self.chosen = self.watch.history
+        self.module.load_state_dict(self.start)
+        self.rows.release()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._make_optimiser()
+        self.course = self.course.again(self.rows.count, self.rows.steps)
+        self.watch = Watch(self.module, History())
+        if self.average is not None:
+            self.average.restart()
+
+    def _make_optimiser(self) -> None:
+        training = self.training
+        parameters = groups_of(self.module, self.parameters, training.weight_decay)
+        self.optimiser = training.optimiser(parameters, training.learning_rate)
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        if training.weight_decay and isinstance(self.optimiser, torch.optim.LBFGS):
+            raise ValueError("L-BFGS takes no weight_decay: its line search needs the objective's own gradient")
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser, each group's own rate scaled; −(mean objective) of the batch before it."""
         training = self.training
-        factor = training.schedule(self.steps / (training.epochs * self.rows.steps))
+        factor = self.course.factor
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
         def closure() -> Tensor:
             self.optimiser.zero_grad(set_to_none=True)
-            loss = self.batches.backward(batch, self.steps)
+            loss = self.batches.backward(batch, self.course.steps)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             return loss
 
         with lowered(self.module, training.autocast):
             loss = self.optimiser.step(closure)  # type: ignore[arg-type]  # a closure that returns the loss as a tensor
-        self.steps += 1
+        self.course.steps += 1
+        if self.average is not None:
+            self.average.update()
         return torch.as_tensor(loss).detach()
 
     def _mean(self, data: Batch) -> Tensor:
@@ -173,7 +237,10 @@ class _Ascent:
             "optimiser": self.optimiser.state_dict(),
             "watch": self.watch.state(),
             "rows": self.rows.state(),
-            "steps": self.steps,
+            "course": self.course.state(),
+            "average": None if self.average is None else self.average.state(),
+            "start": self.start,
+            "chosen": None if self.chosen is None else asdict(self.chosen),
             "probe": self._probe(),
         }
 
@@ -184,6 +251,8 @@ class _Ascent:
         if entry.finished:
             self.watch.history = History(**state["history"])
         else:
+            if state["chosen"] is not None:
+                self.rows.release()
             there, here = state["probe"], self._probe()
             if not math.isclose(there, here, rel_tol=1e-3, abs_tol=1e-6) and math.isfinite(there):
                 self.watch.restore()
@@ -192,10 +261,16 @@ class _Ascent:
                     f"the checkpoint is of another objective: with the same weights and rows its mean is {there} there "
                     f"and {here} here. Fit as before, give this fit another path, or delete the file to fit anew"
                 )
+            if state["chosen"] is not None:
+                self.chosen = History(**state["chosen"])
+                self._begin_anew()
             self.optimiser.load_state_dict(state["optimiser"])
             self.rows.load(state["rows"])
             self.watch.load(state["watch"], self.parameters[0].device)
-            self.steps = state["steps"]
+            self.course.load(state["course"])
+            self.start = state["start"]
+            if self.average is not None:
+                self.average.load(state["average"])
         self.started -= self.watch.history.seconds
 
     def _probe(self) -> float:
@@ -206,6 +281,10 @@ class _Ascent:
             value = self.objective(rows, Generator(rows[0].device).manual_seed(0)).double().mean().item()
         self.randomness.restore(random)
         return value
+
+
+def _copied(module: nn.Module) -> Weights:
+    return {name: tensor.clone() for name, tensor in weights_of(module).items()}
 
 
 def _task(

@@ -43,12 +43,11 @@ class Watch:
 
     Args:
         module: whose weights are watched.
-        patience: epochs without improvement on held-out rows before stopping; None never to stop early.
         history: to go on with.
     """
 
-    def __init__(self, module: nn.Module, patience: int | None, history: History) -> None:
-        self.module, self.patience, self.history = module, patience, history
+    def __init__(self, module: nn.Module, history: History) -> None:
+        self.module, self.history = module, history
         self.epoch = 0
         self._loss: Tensor | float = 0.0
         self._best = -math.inf
@@ -70,8 +69,8 @@ class Watch:
             self._good, self._proposed = self._proposed, None
         self.history.objective.append(-loss.item())
 
-    def judged(self, value: Tensor | None) -> None:
-        """The mean objective of the held-out rows after this epoch; None if there are none."""
+    def judged(self, value: Tensor | None) -> bool:
+        """The mean objective of the held-out rows after this epoch, None if there are none; is it the best so far?"""
         history = self.history
         if value is None:
             history.best, self._proposed = self.epoch, self._copy()
@@ -80,10 +79,8 @@ class Watch:
             history.validation.append(value.item())
             if history.validation[-1] > self._best:
                 history.best, self._best, self._good = self.epoch, history.validation[-1], self._copy()
-            if self.patience is not None and self.epoch - history.best >= self.patience:
-                history.converged = True
-                history.stopped = f"no improvement on held-out rows for {self.patience} epochs"
         self.epoch += 1
+        return history.best == self.epoch - 1
 
     def ended(self, value: Tensor) -> None:
         """The mean objective after the last step, where no held-out rows have told whether it is finite."""

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-OptimiserOf = Callable[[list[nn.Parameter], float], Optimizer]
+Parameters = list[nn.Parameter] | list[dict[str, Any]]
+OptimiserOf = Callable[[Any, float], Optimizer]  # of Parameters; a function of a list of parameters will do
 Schedule = Callable[[float], float]
 
 
-def adam(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
-    """Adam (Kingma & Ba 2015), all parameters in one fused step where the device has one."""
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+def adam(parameters: Parameters, learning_rate: float) -> Optimizer:
+    """Adam (Kingma & Ba 2015), all parameters in one fused step where the device has one.
+
+    Where the parameters come in groups with a weight decay of their own, it is AdamW (Loshchilov & Hutter 2019): at
+    each step weights shrink by the factor 1 − learning rate · decay, whatever their gradient is.
+    """
+    groups = [group for group in parameters if isinstance(group, dict)]
+    single = [p for group in groups for p in group["params"]] or list(parameters)
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in single)
+    if groups:
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0, fused=fused)
+    return torch.optim.Adam(single, lr=learning_rate, fused=fused)
 
 
 def lbfgs(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:

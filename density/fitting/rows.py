@@ -40,7 +40,8 @@ class TrainingRows:
         self.valid = tuple(t[order[:held_out]] for t in data)
         self.train = tuple(t[order[held_out:]] for t in data)
         self.count = n - held_out
-        self.batch_size = min(training.batch_size or self.count, self.count)
+        self._asked = training.batch_size
+        self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0
         self._shuffling = randomness.state()  # when the rows of the present epoch were shuffled
 
@@ -66,6 +67,14 @@ class TrainingRows:
             own = order[self.done :] if single else order[self.done : end]
             self.done += len(own)
             yield tuple(t[own] for t in self.train)
+        self.done = 0
+
+    def release(self) -> None:
+        """Train on the rows held out, too, from the next epoch on."""
+        self.train = tuple(torch.cat(pair) for pair in zip(self.train, self.valid, strict=True))
+        self.valid = tuple(t[:0] for t in self.valid)
+        self.count = self.train[0].shape[0]
+        self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0
 
     def state(self) -> dict[str, Any]:

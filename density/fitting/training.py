@@ -9,26 +9,49 @@ import torch
 
 from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint, Task
-from density.fitting.optimisers import OptimiserOf, Schedule, adam, cosine
+from density.fitting.optimisers import OptimiserOf, Schedule, adam, constant, cosine, lbfgs
+
+SAME = (
+    "epochs", "steps", "batch_size", "learning_rate", "clip", "validation", "patience", "patient_steps", "annealing",
+    "weight_decay", "averaging", "refit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Training:
     """Settings of a gradient fit.
 
+    The learning rate is constant at first and annealed at the end. Where rows are held out, the constant part ends with
+    patience; annealing then begins from the best weights, and the best weights of the whole fit are kept. So a fit that
+    is given more steps than it needs is the fit that was given enough.
+
     Args:
-        epochs: passes over the training rows, at most.
+        epochs: passes over the training rows, at most; None for as many as ``steps`` make.
+        steps: steps of the optimiser, at most, in place of epochs; where both are None, as many as
+            :func:`~density.fitting.course.usual_steps` says of the number of rows.
         batch_size: rows in a step; None for all of them. What is left of an epoch is a last, smaller step; a single
             row, of which batch normalisation has no statistics, joins the step before.
-        learning_rate: at the start of the schedule.
+        learning_rate: of the constant part.
         optimiser: makes the optimiser from parameters and learning rate: :func:`adam`, :func:`lbfgs`, or your own.
             Groups of parameters may have rates of their own.
-        schedule: factor of every group's learning rate by the share of steps done: :func:`cosine`, :func:`constant`.
+        schedule: factor of every group's learning rate by the share of annealing done: :func:`cosine`, or
+            :func:`constant` for no annealing.
+        annealing: share of the steps that led to the result in which the rate is annealed; 1 for all of them, without
+            regard to patience.
+        weight_decay: by which weights of networks (:func:`~density.fitting.network_weights.network_weights`), and
+            nothing else, shrink: by the factor 1 − learning rate · weight_decay a step (Loshchilov & Hutter 2019). An
+            optimiser of your own gets groups of parameters that say so.
+        averaging: β of a moving average of the weights, such as 0.99, which then is what held-out rows judge and what
+            is kept; None for the weights themselves.
         clip: the gradient's norm is scaled down to at most this; None for no clipping. L-BFGS is never clipped: its
             line search needs the gradient itself.
         validation: share of rows held out; the weights that do best on them are kept. 0 to train on all rows and keep
             the last weights.
-        patience: epochs without improvement on the held-out rows before stopping early; None never to stop early.
+        patience: epochs without improvement on the held-out rows after which the rate is annealed and the fit ends;
+            None to use all steps.
+        patient_steps: steps that patience lasts at least, so that a few short epochs of little data do not end a fit.
+        refit: once the held-out rows have said how many steps to do, fit all rows from the same start with as many, and
+            keep the last weights. The history is that of the first fit.
         progress: show a progress bar, if there is a terminal to show it on.
         checkpoint: where to write what a cut fit needs to go on; None not to.
         parts: parts that every batch is processed in, each with random draws of its own: the memory of one part at a
@@ -38,10 +61,10 @@ class Training:
 
     Raises:
         TypeError: optimiser or schedule is no function, or checkpoint no Checkpoint.
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range; both epochs and steps; L-BFGS with weight decay or averaging.
     """
 
-    epochs: int = 200
+    epochs: int | None = None
     batch_size: int | None = 128
     learning_rate: float = 1e-3
     optimiser: OptimiserOf = adam
@@ -53,6 +76,12 @@ class Training:
     checkpoint: Checkpoint | None = None
     parts: int | None = None
     autocast: torch.dtype | None = None
+    steps: int | None = None
+    annealing: float = 0.25
+    weight_decay: float = 0.0
+    averaging: float | None = None
+    patient_steps: int = 500
+    refit: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.optimiser):
@@ -67,10 +96,24 @@ class Training:
             )
         if not isinstance(self.checkpoint, Checkpoint | None):
             raise TypeError(f"checkpoint must be a density.Checkpoint(path); got {_described(self.checkpoint)}")
-        settle_counts(self, "epochs", "batch_size", "patience", "parts")
+        settle_counts(self, "epochs", "steps", "batch_size", "patience", "parts")
+        if self.patient_steps != 0:
+            settle_counts(self, "patient_steps")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"give epochs or steps, not both; got {self.epochs} epochs and {self.steps} steps")
         for name, value in (("learning_rate", self.learning_rate), ("clip", self.clip)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite; got {value}")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay must not be negative, and finite; got {self.weight_decay}")
+        if not 0 <= self.annealing <= 1:
+            raise ValueError(f"annealing is a share of the steps, in [0, 1]; got {self.annealing}")
+        if self.averaging is not None and not 0 < self.averaging < 1:
+            raise ValueError(f"averaging is the β of a moving average, in (0, 1); got {self.averaging}")
+        if self.optimiser is lbfgs and (self.weight_decay or self.averaging):
+            raise ValueError("L-BFGS takes no weight_decay or averaging: its line search needs the objective itself")
+        if self.refit and not self.validation:
+            raise ValueError("refit needs held-out rows to say how many steps to do; set validation above 0")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is a share of the rows, in [0, 1); got {self.validation}")
         if self.autocast not in (None, torch.bfloat16):
@@ -78,11 +121,15 @@ class Training:
                 f"autocast takes torch.bfloat16 or None; got {self.autocast} (float16 needs its gradients rescaled)"
             )
 
+    @property
+    def annealed_share(self) -> float:
+        """The share of steps in which the rate changes: none where the schedule is constant."""
+        return 0.0 if self.schedule is constant else self.annealing
+
     def task(self) -> Task:
         """What must be the same for two fits to be the same, as plain values."""
         return {
-            **{name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "clip", "validation")},
-            "patience": self.patience,
+            **{name: getattr(self, name) for name in SAME},
             "schedule": [self.schedule(eighth / 8) for eighth in range(9)],
             "autocast": None if self.autocast is None else str(self.autocast),
         }

@@ -169,8 +169,9 @@ def test_held_out_rows_are_judged_by_the_same_draws(data: Tensor, generator: Gen
     assert draws[1].equal(draws[2])
 
 
+@pytest.mark.parametrize("annealing", [0.0, 0.25])
 @pytest.mark.parametrize("patience", [1, 3])
-def test_early_stopping(patience: int, data: Tensor) -> None:
+def test_early_stopping(patience: int, annealing: float, data: Tensor) -> None:
     module = Location()
     values = iter([1.0, 2.0, 3.0, *([2.5] * 100)])
 
@@ -179,11 +180,15 @@ def test_early_stopping(patience: int, data: Tensor) -> None:
             return module.objective(batch, generator)
         return torch.full((len(batch[0]),), next(values))
 
-    history = maximise(module, objective, (data,), Training(epochs=50, validation=0.25, patience=patience))
-    assert len(history.objective) == 3 + patience
+    training = Training(epochs=50, validation=0.25, patience=patience, patient_steps=0, annealing=annealing)
+    history = maximise(module, objective, (data,), training)
+    annealed = 3 if annealing else 0
+    assert len(history.objective) == 3 + patience + annealed
     assert history.best == 2
     assert history.converged
-    assert history.stopped == f"no improvement on held-out rows for {patience} epochs"
+    assert not history.climbing
+    words = f"done: no improvement on held-out rows for {patience} epochs"
+    assert history.stopped == words + (", then annealed for 3 epochs" if annealing else "")
 
 
 def test_no_patience_never_stops_early(data: Tensor) -> None:
@@ -300,6 +305,7 @@ def test_the_schedule_sets_the_learning_rate(schedule: Callable[[float], float],
         batch_size=16,
         learning_rate=0.3,
         schedule=schedule,
+        annealing=1,
         validation=0,
         optimiser=lambda p, lr: Recording(p, lr=lr),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from density import Training, maximise
+from density import Training, lbfgs, maximise
 from tests.density.fitting.test_maximise import Location
 
 
@@ -57,6 +58,7 @@ def test_groups_keep_rates_of_their_own(share: float, as_tensor: bool, data: Ten
         validation=0,
         clip=None,
         schedule=lambda progress: 1 - progress,
+        annealing=1,
         optimiser=grouped(share, as_tensor),
     )
     maximise(module, module.objective, (data,), settings)
@@ -105,7 +107,7 @@ def test_a_row_that_is_left_over_joins_the_last_batch(rows: int, batch_size: int
         asked.append(progress)
         return 1 - progress
 
-    settings = Training(epochs=2, batch_size=batch_size, validation=0, schedule=schedule)
+    settings = Training(epochs=2, batch_size=batch_size, validation=0, schedule=schedule, annealing=1)
     maximise(module, module.objective, (x,), settings)
     steps = 2 * len(sizes)
     assert asked == [step / steps for step in range(steps)]
@@ -118,13 +120,38 @@ def test_a_row_that_is_left_over_joins_the_last_batch(rows: int, batch_size: int
     [
         *(
             (name, value)
-            for name in ("epochs", "batch_size", "learning_rate", "clip", "patience")
+            for name in ("epochs", "steps", "batch_size", "learning_rate", "clip", "patience")
             for value in (0, -1, math.nan, math.inf)
         ),
         *(("validation", value) for value in (-0.1, 1.0, math.nan)),
-        *((name, 2.5) for name in ("epochs", "batch_size", "patience")),
+        *(("annealing", value) for value in (-0.1, 1.1, math.nan)),
+        *(("averaging", value) for value in (0.0, 1.0, math.nan)),
+        *(("weight_decay", value) for value in (-0.1, math.inf, math.nan)),
+        *((name, 2.5) for name in ("epochs", "steps", "batch_size", "patience", "patient_steps")),
+        ("patient_steps", -1),
     ],
 )
 def test_settings_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         Training(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 2, "steps": 3}, "give epochs or steps, not both"),
+        ({"refit": True, "validation": 0}, "refit needs held-out rows"),
+        ({"optimiser": lbfgs, "weight_decay": 0.1}, "L-BFGS takes no weight_decay"),
+        ({"optimiser": lbfgs, "averaging": 0.9}, "L-BFGS takes no .* averaging"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Training(**settings)
+
+
+def test_an_lbfgs_of_ones_own_takes_no_weight_decay(data: Tensor) -> None:
+    net = nn.Linear(2, 1).double()
+    settings = Training(epochs=1, weight_decay=0.1, optimiser=lambda p, lr: torch.optim.LBFGS([net.weight], lr=lr))
+    with pytest.raises(ValueError, match="L-BFGS takes no weight_decay"):
+        maximise(net, lambda batch, generator: net(batch[0]).squeeze(-1), (data,), settings)
