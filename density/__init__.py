@@ -21,6 +21,7 @@ from density.fitting.ascent import maximise
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
 from density.fitting.optimisers import adam, constant, cosine, lbfgs
+from density.fitting.selection import Selection, select
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import Standardisation
@@ -65,6 +66,7 @@ __all__ = [
     "Rebuildable",
     "Rescaled",
     "ScaleModel",
+    "Selection",
     "StandardNormal",
     "Standardisation",
     "StudentT",
@@ -81,5 +83,6 @@ __all__ = [
     "maximise",
     "mlp",
     "save",
+    "select",
     "sharded",
 ]

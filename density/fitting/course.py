@@ -25,8 +25,8 @@ def usual_steps(rows: int) -> int:
 class Course:
     """The course of one fit, in whole epochs.
 
-    The rate is constant first. It is annealed in the last share of the budget, or earlier, once patience has ended;
-    from the best weights, and for so many epochs that they are the same share of all that led to the result. No more
+    The rate is constant first, and annealed in the last share of the budget, from the best weights. Once patience has
+    ended, that is earlier, and for so many epochs that they are the same share of all that led to the result. No more
     are needed than the budget has, so a larger budget changes nothing in a fit of which patience has ended.
 
     Attributes:
@@ -88,7 +88,7 @@ class Course:
         if self.patient and self.epoch < self.annealing_from:
             return False
         self.annealing_from, share = self.epoch, training.annealed_share
-        if training.patience is not None:  # without it, the whole budget is used
+        if not self.patient:  # where the budget ends first, all of it is used
             length = max(FEW, math.ceil(share / (1 - share) * self.best - SLACK)) if share else 0
             self.end = min(self.end, self.epoch + length)
         return self.end > self.epoch

@@ -15,6 +15,13 @@ from density.parallel.random_streams import Randomness
 LEAST_ROWS = 2  # of what is left over for a last batch: batch normalisation has no statistics of one row
 
 
+def split(n: int, share: float, randomness: Randomness) -> tuple[Tensor, Tensor]:
+    """Indices of the rows held out, and of the others, both in random order."""
+    order = torch.randperm(n, generator=randomness.generator, device=randomness.device)
+    held_out = int(n * share)
+    return order[:held_out], order[held_out:]
+
+
 class TrainingRows:
     """Rows that are held out, and rows that are trained on, those in a new order every epoch.
 
@@ -34,12 +41,10 @@ class TrainingRows:
 
     def __init__(self, data: Batch, training: Training, randomness: Randomness) -> None:
         self._randomness, self._device = randomness, data[0].device
-        n = data[0].shape[0]
-        held_out = int(n * training.validation)
-        order = self._permutation(n)
-        self.valid = tuple(t[order[:held_out]] for t in data)
-        self.train = tuple(t[order[held_out:]] for t in data)
-        self.count = n - held_out
+        held_out, others = split(data[0].shape[0], training.validation, randomness)
+        self.valid = tuple(t[held_out] for t in data)
+        self.train = tuple(t[others] for t in data)
+        self.count = len(others)
         self._asked = training.batch_size
         self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0

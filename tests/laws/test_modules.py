@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from torch import Generator, Tensor, nn
 
-from density import Bound, Density
+from density import Bound, Density, Training, maximise
+from lvm import PPCA, GaussianMixture, LinearVAE
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
@@ -40,6 +42,30 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator) -> None:
     law(MODULES[name], generator)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_weight_decay_is_of_networks_weights_alone(name: str, generator: Generator) -> None:
+    """Steps without any gradient: the matrices of torch's own layers shrink by the factor, and nothing else moves."""
+    model = MODULES[name].make(generator)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    if not any(p.requires_grad for p in model.parameters()):
+        return
+    settings = Training(epochs=2, learning_rate=0.1, weight_decay=0.5, validation=0, annealing=0, progress=False)
+    x = torch.zeros(4, 1, dtype=torch.float64)
+    maximise(
+        model, lambda batch, _: 0 * batch[0].sum(-1) + 0 * sum(p.sum() for p in model.parameters()), (x,), settings
+    )
+    owners = {
+        key: owner for path, owner in model.named_modules() for key in (f"{path}.weight".lstrip("."),) if key in before
+    }
+    shrunk = {key for key, p in model.named_parameters() if not p.equal(before[key])}
+    matrices = {key for key, owner in owners.items() if isinstance(owner, nn.Linear) and before[key].any()}
+    assert shrunk == {key for key in matrices if model.get_parameter(key).requires_grad}
+    for key in shrunk:
+        torch.testing.assert_close(model.get_parameter(key).detach(), before[key] * 0.95**2)
+    if isinstance(model, PPCA | GaussianMixture | LinearVAE):
+        assert not shrunk
 
 
 def test_a_model_that_is_a_density_and_a_bound_answers_as_a_density(generator: Generator) -> None:
