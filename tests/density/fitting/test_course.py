@@ -94,6 +94,15 @@ def test_a_fit_that_ran_out_says_so(data: Tensor) -> None:
     assert "still climbing" in repr(history)
 
 
+def test_where_the_budget_ends_before_patience_all_of_it_is_used(data: Tensor) -> None:
+    """Best after 12 of 18 constant epochs: annealed from there in all six that are left."""
+    module = Scripted([*map(float, range(12)), 5.0])
+    history = module.fit(data, replace(SHORT, epochs=24, patience=10))
+    assert module.rates[18:] == pytest.approx([0.1 * cosine(step / 6) for step in range(6)], rel=1e-12)
+    assert module.stepped[18].equal(module.seen[11])
+    assert history.climbing
+
+
 @pytest.mark.parametrize("change", [{"patience": None}, {"annealing": 1.0}, {"validation": 0.0}])
 def test_only_what_watches_can_say_climbing(change: dict[str, float], data: Tensor) -> None:
     history = Scripted([*map(float, range(20))]).fit(data, replace(SHORT, **change))  # type: ignore[arg-type]

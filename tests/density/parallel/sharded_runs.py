@@ -74,6 +74,11 @@ def found(parts: int) -> dict[str, Any]:
     # Weight decay would move an idle parameter whose gradient is zero rather than none. Torch's own generator draws.
     fit = maximise(idle, idle.objective, (x,), training(parts, optimiser=decayed, batch_size=7))
     keep("unused", idle, fit)
+    again = real_nvp(3, 2, (8,))
+    every = training(
+        parts, epochs=8, averaging=0.9, weight_decay=0.5, refit=True, patience=1, patient_steps=0, learning_rate=0.1
+    )
+    keep("annealed, averaged and refitted", again, again.fit(x, every, generator=generator()))
     single = real_nvp(3, 2, (4,)).float()
     keep("float32", single, single.fit(rows(torch.float32), training(parts), generator=generator()))
     one_row = real_nvp(3, 2, (4,))
