@@ -1,0 +1,278 @@
+"""What the rows of `defaults` say: both sides table by table, what each setting buys, and checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import get_args
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bridge.comparison.statement import Statement, holm
+from density.log_density import Kind
+from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
+from studies.kit.figures import MARKERS, PALETTE, caption, panels
+from studies.kit.study import Check
+from studies.kit.tables import narrow, with_error
+
+CHANCE = 0.05
+LARGE, BEHIND = 2000, 1.0  # rows from which on siblings must be near, and how near, in nats
+BUILDERS, PEERS, CLASSICAL = get_args(Ours), get_args(Peer), ("gaussian", "mixture")
+
+
+def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of these tables; arms only where they were asked for."""
+    return rows[rows["data"].isin(settings.tables)] if set(settings.tables) < set(rows["data"]) else rows
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of log p, mean over seeds, on one table or over several.
+
+    Attributes:
+        statement: mean and error, of rows and of seeds together.
+        proven: does it differ from 0 by Holm's procedure among its fellows?
+    """
+
+    statement: Statement
+    proven: bool = False
+
+    @property
+    def text(self) -> str:
+        """With its error, and a star where it is proven."""
+        star = " *" if self.proven else ""
+        return f"{'+' if self.statement.mean > 0 else ''}{with_error(self.statement.mean, self.statement.error)}{star}"
+
+
+def over_seeds(rows: pd.DataFrame) -> Statement:
+    """The mean difference over the seeds of a table; its error is the larger of what rows and what seeds say."""
+    count = len(rows)
+    of_rows = math.sqrt(float((rows["difference_error"] ** 2).sum())) / count
+    of_seeds = float(rows["difference"].std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return Statement(Kind.EXACT, float(rows["difference"].mean()), max(of_rows, of_seeds), 1e9)
+
+
+def by_table(rows: pd.DataFrame, model: str, versus: str) -> dict[str, Difference]:
+    """One model against another on every table, proven by Holm over the tables."""
+    pairs = rows[(rows["model"] == model) & (rows["versus"] == versus)]
+    found = {str(table): over_seeds(of) for table, of in pairs.groupby("data", sort=False)}
+    return proven(found)
+
+
+def proven(found: dict[str, Statement]) -> dict[str, Difference]:
+    """Each with what Holm's procedure says of them together."""
+    fallen = holm([statement.p_value for statement in found.values()], CHANCE)
+    return {name: Difference(one, fell) for (name, one), fell in zip(found.items(), fallen, strict=True)}
+
+
+def overall(found: Iterable[Difference]) -> Statement:
+    """The mean over tables, whose error is that of the differences between and within tables."""
+    means = [one.statement.mean for one in found]
+    count = len(means)
+    mean = sum(means) / count
+    spread = math.sqrt(sum((value - mean) ** 2 for value in means) / max(count - 1, 1) / count)
+    return Statement(Kind.EXACT, mean, spread, max(count - 1, 1))
+
+
+def within(found: Iterable[Difference]) -> Statement:
+    """The mean over these very tables, whose error is that of rows and seeds alone."""
+    statements = [one.statement for one in found]
+    mean = sum(one.mean for one in statements) / len(statements)
+    return Statement(Kind.EXACT, mean, math.sqrt(sum(one.error**2 for one in statements)) / len(statements), 1e9)
+
+
+def models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean log p over seeds: a row a table, a column a model."""
+    alone = rows[rows["versus"].isna()]
+    return alone.pivot_table(index="data", columns="model", values="log_p", sort=False)
+
+
+def table(rows: pd.DataFrame) -> Group:
+    """Both sides, then every model, then the arms, then what the bars say."""
+    parts = [sides_table(rows), models_table(rows), cost_table(rows), arms_table(rows)]
+    return Group(*(part for part in parts if part is not None), *(Text(line) for line in words(rows)))
+
+
+def sides_table(rows: pd.DataFrame) -> Table | None:
+    """The best and the second of our builders against those of the peers, each chosen by held-out rows."""
+    best, second = by_table(rows, "best", "best"), by_table(rows, "second", "second")
+    if not best:
+        return None
+    found = narrow("Ours minus theirs, both chosen by held-out rows; paired over test rows, nats; *: by Holm at 5 %")
+    for header in ("table", "chosen, seed by seed"):
+        found.add_column(header)
+    for header in ("best", "second best"):
+        found.add_column(header, justify="right", no_wrap=True)
+    for name, one in best.items():
+        of = rows[(rows["data"] == name) & (rows["model"] == "best")]
+        found.add_row(name, "; ".join(map(_chosen, of.itertuples())), one.text, second[name].text)
+    return found
+
+
+def _chosen(row: object) -> str:
+    """Two names out of the names of files."""
+    ours, theirs, table_name = (str(getattr(row, name)) for name in ("ours", "theirs", "data"))
+    a, b = (next(name for name in names if f"{table_name}-{name}-" in path)
+            for path, names in ((ours, BUILDERS), (theirs, sorted(PEERS, key=len, reverse=True))))  # fmt: skip
+    return f"{a} / {b}"
+
+
+def models_table(rows: pd.DataFrame) -> Table:
+    """Mean log p of every model on test rows."""
+    found, means = narrow("Mean log p of test rows over seeds, nats, data of standard deviation 1"), models(rows)
+    shown = [name for name in (*CLASSICAL, *BUILDERS, *PEERS) if name in means]
+    found.add_column("table")
+    for name in shown:
+        found.add_column(name.replace(" ", "\n", 1), justify="right")
+    for name, row in means.iterrows():
+        values = [row[model] for model in shown]
+        found.add_row(str(name), *("" if math.isnan(value) else f"{value:.2f}" for value in values))
+    return found
+
+
+def cost_table(rows: pd.DataFrame) -> Table:
+    """Seconds of processor time of a fit, and how many fits were still climbing when their steps were done."""
+    alone = rows[rows["versus"].isna()]
+    found = narrow("Fits: processor seconds, mean over tables; how many were still climbing at their last step")
+    found.add_column("model")
+    for header in ("seconds", "parameters", "still climbing"):
+        found.add_column(header, justify="right")
+    for name in (*CLASSICAL, *BUILDERS, *PEERS):
+        of = alone[alone["model"] == name]
+        if len(of):
+            climbing = f"{int(of['climbing'].sum())} of {len(of)}"
+            found.add_row(name, f"{of['cpu_seconds'].mean():.1f}", f"{of['parameters'].mean():,.0f}", climbing)
+    return found
+
+
+def arms_table(rows: pd.DataFrame) -> Table | None:
+    """What each setting is worth: the arm minus the builder that it differs from."""
+    found = narrow("Another setting minus the builder's; paired, nats, mean over tables; *: by Holm at 5 % on a table")
+    found.add_column("setting")
+    for header in ("tables", "mean over tables", "better *", "worse *", "seconds"):
+        found.add_column(header, justify="right", no_wrap=True)
+    for arm in get_args(Arm):
+        of = by_table(rows, arm, ARMS[arm])
+        if of:
+            stars = [one.statement.mean > 0 for one in of.values() if one.proven]
+            mean = within(of.values())
+            alone = rows[rows["versus"].isna() & (rows["model"] == arm)]
+            found.add_row(
+                arm, str(len(of)), f"{'+' if mean.mean > 0 else ''}{with_error(mean.mean, mean.error)}",
+                str(sum(stars)), str(len(stars) - sum(stars)), f"{alone['cpu_seconds'].mean():.1f}",
+            )  # fmt: skip
+    return found if found.row_count else None
+
+
+def words(rows: pd.DataFrame) -> list[str]:
+    """The claim in its parts, each with what the rows say of it."""
+    lines = []
+    for place in ("best", "second"):
+        found = by_table(rows, place, place)
+        if found:
+            mean = within(found.values())
+            better = [name for name, one in found.items() if one.proven and one.statement.mean > 0]
+            worse = [name for name, one in found.items() if one.proven and one.statement.mean < 0]
+            lines.append(
+                f"{place.capitalize()} of ours minus {place} of theirs, mean over {len(found)} tables: "
+                f"{with_error(mean.mean, mean.error)} nats (rows and seeds; between tables the standard error is "
+                f"{overall(found.values()).error:.2f}). Proven better on {len(better)}, worse on {len(worse)}"
+                f"{': ' + ', '.join(worse) if worse else ''}."
+            )
+    return [*lines, *losses(rows), *siblings(rows)]
+
+
+def losses(rows: pd.DataFrame) -> list[str]:
+    """Where a builder loses to a full Gaussian or to the mixture."""
+    found: dict[str, Statement] = {}
+    for model in BUILDERS:
+        for other in CLASSICAL:
+            for name, one in by_table(rows, model, other).items():
+                found[f"{model} to the {other} on {name} ({one.text.removesuffix(' *')})"] = one.statement
+    lost = [name for name, one in proven(found).items() if one.proven and one.statement.mean < 0]
+    if not found:
+        return []
+    return [f"Of {len(found)} comparisons with full Gaussian and mixture, lost by Holm: {'; '.join(lost) or 'none'}."]
+
+
+def siblings(rows: pd.DataFrame) -> list[str]:
+    """Which builder falls a nat behind the best of its kind on a large table."""
+    large = set(rows.loc[rows["train_rows"] >= LARGE, "data"])
+    means = models(rows)
+    means = means[means.index.isin(large)]
+    late = []
+    for kind in (AFFINE, SPLINES):
+        present = [name for name in kind if name in means]
+        behind = means[present].max(axis=1).to_frame("best")["best"] if present else pd.Series(dtype=float)
+        late += [
+            f"{model} on {name} ({means.loc[name, model] - best:.2f})"
+            for name, best in behind.items()
+            for model in present
+            if best - means.loc[name, model] > BEHIND
+        ]
+    return [f"More than a nat behind its best sibling on a table of 2,000 rows or more: {'; '.join(late) or 'none'}."]
+
+
+def checks(rows: pd.DataFrame) -> list[Check]:
+    """What must hold of any run: finite numbers, and steps that end."""
+    alone = rows[rows["versus"].isna()]
+    bad = alone[~alone["log_p"].map(math.isfinite)]
+    return [
+        Check(
+            "every model gives every test row a finite log p",
+            bad.empty,
+            "none infinite",
+            f"{len(bad)} of {len(alone)} fits with an infinite mean",
+        )
+    ]
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Left: ours minus theirs on every table; right: what each setting of a builder is worth."""
+    arms = {arm: by_table(rows, arm, ARMS[arm]) for arm in get_args(Arm)}
+    arms = {arm: of for arm, of in arms.items() if of}
+    with panels(2 if arms else 1, height=6.2) as (drawn, axes):
+        _sides(axes[0], rows)
+        if arms:
+            _arms(axes[1], arms)
+        caption(drawn, " ".join(words(rows)))
+    return drawn
+
+
+def _sides(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, place in enumerate(("best", "second")):
+        found = by_table(rows, place, place)
+        heights = [height + 0.18 * (2 * index - 1) for height in range(len(found))]
+        for height, one in zip(heights, found.values(), strict=True):
+            face = PALETTE[index] if one.proven else "white"
+            axes.errorbar(
+                one.statement.mean, height, xerr=2 * one.statement.error, color=PALETTE[index], marker=MARKERS[index],
+                markerfacecolor=face, markersize=7, capsize=3,
+            )  # fmt: skip
+        axes.plot([], [], color=PALETTE[index], marker=MARKERS[index], linestyle="", label=f"{place} of each side")
+        axes.set_yticks(range(len(found)), list(found))
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.invert_yaxis()
+    axes.set_xlabel("log p by ours − by theirs, nats a row (± 2 errors; filled: by Holm)")
+    axes.set_title("Both sides, chosen by held-out rows", loc="left", fontweight="bold")
+    axes.legend(loc="lower right")
+
+
+def _arms(axes: Axes, arms: dict[Arm, dict[str, Difference]]) -> None:
+    for height, of in enumerate(arms.values()):
+        axes.plot([one.statement.mean for one in of.values()], [height] * len(of), ".", color=PALETTE[0], alpha=0.7)
+        mean = within(of.values())
+        axes.errorbar(mean.mean, height, xerr=2 * mean.error, color=PALETTE[1], marker="D", capsize=3)
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.invert_yaxis()
+    axes.set_xlabel("log p with this setting − with the builder's, nats a row (dots: tables; diamond: mean ± 2 errors)")
+    axes.set_title("What a setting is worth", loc="left", fontweight="bold")
