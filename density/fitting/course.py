@@ -79,12 +79,16 @@ class Course:
     def judged(self, improved: bool) -> bool:
         """Count an epoch, and what held-out rows said of it; True where annealing now begins from the best weights."""
         self.epoch += 1
-        if self.epoch > self.annealing_from or not self.held_out:
+        training = self.training
+        falling = training.annealed_share == 1
+        if not self.held_out or (self.epoch > self.annealing_from and not falling):
             return False
         if improved:
             self.best = self.epoch
-        training = self.training
         self.patient = training.patience is None or self.epoch - self.best < self.waits
+        if falling:
+            self.end = self.end if self.patient else self.epoch
+            return False
         if self.patient and self.epoch < self.annealing_from:
             return False
         self.annealing_from, share = self.epoch, training.annealed_share
@@ -95,7 +99,7 @@ class Course:
 
     def stopped(self) -> str:
         """Why the fit stopped, in words."""
-        epochs = self.end - self.annealing_from
+        epochs = self.end - self.annealing_from if self.annealing_from else 0
         annealed = f", then annealed for {epochs} epochs" if epochs else ""
         if not self.patient:
             return f"done: no improvement on held-out rows for {self.waits} epochs{annealed}"
@@ -105,7 +109,8 @@ class Course:
     def again(self, rows: int, length: int) -> Course:
         """The course of a fit of other rows with as many steps as led to the best weights here, in whole epochs."""
         other = Course(self.training, rows, length, held_out=False)
-        phases = (self.best or self.annealing_from, self.end - self.annealing_from)
+        constant = 0 if self.annealing_from == 0 else self.best or self.annealing_from
+        phases = (constant, self.end - self.annealing_from)
         constant, annealed = (-(-epochs * self.length // length) for epochs in phases)
         other.annealing_from, other.end = constant, constant + annealed
         return other

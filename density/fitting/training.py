@@ -36,8 +36,8 @@ class Training:
             Groups of parameters may have rates of their own.
         schedule: factor of every group's learning rate by the share of annealing done: :func:`cosine`, or
             :func:`constant` for no annealing.
-        annealing: share of the steps that led to the result in which the rate is annealed; 1 for all of them, without
-            regard to patience.
+        annealing: share of the steps that led to the result in which the rate is annealed; with 1 it falls from the
+            first step to the last of the budget, and patience ends the fit where it stands, however high the rate is.
         weight_decay: by which weights of networks (:func:`~density.fitting.network_weights.network_weights`), and
             nothing else, shrink: by the factor 1 − learning rate · weight_decay a step (Loshchilov & Hutter 2019). An
             optimiser of your own gets groups of parameters that say so.
@@ -66,7 +66,7 @@ class Training:
 
     epochs: int | None = None
     batch_size: int | None = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     optimiser: OptimiserOf = adam
     schedule: Schedule = cosine
     clip: float | None = 100.0

@@ -50,8 +50,8 @@ def real_nvp(
             starts as the identity, :func:`~flows.architectures.random_rotation`; None for none.
         activation: of the networks' hidden layers; see :class:`~flows.layers.coupling.AffineCoupling`.
         dropout: share of the networks' hidden units that is dropped in training.
-        base: density of z, or what makes it from the width. By default Student-t distributions of learned tails, in which
-            one row far outside the training data costs a few nats, where with
+        base: density of z, or what makes it from the width. By default Student-t distributions of learned tails, by
+            which one row far outside the training data costs a few nats, where with
             :class:`~density.families.gaussian.StandardNormal` it may cost thousands and rule the mean.
 
     Raises:

@@ -74,7 +74,7 @@ def fit(settings: Settings, data: BinaryImages, key: Key, path: Path) -> Row:
     with seeded_start(key.seed, "start", key.model):
         model = built(key.model, data.train.shape[1], settings)
     start_at_log_odds(model, data.train)
-    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, progress=False)
+    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, annealing=1, progress=False)
     generator = seeded(device, key.seed, "fit", key.model)
     return saved_fit(model, data.train, settings, training, AnalyticKL(), generator, path)
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from bridge import DiagonalJacobianEncoder, FlowVAE, GaussianRelaxation, JacobianEncoder
 from bridge.relaxation import value_and_jacobian
-from density import Kind, LogDensity, PerFeatureScale, Training
+from density import Kind, LogDensity, PerFeatureScale, StandardNormal, Training
 from flows import Flow, real_nvp
 from lvm import VAE
 from lvm.evidence import gap
@@ -52,7 +52,7 @@ def judge(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:
     started = time.perf_counter()
     with seeded_start(key.seed, "start", key.model):
         fitted = flow(settings) if key.model == "flow" else vae(settings)
-    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, patience=None)
+    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, annealing=1, patience=None)
     fitted.fit(train, training, generator=seeded(device, key.seed, "fit", key.model))
     seconds = time.perf_counter() - started
     draws = seeded(device, key.seed, "draws", key.model)
@@ -103,7 +103,7 @@ def vae(settings: Settings) -> VAE:
 
 def flow(settings: Settings) -> Flow:
     """Affine couplings on tanh networks: smooth, as the σ² rate needs."""
-    return real_nvp(2, layers=settings.couplings, hidden=settings.hidden)
+    return real_nvp(2, layers=settings.couplings, hidden=settings.hidden, base=StandardNormal)
 
 
 @torch.no_grad()

@@ -44,8 +44,9 @@ class Fits:
         """As the settings say."""
         s = self.settings
         return Training(
-            epochs=s.epochs, batch_size=s.batch_size, learning_rate=s.learning_rate, patience=s.patience, progress=False
-        )
+            epochs=s.epochs, batch_size=s.batch_size, learning_rate=s.learning_rate, annealing=1, patience=s.patience,
+            patient_steps=0, progress=False,
+        )  # fmt: skip
 
     def fresh(self) -> VAE:
         """The VAE that every objective starts from."""

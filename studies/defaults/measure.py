@@ -1,4 +1,4 @@
-"""What `defaults` measures: a model's log p(x) on held-out rows and what it cost; of two models, the paired difference."""
+"""What `defaults` measures: a model's log p of test rows and what it cost; of two models, the paired difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from density import Gaussian, StandardNormal, Training, maximise
 from density.fitting.course import usual_steps
 from density.history import History
-from flows import Flow, LULinear, first_half, glow, maf, neural_spline_flow, random_rotation, real_nvp, spline_maf
+from flows import Flow, first_half, glow, maf, neural_spline_flow, random_rotation, real_nvp, spline_maf
 from lvm import GaussianMixture
 from studies.defaults.peers import MAKERS, peer
 from studies.defaults.settings import Key, Model, Settings
@@ -72,7 +72,10 @@ def fitted(settings: Settings, data: Split, key: Key, path: Path) -> Row:
 def _fit(name: Any, x: Tensor, settings: Settings, generator: Generator) -> tuple[Any, History]:  # noqa: ANN401
     features, hidden = x.shape[1], settings.hidden
     training = Training(
-        steps=min(usual_steps(len(x)), settings.most_steps), batch_size=settings.batch_size, learning_rate=settings.learning_rate, progress=False
+        steps=min(usual_steps(len(x)), settings.most_steps),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        progress=False,
     )
     if name == "gaussian":
         gaussian = Gaussian(features)
@@ -118,7 +121,9 @@ CANDIDATES: dict[Model, Candidate] = {
     ),
     "glow, normal base": Candidate(lambda d, hidden, _: glow(d, COUPLINGS, hidden, base=StandardNormal)),
     "spline-maf, no LU": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, linear=None)),
-    "spline-maf, normal base": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, base=StandardNormal)),
+    "spline-maf, normal base": Candidate(
+        lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, base=StandardNormal)
+    ),
     "spline-maf, dropout": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, dropout=0.1)),
     "spline-maf, decay": _spline_maf(lambda training: replace(training, weight_decay=0.1)),
     "spline-maf, averaged": _spline_maf(lambda training: replace(training, averaging=0.99)),

@@ -61,7 +61,7 @@ def split(name: Table, seed: int, directory: Path | None) -> Split:
 
 
 def smoothed(rows: Array, random: np.random.Generator) -> Array:
-    """Different rows without columns that have an atom; to others that repeat values, noise as wide as their finest level.
+    """Different rows without columns that have an atom; where others repeat values, with noise as wide as a level.
 
     >>> halves, rounded = np.repeat([0.0, 1.0], 10), np.arange(20.0) // 2
     >>> smoothed(np.stack([halves, rounded, np.linspace(0, 1, 20)], 1), np.random.default_rng(0)).shape

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from bridge import FlowVAE
-from density import Gaussian, Model, NetworkScale, StandardNormal, Training, constant, lbfgs
-from flows import (
-    ActNorm,
-    Affine,
-    AffineCoupling,
-    Chain,
-    Flow,
-    GaussianAutoregressive,
-    LULinear,
-    Transform,
-)
+from density import Gaussian, Model, NetworkScale, StandardNormal, Training, constant, lbfgs, select
+from flows import Affine, Chain, Flow, LULinear, glow, maf, spline_maf
 from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
 from studies.elbo_gap.settings import ModelName, Settings
-from studies.kit.compute import adamw, parameter_count
+from studies.kit.compute import parameter_count
 
 Fit = Callable[[Tensor, Settings, Generator], Model]
 
@@ -58,12 +49,10 @@ def linear_vae(x: Tensor, settings: Settings, generator: Generator) -> Model:
 def vae(latents: int) -> Fit:
     """Gaussian encoder and decoder, means and variances from perceptrons, by stochastic gradients of the ELBO."""
 
-    def fit(x: Tensor, settings: Settings, generator: Generator) -> Model:
-        model = VAE.gaussian(x.shape[1], latents, hidden=settings.vae_hidden, scale=NetworkScale())
-        model.fit(x, _training(settings), generator=generator)
-        return model
+    def built(features: int, settings: Settings) -> Model:
+        return VAE.gaussian(features, latents, hidden=settings.vae_hidden, scale=NetworkScale())
 
-    return fit
+    return searched(built)
 
 
 def lu_flow(x: Tensor, settings: Settings, generator: Generator) -> Model:
@@ -83,30 +72,49 @@ def lu_flow(x: Tensor, settings: Settings, generator: Generator) -> Model:
     return flow
 
 
-def coupling_flow(x: Tensor, settings: Settings, generator: Generator) -> Model:
-    """Steps of activation norm, LU layer and affine coupling, by maximum likelihood."""
-    flow = _coupling_flow(x.shape[1], settings)
-    flow.fit(x, _training(settings, decay=settings.flow_decay), generator=generator)
-    return flow
+def coupling_flow(features: int, settings: Settings) -> Flow:
+    """Steps of activation norm, LU layer and affine coupling."""
+    return glow(features, settings.coupling_layers, settings.coupling_hidden)
 
 
-def coupling_vae(x: Tensor, settings: Settings, generator: Generator) -> Model:
+def coupling_vae(features: int, settings: Settings) -> Model:
     """The same flow from the same start as a VAE with delta encoder and decoder, trained by its ELBO."""
-    model = FlowVAE(_coupling_flow(x.shape[1], settings))
-    model.fit(x, _training(settings, decay=settings.flow_decay), generator=generator)
-    return model
+    return FlowVAE(coupling_flow(features, settings))
 
 
-def maf(x: Tensor, settings: Settings, generator: Generator) -> Model:
-    """Masked autoregressive flow: activation norms and autoregressive layers of alternating order."""
-    features = x.shape[1]
-    parts: list[Transform] = []
-    for layer in range(settings.maf_layers):
-        order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
-        parts += [ActNorm(features), GaussianAutoregressive(features, settings.maf_hidden, order)]
-    flow = Flow(StandardNormal(features), Chain(*parts))
-    flow.fit(x, _training(settings, decay=settings.flow_decay), generator=generator)
-    return flow
+def masked_flow(features: int, settings: Settings) -> Flow:
+    """Masked autoregressive flow: activation norms, LU layers and autoregressive layers of alternating order."""
+    return maf(features, settings.maf_layers, settings.maf_hidden)
+
+
+def spline_flow(features: int, settings: Settings) -> Flow:
+    """The same with rational-quadratic splines."""
+    return spline_maf(features, settings.spline_layers, settings.spline_hidden)
+
+
+def searched(built: Callable[[int, Settings], Model]) -> Fit:
+    """A fit by stochastic gradients, its weight decay chosen by held-out training rows: every model is searched alike."""
+
+    def fit(x: Tensor, settings: Settings, generator: Generator) -> Model:
+        candidates = {
+            str(decay): (partial(built, x.shape[1], settings), training_of(settings, decay))
+            for decay in settings.decays
+        }
+        model: Model = select(candidates, x, generator=generator).model
+        return model
+
+    return fit
+
+
+def training_of(settings: Settings, decay: float) -> Training:
+    """The usual steps for so many rows, with a weight decay."""
+    return Training(
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=decay,
+        patience=settings.patience,
+    )
 
 
 # The same words seed a fit and its repetition by other means: both start alike and see the rows in the same order.
@@ -118,9 +126,10 @@ MODELS: dict[ModelName, tuple[Fit, str]] = {
     "vae-2": (vae(2), "vae-2"),
     "vae-16": (vae(16), "vae-16"),
     "lu-flow": (lu_flow, "lu-flow"),
-    "coupling": (coupling_flow, "coupling"),
-    "maf": (maf, "maf"),
-    "coupling-vae": (coupling_vae, "coupling"),
+    "coupling": (searched(coupling_flow), "coupling"),
+    "maf": (searched(masked_flow), "maf"),
+    "spline-maf": (searched(spline_flow), "spline-maf"),
+    "coupling-vae": (searched(coupling_vae), "coupling"),
 }
 
 
@@ -131,24 +140,6 @@ def free_parameters(model: Model) -> int:
     if isinstance(model, Gaussian):
         return model.features * (model.features + 3) // 2
     return parameter_count(model)
-
-
-def _coupling_flow(features: int, settings: Settings) -> Flow:
-    parts: list[Transform] = []
-    for layer in range(settings.coupling_layers):
-        mask = torch.arange(features) % 2 == layer % 2
-        parts += [ActNorm(features), LULinear(features), AffineCoupling(mask, settings.coupling_hidden)]
-    return Flow(StandardNormal(features), Chain(*parts))
-
-
-def _training(settings: Settings, decay: float = 0.0) -> Training:
-    return Training(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        optimiser=adamw(decay),
-        patience=settings.patience,
-    )
 
 
 def _linear_latents(x: Tensor, settings: Settings) -> int:

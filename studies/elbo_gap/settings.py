@@ -26,7 +26,17 @@ from studies.kit.settings import (
 )
 
 ModelName = Literal[
-    "gaussian", "ppca", "mixture", "linear-vae", "vae-2", "vae-16", "lu-flow", "coupling", "maf", "coupling-vae"
+    "gaussian",
+    "ppca",
+    "mixture",
+    "linear-vae",
+    "vae-2",
+    "vae-16",
+    "lu-flow",
+    "coupling",
+    "maf",
+    "spline-maf",
+    "coupling-vae",
 ]
 AMORTISED: tuple[ModelName, ...] = ("vae-2", "vae-16")  # the others know log p(x) by themselves
 SAME: tuple[tuple[ModelName, ModelName], ...] = (("lu-flow", "gaussian"), ("coupling-vae", "coupling"))
@@ -68,14 +78,16 @@ class Settings(CommonSettings):
     """Points simulated from the VAE with 16 latents, on which annealing is certified from both sides."""
     local_steps: int = setting(300, ADDED_LATER, quick(30), NOT_NEGATIVE)
     """Steps of the local posteriors that tell a VAE's gap apart into its two causes; 0: leave that out."""
-    epochs: int = setting(300, quick(12), POSITIVE)
-    """Passes over the training rows in a stochastic gradient fit, at most."""
-    patience: int = setting(30, POSITIVE)
-    """Epochs without improvement on held-out training rows before such a fit stops."""
+    steps: int | None = setting(None, quick(120))
+    """Steps of a stochastic gradient fit, at most; by default as many as the rows bear."""
+    patience: int = setting(20, POSITIVE)
+    """Epochs without improvement on held-out training rows, and 500 steps at least, before a fit is annealed and ends."""
     batch_size: int = setting(128, POSITIVE)
     """Rows in a gradient step."""
-    learning_rate: float = setting(1e-3, quick(3e-3), POSITIVE)
-    """Of AdamW, falling to 0 along half a cosine."""
+    learning_rate: float = setting(3e-3, POSITIVE)
+    """Of AdamW, until it is annealed."""
+    decays: tuple[float, ...] = setting((0.0, 1.0), quick((0.0,)), different("weight decays", least=0))
+    """Weight decays of networks, of which each model, flow or VAE, gets the one that does best on held-out rows."""
     linear_latents: int = setting(16, POSITIVE)
     """Latents of PPCA and the linear VAE."""
     components: int = setting(10, POSITIVE)
@@ -94,8 +106,10 @@ class Settings(CommonSettings):
     """Layers of the masked autoregressive flow."""
     maf_hidden: tuple[int, ...] = setting((128,), WIDTHS)
     """Widths of hidden layers, masked autoregressive flow."""
-    flow_decay: float = setting(1.0, NOT_NEGATIVE)
-    """Weight decay of coupling flow and MAF (decoupled, as in AdamW)."""
+    spline_layers: int = setting(3, POSITIVE)
+    """Layers of the autoregressive spline flow."""
+    spline_hidden: tuple[int, ...] = setting((64, 64), WIDTHS)
+    """Widths of hidden layers, autoregressive spline flow."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ LABELS = {
     "lu-flow": "LU-linear flow",
     "coupling": "coupling flow",
     "maf": "MAF",
+    "spline-maf": "spline MAF",
     "coupling-vae": "coupling flow as a VAE",
 }
 MARKS = {"lower bound": "≥ ", "upper bound": "≤ ", "estimate": "≈ "}

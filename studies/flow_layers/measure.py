@@ -65,7 +65,8 @@ def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row
     generator = seeded(device, key.seed, "flow_layers", "fit")
     training = Training(
         epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate,
-        optimiser=adamw(settings.decay), patience=settings.patience, progress=False,
+        optimiser=adamw(settings.decay), patience=settings.patience, patient_steps=0, annealing=1,
+        progress=False,
     )  # fmt: skip
     started = _clock(device)
     history = flow.fit(train, training, generator=generator)

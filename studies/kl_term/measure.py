@@ -68,6 +68,7 @@ class Fits:
             batch_size=s.batch_size,
             learning_rate=s.learning_rate,
             schedule=cosine if falling else constant,
+            annealing=1,
             clip=None,  # a clipped gradient would depend on the scale of the objective
             validation=0,
             progress=False,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from density import Training
+from density import StandardNormal, Training
 from flows import Flow, first_half, glow, random_rotation
 from lvm import PPCA, VAE
 from studies.data.load import Dataset
@@ -95,6 +95,7 @@ def fitted_flow(settings: Settings, rows: Standardised, seed: int) -> Flow:
             settings.flow_hidden,
             masks=first_half,
             linear=random_rotation(rotations),
+            base=StandardNormal,
         )
     fit(flow, settings, rows, seed, "flow")
     return flow
@@ -103,8 +104,9 @@ def fitted_flow(settings: Settings, rows: Standardised, seed: int) -> Flow:
 def fit(model: VAE | Flow, settings: Settings, rows: Standardised, seed: int, *purpose: str) -> None:
     """Train a model as the settings say."""
     training = Training(
-        settings.epochs, settings.batch_size, settings.learning_rate, patience=settings.patience, progress=False
-    )
+        settings.epochs, settings.batch_size, settings.learning_rate, annealing=1, patience=settings.patience,
+        patient_steps=0, progress=False,
+    )  # fmt: skip
     model.fit(rows.train, training, generator=seeded(rows.train.device, seed, "latent_space", *purpose))
 
 

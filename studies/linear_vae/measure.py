@@ -22,7 +22,7 @@ CLEAR = 0.05  # relative distance of an eigenvalue from its neighbours, below wh
 COLLAPSE_ROUNDS = 60
 DEAD = 1e-3  # a column whose norm² is below this share of the largest eigenvalue counts as collapsed
 LBFGS = Training(
-    batch_size=None, learning_rate=1.0, optimiser=lbfgs, schedule=constant, clip=None, validation=0.0,
+    epochs=200, batch_size=None, learning_rate=1.0, optimiser=lbfgs, schedule=constant, clip=None, validation=0.0,
     patience=None, progress=False,
 )  # fmt: skip
 

@@ -84,7 +84,7 @@ def fit(settings: Settings, data: BinaryImages, key: Key, path: Path, start: Pat
     At the start the biases of its pixels are their log-odds in the training images.
     """
     device, _ = place(settings)
-    training = Training(settings.epochs, settings.batch_size, settings.learning_rate)
+    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, annealing=1)
     estimator: GradientEstimator = AnalyticKL()
     if start is None:
         training = replace(training, epochs=settings.start_epochs, schedule=constant)

@@ -73,7 +73,9 @@ def judge(settings: Settings, key: Key, path: Path) -> Row:
     started = time.perf_counter()
     with seeded_start(key.seed, "start", key.toy, key.model):
         model = build(key.model, points.shape[1], toy.bounded, settings)
-    training = Training(settings.epochs, settings.batch_size, settings.learning_rate, validation=0, progress=False)
+    training = Training(
+        settings.epochs, settings.batch_size, settings.learning_rate, annealing=1, validation=0, progress=False
+    )
     generator = seeded(device, key.seed, "fit", key.toy, key.model)
     model.fit(torch.as_tensor(train).to(device, dtype), training, generator=generator)
     fitted = time.perf_counter()

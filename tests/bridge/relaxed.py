@@ -34,8 +34,8 @@ def linear(kind: type[Linear], generator: Generator, features: int) -> Flow:
 FLOWS: dict[str, Callable[[Generator, int], Flow]] = {
     "LU": lambda g, d: linear(LULinear, g, d),
     "QR": lambda g, d: linear(QRLinear, g, d),
-    "coupling": lambda g, d: randomise(real_nvp(d, 4, (16,)), g, SPREAD[d]),
-    "autoregressive": lambda g, d: randomise(maf(d, 3, (16,)), g, SPREAD[d]),
+    "coupling": lambda g, d: randomise(real_nvp(d, 4, (16,), base=StandardNormal), g, SPREAD[d]),
+    "autoregressive": lambda g, d: randomise(maf(d, 3, (16,), linear=None, base=StandardNormal), g, SPREAD[d]),
 }
 
 

@@ -124,7 +124,7 @@ def test_every_layer_sees_x(generator: Generator) -> None:
 
 def test_parts_are_shared(generator: Generator) -> None:
     model = base()
-    flow = real_nvp(2, 2, (6,))
+    flow = real_nvp(2, 2, (6,), base=StandardNormal)
     posterior = small(coupling_posterior)
     assert with_flow_prior(model, flow).decoder is model.decoder
     assert with_flow_prior(model, flow).encoder is model.encoder
@@ -133,7 +133,7 @@ def test_parts_are_shared(generator: Generator) -> None:
     assert with_posterior(model, posterior).prior is model.prior
     assert with_flow_decoder(model, layers=2).encoder is model.encoder
     x = torch.randn(4, 3, generator=generator)
-    same = with_flow_prior(model, real_nvp(2, 2, (6,)))
+    same = with_flow_prior(model, real_nvp(2, 2, (6,), base=StandardNormal))
     assert torch.allclose(
         same.log_weights(x, 5, generator=Generator().manual_seed(0)),
         model.log_weights(x, 5, generator=Generator().manual_seed(0)),

@@ -63,11 +63,11 @@ CASES = {
         blurred_gaussian,
     ),
     "coupling": BoundCase(
-        lambda g: GaussianRelaxation(randomise(real_nvp(2, 2, (6,)), g, 0.2), 0.3),
+        lambda g: GaussianRelaxation(randomise(real_nvp(2, 2, (6,), base=StandardNormal), g, 0.2), 0.3),
         blurred_flow,
     ),
     "autoregressive": BoundCase(
-        lambda g: GaussianRelaxation(randomise(maf(2, 2, (6,)), g, 0.2), 0.3),
+        lambda g: GaussianRelaxation(randomise(maf(2, 2, (6,), linear=None, base=StandardNormal), g, 0.2), 0.3),
         blurred_flow,
     ),
 }
@@ -80,7 +80,8 @@ def test_bound_law(name: str, law: Callable[[BoundCase, Generator], None], gener
 
 
 @pytest.mark.parametrize(
-    "make", [FLOWS["coupling"], FLOWS["autoregressive"], lambda g, d: randomise(iaf(d, 2, (8,)), g, 0.3)]
+    "make",
+    [FLOWS["coupling"], FLOWS["autoregressive"], lambda g, d: randomise(iaf(d, 2, (8,), base=StandardNormal), g, 0.3)],
 )
 def test_the_encoder_is_the_linearised_image_of_noise(make: Callable[..., Flow], generator: Generator) -> None:
     flow = make(generator, 2)

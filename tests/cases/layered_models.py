@@ -281,7 +281,12 @@ TIGHT: dict[str, LayeredCase] = {
     ),
     "sort": LayeredCase(model_of(lambda: (OrderStatistics(3), Sort(3))), standard_normal, exact=True),
     "sort on a flow": LayeredCase(
-        model_of(lambda: (real_nvp(2, 2, (6,)), LinkChain(Sort(2), DeltaLink(Chain(Spacings(2), LULinear(2)), 2)))),
+        model_of(
+            lambda: (
+                real_nvp(2, 2, (6,), base=StandardNormal),
+                LinkChain(Sort(2), DeltaLink(Chain(Spacings(2), LULinear(2)), 2)),
+            )
+        ),
         by_autograd,
         exact=True,
     ),

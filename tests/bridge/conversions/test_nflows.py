@@ -67,7 +67,13 @@ def test_flows_of_nflows_become_ours(generator: Generator, record_measurement: R
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: linear_flow(4), lambda: real_nvp(4, 3, (8,)), lambda: maf(4, 2, (8,)), lambda: glow(4, 2, (8,))]
+    "make",
+    [
+        lambda: linear_flow(4),
+        lambda: real_nvp(4, 3, (8,), base=StandardNormal),
+        lambda: maf(4, 2, (8,), base=StandardNormal),
+        lambda: glow(4, 2, (8,), base=StandardNormal),
+    ],
 )
 def test_our_flows_go_to_nflows_and_back(
     make: Callable[[], Flow], generator: Generator, record_measurement: Record
