@@ -1,5 +1,9 @@
 """Where flows and latent-variable models meet."""
 
+from bridge.comparison.comparing import Comparison, compare
+from bridge.comparison.pair import Pair
+from bridge.comparison.standing import Standing
+from bridge.comparison.statement import Statement, Verdict
 from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
 from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
@@ -26,6 +30,7 @@ from bridge.survae.surjections import Abs, Max, Slice
 __all__ = [
     "Abs",
     "Augmentation",
+    "Comparison",
     "DeltaLink",
     "DiagonalJacobianEncoder",
     "Featured",
@@ -41,21 +46,26 @@ __all__ = [
     "Log",
     "LooseLayeredModel",
     "Max",
+    "Pair",
     "ReLU",
     "RelaxedDecoder",
     "Slice",
     "Sort",
     "Spacings",
+    "Standing",
+    "Statement",
     "StochasticPermutation",
     "TightLayeredModel",
     "UniformDequantisation",
     "VariationalDequantisation",
+    "Verdict",
     "as_autoregressive",
     "as_flow",
     "as_linear_vae",
     "as_ppca",
     "as_vae",
     "autoregressive_posterior",
+    "compare",
     "coupling_posterior",
     "flow_from_nflows",
     "flow_with_vae_top",

@@ -1,0 +1,83 @@
+r"""The mean of log-densities over test points and over fits, and how far chance may have moved it.
+
+Of R fits at the same n points, :math:`v_{rj} = \mu + s_r + p_j + e_{rj}` with independent effects of fit, point and
+both, the variance of the mean is :math:`\sigma_s^2/R + \sigma_p^2/n + \sigma_e^2/(nR)`. That of the fits' means, over
+R, estimates its first and last term, that of the points' means, over n, the last two; what both have is taken off once,
+but never so that less than the larger of them is left. Its degrees of freedom are Satterthwaite's (1946).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean in nats and its standard errors.
+
+    Attributes:
+        mean: over points and fits.
+        points_error: its standard error over test points, these fits given; scatter of independent draws is part of it.
+            nan for a single point.
+        points_freedom: degrees of freedom of that error.
+        error: over points and over fits that are made anew; nan where a model was fitted once.
+        freedom: degrees of freedom of that one.
+    """
+
+    mean: float
+    points_error: float
+    points_freedom: float
+    error: float
+    freedom: float
+
+    @staticmethod
+    def crossed(ours: Tensor, theirs: Tensor | None = None) -> Spread:
+        """Of values ``[R, n]`` of fits at the same points, less those ``[S, n]`` of other fits at these points."""
+        groups = [ours.double()] if theirs is None else [ours.double(), theirs.double()]
+        each = groups[0].mean(0) if theirs is None else groups[0].mean(0) - groups[1].mean(0)
+        n = len(each)
+        if n < 2:
+            return Spread(each.mean().item(), math.nan, math.nan, math.nan, math.nan)
+        points = each.var().item() / n
+        fits, both = [], 0.0
+        for values in groups:
+            count = len(values)
+            if count > 1:
+                means = values.mean(1)
+                fits.append((means.var().item() / count, count - 1))
+                rest = values - values.mean(0) - means.unsqueeze(1) + means.mean()
+                both += rest.square().sum().item() / ((count - 1) * (n - 1)) / (n * count)
+        return _spread(each.mean().item(), points, n - 1, fits, both, all(len(values) > 1 for values in groups))
+
+    @staticmethod
+    def rounds(values: Sequence[Tensor]) -> Spread:
+        """Of R fits, each at points of its own, as other splits have them: values ``[n_r]``.
+
+        Points that several splits share make their means alike, so no more is made of R splits than of one.
+        """
+        means = torch.stack([each.double().mean() for each in values])
+        count = len(values)
+        n = min(len(each) for each in values)
+        if n < 2:
+            return Spread(means.mean().item(), math.nan, math.nan, math.nan, math.nan)
+        points = sum(each.double().var().item() / len(each) for each in values) / count
+        fits = [(means.var().item() / count, count - 1)] if count > 1 else []
+        return _spread(means.mean().item(), points, n - 1, fits, points / count if fits else 0.0, count > 1)
+
+
+def _spread(
+    mean: float, points: float, freedom: int, fits: Sequence[tuple[float, int]], both: float, several: bool
+) -> Spread:
+    """A mean, the variances that its errors have, and whether every model was fitted more than once."""
+    points_error = math.sqrt(points)
+    if not several:
+        return Spread(mean, points_error, freedom, math.nan, math.nan)
+    between = sum(variance for variance, _ in fits)
+    total = max(points + between - both, points, between)
+    parts = points**2 / freedom + sum(variance**2 / own for variance, own in fits)
+    return Spread(mean, points_error, freedom, math.sqrt(total), total**2 / parts if parts else float(freedom))
