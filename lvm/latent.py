@@ -45,8 +45,18 @@ class LayeredModel(Bound, ABC):
         draws = check_count(draws, "draws")
         check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
         link = self.link
-        z, log_ratio = link.infer(x, 1 if link.deterministic else draws, generator=generator)
-        return (self.prior.log_prob(z) + log_ratio).expand(draws, *x.shape[:-1])
+        if link.deterministic:
+            return self._log_weight(x).expand(draws, *x.shape[:-1])
+        z, log_ratio = link.infer(x, draws, generator=generator)
+        return self.prior.log_prob(z) + log_ratio
+
+    @in_own_precision
+    def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
+        if not self.link.deterministic:
+            return super().elbo(x, draws=draws, generator=generator)
+        check_count(draws, "draws")
+        check_points(x, self.features, type(self).__name__, reference=self.prior.reference)
+        return self._log_weight(x)  # and no mean over copies of it, which would round
 
     def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
         """The importance-weighted bound (Burda et al. 2016) with that many draws: a lower bound in expectation."""
@@ -59,6 +69,11 @@ class LayeredModel(Bound, ABC):
     def check_input(self, x: Tensor) -> None:
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
         self._check_support(x)
+
+    def _log_weight(self, x: Tensor) -> Tensor:
+        """The log-weight ``[*batch]`` of a latent that is not drawn: with a tight link, log p(x)."""
+        z, log_ratio = self.link.infer_once(x)
+        return self.prior.log_prob(z) + log_ratio
 
     def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
         """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
@@ -173,8 +188,7 @@ class ExactLayeredModel(ExactModel, LinkedModel):
         self._check_support(x)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        z, log_ratio = self.layer.infer_once(x)
-        return self.prior.log_prob(z) + log_ratio
+        return self._log_weight(x)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return LayeredModel.sample(self, n, generator=generator)
