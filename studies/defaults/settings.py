@@ -35,7 +35,7 @@ class Settings(CommonSettings):
 
     tables: tuple[Table, ...] = setting(SHIPPED, OF_THE_RUN, quick(("rings",)), different("tables"))
     """Which tables; those that are not shipped are read from the data directory."""
-    builders: tuple[Ours, ...] = setting(get_args(Ours), OF_THE_RUN, different("builders"))
+    builders: tuple[Ours, ...] = setting(get_args(Ours), OF_THE_RUN, different("names"))
     """Flows of this library, by their builders."""
     peers: tuple[Peer, ...] = setting(get_args(Peer), OF_THE_RUN, quick(("nflows MAF",)))
     """Flows of other libraries, which have to be installed; "early stopping" is the usual loop, the others get ours."""
