@@ -1,6 +1,7 @@
 """The common log-density interface and the small densities that everything else is made of."""
 
 from density.contract import Bound, Density, ExactModel, Model
+from density.data.findings import Findings, examine
 from density.data.ties import TiedColumns
 from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
 from density.families.categorical import Categorical, CategoricalFamily, ConditionalCategorical
@@ -50,6 +51,7 @@ __all__ = [
     "DiagonalGaussian",
     "Difference",
     "ExactModel",
+    "Findings",
     "FixedScale",
     "Gaussian",
     "GaussianFamily",
@@ -77,6 +79,7 @@ __all__ = [
     "adam",
     "constant",
     "cosine",
+    "examine",
     "kl",
     "lbfgs",
     "load",

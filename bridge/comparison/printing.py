@@ -55,7 +55,7 @@ def _table(standings: Sequence[Standing], level: float) -> str:
                 f"[{_end(low, each.fitted.error)}, {_end(high, each.fitted.error)}]",
                 f"{each.median:.2f}",
                 f"{each.worst_share:.0%}",
-                "–" if each.gap_kind is None else f"{MARKS[each.gap_kind]}{_number(each.gap, each.gap_error)}",
+                _gap(each),
                 "–" if each.parameters is None else f"{each.parameters:,}",
             )
         )
@@ -69,10 +69,17 @@ def _table(standings: Sequence[Standing], level: float) -> str:
     )
 
 
+def _gap(each: Standing) -> str:
+    if each.gap_kind is None:
+        return "–"
+    small = abs(each.gap) < 1e-6 and each.gap_error < 1e-6  # of an encoder that is the posterior: rounding
+    return MARKS[each.gap_kind] + ("0" if small else _number(each.gap, each.gap_error))
+
+
 def _remarks(standings: Sequence[Standing]) -> list[str]:
     ruled = [
         f"{each.name}: row {each.worst_row} alone has {each.worst_share:.0%} of the variance, and its mean is "
-        f"{each.without_worst:.2f} without it; the error is no guide there."
+        f"{each.without_worst:.2f} without it; its error says little there."
         for each in standings
         if each.ruled
     ]

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -60,14 +59,21 @@ class Spread:
 
         Points that several splits share make their means alike, so no more is made of R splits than of one.
         """
-        means = torch.stack([each.double().mean() for each in values])
-        count = len(values)
-        n = min(len(each) for each in values)
-        if n < 2:
-            return Spread(means.mean().item(), math.nan, math.nan, math.nan, math.nan)
-        points = sum(each.double().var().item() / len(each) for each in values) / count
-        fits = [(means.var().item() / count, count - 1)] if count > 1 else []
-        return _spread(means.mean().item(), points, n - 1, fits, points / count if fits else 0.0, count > 1)
+        means = [each.double().mean().item() for each in values]
+        errors = [each.double().std().item() / math.sqrt(len(each)) if len(each) > 1 else math.nan for each in values]
+        return Spread.of_means(means, errors, min(len(each) for each in values))
+
+    @staticmethod
+    def of_means(means: Sequence[float], errors: Sequence[float], points: int) -> Spread:
+        """The same, of the means of R fits, their standard errors over points, and the least number of points."""
+        count, mean = len(means), math.fsum(means) / len(means)
+        if points < 2:
+            return Spread(mean, math.nan, math.nan, math.nan, math.nan)
+        variance = math.fsum(error**2 for error in errors) / count
+        if count == 1:
+            return _spread(mean, variance, points - 1, [], 0.0, False)
+        between = math.fsum((each - mean) ** 2 for each in means) / (count - 1) / count
+        return _spread(mean, variance, points - 1, [(between, count - 1)], variance / count, True)
 
 
 def _spread(

@@ -66,6 +66,7 @@ class Dataset:
         train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
         preprocessing: the map from x to y.
         columns: what the user calls them, by number and name; of pixels they have no names.
+        shared: test rows that are in the training part too, before noise.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Dataset:
     test_labels: Labels | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     columns: tuple[str, ...] = ()
+    shared: int = 0
 
     @property
     def features(self) -> int:
@@ -106,6 +108,7 @@ def load(
     *,
     dequantise: Sequence[str] = (),
     logit: bool = False,
+    group_duplicates: bool = False,
     directory: Path | None = None,
     download: bool = False,
 ) -> Dataset:
@@ -126,7 +129,9 @@ def load(
     Args:
         seed: of noise and, where no split was published, of the split: one fifth of the rows are for testing.
         dequantise: columns of a table, by name or by number from 1, or "all": uniform noise on [0, 1) is added in units
-            of each one's levels, the smallest difference of two of its values. Binary pixels take "all".
+            of each one's levels: the smallest difference of two of its values, or the step of "column=step". Binary
+            pixels take "all".
+        group_duplicates: keep rows that are equal on one side of a split that is ours.
         logit: fit pixels in their logits.
         directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
         download: fetch ``mnist`` if it is not in the directory.
@@ -156,7 +161,11 @@ def load(
         else:
             which = "all columns" if widths.all() else f"columns {', '.join(map(raw.label, noisy))}"
             notes.append(f"{which} dequantised with uniform noise as wide as a level")
-    train, validation, test = _split(len(rows), raw.published, seed)
+    same = _same(raw) if raw.levels is None else np.arange(len(rows))
+    train, validation, test = _split(same, raw.published, seed, group_duplicates)
+    shared = int(np.isin(same[test], same[train]).sum())
+    if shared and not widths.any():  # noise has made them different rows
+        notes.append(f"{shared} of {len(test)} test rows are in the training part too")
     if logit:
         assert raw.levels is not None
         preprocessing = Preprocessing(levels=raw.levels)
@@ -184,6 +193,7 @@ def load(
         None if raw.labels is None else raw.labels[test],
         preprocessing,
         () if raw.levels is not None else tuple(map(raw.label, np.flatnonzero(kept).tolist())),
+        shared,
     )
 
 
@@ -194,6 +204,7 @@ def dataset(settings: CommonSettings, seed: int) -> Dataset:
         seed,
         dequantise=settings.dequantise or (),
         logit=settings.logit,
+        group_duplicates=settings.group_duplicates,
         directory=settings.data_directory,
         download=settings.download,
     )
@@ -224,14 +235,33 @@ def _raw(name: str, directory: Path | None, download: bool) -> Raw:
     )
 
 
-def _split(n: int, published: tuple[int, int, int] | None, seed: int) -> tuple[Labels, Labels, Labels]:
-    """Row numbers for training, validation and testing."""
+def _same(raw: Raw) -> Labels:
+    """A number ``[n]`` for every row of a table, the same for equal rows. O(nD log n)."""
+    _, first, which = np.unique(raw.rows, axis=0, return_index=True, return_inverse=True)
+    found: Labels = first[which.ravel()]
+    return found
+
+
+def _split(
+    same: Labels, published: tuple[int, int, int] | None, seed: int, together: bool
+) -> tuple[Labels, Labels, Labels]:
+    """Row numbers for training, validation and testing; equal rows have the same number in ``same``.
+
+    To keep those together, whole groups of them are taken for testing, in the random order of rows, while they fit.
+    """
+    n = len(same)
     if published is not None:
         first, second, _ = np.cumsum(published)
         rows = np.arange(n)
         return rows[:first], rows[first:second], rows[second:]
     order = np.random.default_rng(derived_seed(seed, "split")).permutation(n)
     held_out = int(n * TEST_SHARE)
+    if together and len(np.unique(same)) < n:
+        _, first, group = np.unique(same[order], return_index=True, return_inverse=True)
+        order = order[np.argsort(first[group.ravel()], kind="stable")]
+        ordered = same[order]
+        while 0 < held_out < n and ordered[held_out] == ordered[held_out - 1]:
+            held_out -= 1
     return order[held_out:], order[:0], order[:held_out]
 
 
@@ -244,8 +274,8 @@ def _widths(raw: Raw, dequantise: Sequence[str]) -> Array:
             raise InputError(f"'{raw.name}' are pixels, which are dequantised together: --dequantise all")
         return np.full(count, 1.0 if everything or raw.levels > 2 else 0.0)
     widths = np.zeros(count)
-    for column in range(count) if everything else map(raw.column, dequantise):
-        width = level_width(raw.rows[:, column])
+    for column, step in [(c, None) for c in range(count)] if everything else map(raw.column_and_step, dequantise):
+        width = level_width(raw.rows[:, column]) if step is None else step
         if width is None:
             raise InputError(
                 f"--dequantise: column {raw.label(column)} of '{raw.name}' has no levels to dequantise: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,23 @@ class Raw:
         ('2 (b)', '2')
         """
         return f"{column + 1} ({self.names[column]})" if self.names else str(column + 1)
+
+    def column_and_step(self, wanted: str) -> tuple[int, float | None]:
+        """A column as in :meth:`column`, and the width of its levels where ``column=width`` gives one.
+
+        Raises:
+            InputError: there is no such column, or the width is no positive number.
+        """
+        name, equals, text = wanted.rpartition("=")
+        if not equals or wanted in self.names:
+            return self.column(wanted), None
+        try:
+            step = float(text)
+        except ValueError:
+            step = math.nan
+        if not 0 < step < math.inf:
+            raise InputError(f"--dequantise {wanted}: the step must be a positive number; got '{text}'")
+        return self.column(name), step
 
     def column(self, wanted: str) -> int:
         """A column by its name or its number from 1.

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from density import Bound, ExactModel, LogDensity
+from bridge.comparison.standing import worst_row
+from density import Bound, ExactModel, LogDensity, Model
 from lvm import PPCA, LatentVariableModel, LinearVAE
 from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
@@ -20,11 +21,13 @@ from lvm.evidence.quadrature.adaptive import quadrature
 from studies.data.load import Dataset
 from studies.elbo_gap.models import MODELS, free_parameters
 from studies.elbo_gap.settings import Key, ModelName, Settings
+from studies.elbo_gap.unbounded import unbounded
 from studies.kit.claims import load_claim, load_elbo, save_claim
 from studies.kit.compute import place, seeded, seeded_start
 from studies.kit.rows import Row
 from studies.kit.seeds import derived_seed
 from studies.kit.study import Task
+from studies.kit.ties import findings
 
 
 def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
@@ -89,8 +92,15 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
         }
     else:
         claim = model.log_density(test)
+    fitted_in = elbo.value if isinstance(model, Bound) and not isinstance(model, ExactModel) else claim.value
+    row |= _overfitting(
+        model, train[_some(len(train), len(test), seed, "train beside test")], fitted_in, settings, draws
+    )
     claim = replace(claim, value=claim.value.double() + log_scale)
     row |= {
+        "median": claim.value.median().item(),
+        "worst_share": worst_row(claim.value)[1],
+        "unbounded": int(unbounded(name, settings, findings(data))),
         "value": claim.mean,
         "standard_error": claim.standard_error,
         "monte_carlo_error": claim.mean_monte_carlo_error,
@@ -103,6 +113,21 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
     }
     save_claim(path, claim, elbo_values)
     return row
+
+
+def _overfitting(model: Model, train: Tensor, test_values: Tensor, settings: Settings, draws: Generator) -> Row:
+    """By how much more a model says of training rows, at most as many as test rows, than of test rows.
+
+    Like is compared with like: log p where the model knows it, else the ELBO; in the coordinates of the fit.
+    """
+    if isinstance(model, ExactModel):
+        values = model.log_density(train).value
+    else:
+        assert isinstance(model, Bound)
+        values = gap(model, train, draws=settings.elbo_draws, generator=draws).elbo.value
+    ours, theirs = values.double(), test_values.double()
+    error = math.sqrt(ours.var().item() / len(ours) + theirs.var().item() / len(theirs))
+    return {"overfitting": ours.mean().item() - theirs.mean().item(), "overfitting_error": error}
 
 
 def _some(rows: int, most: int, seed: int, purpose: str) -> slice | NDArray[np.int64]:

@@ -60,7 +60,32 @@ def gap_table(rows: pd.DataFrame) -> Group:
         dims = about["features"] * math.log(2)
         bits = ", ".join(f"{row.label} {'≤ ' if row.is_bound else ''}{-row.value / dims:.3f}" for row in models)
         lines.append(f"Bits per dimension: {bits}.")
-    return Group(found, *(Text(line) for line in lines), BLANK, method_table(rows), BLANK)
+    spread = spread_table(rows)
+    beside: list[Table | Text] = [] if spread is None else [spread, BLANK]
+    return Group(found, *(Text(line) for line in lines), BLANK, *beside, method_table(rows), BLANK)
+
+
+def spread_table(rows: pd.DataFrame) -> Table | None:
+    """What rules every mean, and how it differs from training rows; None of rows that did not keep it."""
+    models = [row for row in standings(rows) if not math.isnan(row.overfitting)]
+    if not models:
+        return None
+    found = narrow("What is behind the means: median and worst row of test rows; training rows less test rows")
+    found.add_column("model")
+    for header in ("mean", "median", "worst row's\nshare of variance", "train − test"):
+        found.add_column(header, justify="right", no_wrap=True)
+    found.add_column("")
+    for row in models:
+        marks = (["overfits"] if row.overfits else []) + (["unbounded here"] if row.unbounded else [])
+        found.add_row(
+            row.label,
+            f"{row.value:.2f}",
+            f"{row.median:.2f}",
+            f"{row.worst_share:.0%}",
+            with_error(row.overfitting, row.overfitting_error),
+            ", ".join(marks),
+        )
+    return found
 
 
 def method_table(rows: pd.DataFrame) -> Table:

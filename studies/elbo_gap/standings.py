@@ -24,6 +24,7 @@ LABELS = {
     "coupling-vae": "coupling flow as a VAE",
 }
 MARKS = {"lower bound": "≥ ", "upper bound": "≤ ", "estimate": "≈ "}
+OVERFIT = 0.1  # nats a feature
 SIGMAS = 2.0  # errors by which two numbers of one model must differ to be called different
 
 
@@ -61,7 +62,23 @@ class Standing:
     amortisation: float
     amortisation_error: float
     unconverged: float
+    median: float
+    worst_share: float
+    overfitting: float
+    overfitting_error: float
+    features: float
+    unbounded_seeds: float
     seed_deviation: float
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether its likelihood has no maximum on this data, in any seed; rows of before that was asked say no."""
+        return self.unbounded_seeds > 0
+
+    @property
+    def overfits(self) -> bool:
+        """Whether it says more of training than of test rows by two errors and a tenth of a nat a feature."""
+        return self.overfitting > max(SIGMAS * self.overfitting_error, OVERFIT * self.features)
 
     @property
     def is_bound(self) -> bool:
@@ -110,6 +127,7 @@ def standings(rows: pd.DataFrame) -> list[Standing]:
     found = []
     for model, of in rows[rows["versus"].isna()].groupby("model"):
         columns: dict[str, Any] = {name: float(of[name].mean()) if name in of else math.nan for name in numbers}
+        columns["unbounded_seeds"] = float(of["unbounded"].sum()) if "unbounded" in of else 0.0
         columns |= {name: str(of[name].iloc[0]) if name in of else "" for name in words}
         name = str(model)
         found.append(Standing(model=name, label=LABELS[name], seed_deviation=float(of["value"].std()), **columns))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.table import Table
 
-from studies.elbo_gap.standings import LABELS, MARKS, SIGMAS, shared, standings
+from bridge.comparison.spread import Spread
+from bridge.comparison.statement import Statement, Verdict, holm
+from density.log_density import Kind
+from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
 from studies.kit.tables import narrow, with_error
 
-Verdict = Literal["first", "second", "open"]
-
 LEAST = 0.01  # nats: what two fits of one density may differ by
-WORDS: dict[Verdict, str] = {"first": "better", "second": "worse", "open": "open"}
+CHANCE = 0.05  # of telling any two equal models of a table apart
 
 
 @dataclass(frozen=True)
@@ -24,67 +25,84 @@ class Pair:
 
     Attributes:
         model, versus: their names.
-        kind: what the difference of log p(x) is.
-        difference, error: of log p(x), paired, over data and draws.
-        naive, naive_error: ELBO of the first minus log p(x) of the second, paired; NaN where that was not kept.
+        fitted: the difference of log p(x) of these fits, paired, over data and draws.
+        anew: that of models fitted anew, over seeds too; None of one seed.
+        naive: ELBO of the first minus log p(x) of the second, paired; None where that was not kept.
+        honest, honest_anew, naively: who is better by each, by Holm over the pairs of a table and by a hundredth of a
+            nat; what a bound leaves open is open.
     """
 
     model: str
     versus: str
-    kind: str
-    difference: float
-    error: float
-    naive: float
-    naive_error: float
-
-    @property
-    def honest(self) -> Verdict:
-        """Who is better by two errors and a hundredth of a nat; what a bound leaves open stays open."""
-        margin = max(SIGMAS * self.error, LEAST)
-        if self.difference > margin and self.kind != "upper bound":
-            return "first"
-        if self.difference < -margin and self.kind != "lower bound":
-            return "second"
-        return "open"
-
-    @property
-    def naively(self) -> Verdict:
-        """Who seems better, by the same margins, if the ELBO is taken for log p(x)."""
-        if math.isnan(self.naive) or abs(self.naive) <= max(SIGMAS * self.naive_error, LEAST):
-            return "open"
-        return "first" if self.naive > 0 else "second"
+    fitted: Statement
+    anew: Statement | None = None
+    naive: Statement | None = None
+    honest: Verdict = Verdict.OPEN
+    honest_anew: Verdict = Verdict.OPEN
+    naively: Verdict = Verdict.OPEN
 
     def winner(self, verdict: Verdict) -> str:
         """In words."""
-        return {"first": LABELS[self.model], "second": LABELS[self.versus], "open": "open"}[verdict]
+        return {Verdict.FIRST: LABELS[self.model], Verdict.SECOND: LABELS[self.versus]}.get(verdict, "open")
 
     @property
     def comment(self) -> str:
         """What the naive table does to this pair."""
         if self.naively == self.honest:
             return "agree"
-        if "open" not in (self.naively, self.honest):
+        if Verdict.OPEN not in (self.naively, self.honest):
             return "overturned"
-        return "settled by log p(x)" if self.naively == "open" else "not proven"
+        return "settled by log p(x)" if self.naively is Verdict.OPEN else "not proven"
+
+
+def judged(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs with their verdicts, all of a table together."""
+    honest, anew, naively = (
+        _verdicts(family)
+        for family in ([each.fitted for each in pairs], [each.anew for each in pairs], [each.naive for each in pairs])
+    )
+    return [
+        replace(pair, honest=first, honest_anew=second, naively=third)
+        for pair, first, second, third in zip(pairs, honest, anew, naively, strict=True)
+    ]
+
+
+def _verdicts(family: Sequence[Statement | None]) -> list[Verdict]:
+    fallen = holm([math.nan if each is None else each.p_value for each in family], CHANCE)
+    return [
+        each.leaning if each is not None and fell else Verdict.OPEN for each, fell in zip(family, fallen, strict=True)
+    ]
 
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
-    """Every comparison in the rows."""
+    """Every comparison in the rows, but of models whose likelihood has no maximum on this data."""
+    out = {row.model for row in standings(rows) if row.unbounded}
+    compared = rows[rows["versus"].notna() & ~rows["model"].isin(out) & ~rows["versus"].isin(out)]
     found = []
-    for (model, versus), of in rows[rows["versus"].notna()].groupby(["model", "versus"], sort=False):
-        naive, naive_error = (
-            float(of[name].mean()) if name in of else math.nan for name in ("naive", "naive_standard_error")
-        )
-        error = math.hypot(float(of["standard_error"].mean()), float(of["monte_carlo_error"].mean()))
-        kind = str(of["kind"].iloc[0])
-        found.append(Pair(str(model), str(versus), kind, float(of["value"].mean()), error, naive, naive_error))
-    return found
+    for (model, versus), of in compared.groupby(["model", "versus"], sort=False):
+        fitted, anew = _statements(of, Kind(str(of["kind"].iloc[0])), "value", "standard_error")
+        # The error over points has that of draws in it, but for what these few points have missed.
+        fitted = replace(fitted, error=max(fitted.error, float(of["monte_carlo_error"].mean())))
+        naive = None
+        if "naive" in of and of["naive"].notna().all():
+            naive, _ = _statements(of, Kind.EXACT, "naive", "naive_standard_error")
+        found.append(Pair(str(model), str(versus), fitted, anew, naive))
+    return judged(found)
+
+
+def _statements(of: pd.DataFrame, kind: Kind, value: str, error: str) -> tuple[Statement, Statement | None]:
+    """Of a difference in one row a seed: of these fits, and of fits made anew."""
+    spread = Spread.of_means(of[value].tolist(), of[error].tolist(), int(of["test_rows"].min()))
+    fitted = Statement(kind, spread.mean, spread.points_error, spread.points_freedom, LEAST)
+    if math.isnan(spread.error):
+        return fitted, None
+    return fitted, Statement(kind, spread.mean, spread.error, spread.freedom, LEAST)
 
 
 def verdict_tables(rows: pd.DataFrame) -> list[Table]:
     """For every VAE a table of it against every other model, with the naive and the honest verdict on it."""
     unit = shared(rows)["unit"]
-    naive = [pair for pair in pairs(rows) if not math.isnan(pair.naive) and pair.model.startswith("vae")]
+    naive = [pair for pair in pairs(rows) if pair.naive is not None and pair.model.startswith("vae")]
     tables = []
     for model in sorted({pair.model for pair in naive}):
         found = narrow(
@@ -96,13 +114,14 @@ def verdict_tables(rows: pd.DataFrame) -> list[Table]:
             found.add_column(f"{header}\ndifference", justify="right", no_wrap=True)
             found.add_column(f"{header}\nverdict", no_wrap=True)
         found.add_column("")
-        for pair in sorted((pair for pair in naive if pair.model == model), key=lambda pair: -pair.difference):
+        for pair in sorted((pair for pair in naive if pair.model == model), key=lambda pair: -pair.fitted.mean):
+            assert pair.naive is not None
             found.add_row(
                 LABELS[pair.versus],
-                with_error(pair.naive, pair.naive_error),
-                WORDS[pair.naively],
-                MARKS.get(pair.kind, "") + with_error(pair.difference, pair.error),
-                WORDS[pair.honest],
+                with_error(pair.naive.mean, pair.naive.error),
+                pair.naively.value,
+                MARKS.get(pair.fitted.kind.value, "") + with_error(pair.fitted.mean, pair.fitted.error),
+                pair.honest.value,
                 pair.comment,
             )
         tables.append(found)
@@ -111,27 +130,45 @@ def verdict_tables(rows: pd.DataFrame) -> list[Table]:
 
 def comparisons(rows: pd.DataFrame) -> list[str]:
     """The best model against every other, point by point: what is proven, what stays open, what a naive table hides."""
-    models, every = standings(rows), pairs(rows)
-    if len(models) < 2 or not every:
-        return []
-    best = models[0]
-    beaten: list[str] = []
-    unsettled: list[str] = []
+    every = standings(rows)
     lines: list[str] = []
-    for pair in every:
-        if best.model not in (pair.model, pair.versus):
-            continue
-        other = pair.versus if pair.model == best.model else pair.model
-        won = "first" if pair.model == best.model else "second"
-        (beaten if pair.honest == won else unsettled).append(LABELS[other])
-    words = f"Best by log p(x): {best.label}."
-    if beaten:
-        words += f" Proven, by two errors of the paired difference, against {', '.join(beaten)}."
-    if unsettled:
+    models = [row for row in every if not row.unbounded]
+    if left_out := [row.label for row in every if row.unbounded]:
+        lines.append(
+            f"Unbounded here: {', '.join(left_out)}. Their likelihood has no maximum on this data (see the warning), "
+            "so they are left out of what follows."
+        )
+    compared = pairs(rows)
+    if len(models) < 2 or not compared:
+        return lines
+    best = models[0].model
+    own = [pair for pair in compared if best in (pair.model, pair.versus)]
+    words = f"Best by log p(x): {models[0].label}."
+    proven = _beaten(best, [(pair, pair.honest) for pair in own])
+    if proven:
+        words += f" Proven of these fits, by Holm at 5 % over all {len(compared)} pairs, against {', '.join(proven)}."
+    others = [LABELS[pair.versus if pair.model == best else pair.model] for pair in own]
+    if unsettled := [label for label in others if label not in proven]:
         words += f" Not settled, or equal: {', '.join(unsettled)}."
     lines.append(words)
-    overturned = [pair for pair in every if pair.comment == "overturned"]
+    if any(pair.anew is not None for pair in own):
+        anew = _beaten(best, [(pair, pair.honest_anew) for pair in own])
+        against = f"against {', '.join(anew)}" if anew else "nothing"
+        lines.append(f"Proven of these models, over seeds too: {against}.")
+    else:
+        lines.append("Of these models, fitted anew, one seed proves nothing; --seeds 0 1 2 asks three.")
+    overturned = [pair for pair in compared if pair.comment == "overturned"]
     if overturned:
         which = "; ".join(f"{pair.winner(pair.honest)} before {pair.winner(pair.naively)}" for pair in overturned)
         lines.append(f"Taking the ELBO for log p(x) would have turned round: {which}.")
     return lines
+
+
+def _beaten(best: str, verdicts: Sequence[tuple[Pair, Verdict]]) -> list[str]:
+    """The labels of those that a model is better than; by an estimate nothing is proven."""
+    found = []
+    for pair, verdict in verdicts:
+        won = Verdict.FIRST if pair.model == best else Verdict.SECOND
+        if verdict is won and pair.fitted.kind is not Kind.ESTIMATE:
+            found.append(LABELS[pair.versus if pair.model == best else pair.model])
+    return found

@@ -130,7 +130,9 @@ class CommonSettings:
     """Fetch mnist if it is not in the data directory."""
     dequantise: tuple[str, ...] | None = setting(None, COLUMNS, recorded(_as_before_there_were_columns))
     """Columns of a table, by name or by number from 1, or all: add uniform noise as wide as a level, so that integers
-    and rounded numbers have a density. Other pixels than mnist-binary always get it."""
+    and rounded numbers have a density; column=step says how wide. Other pixels than mnist-binary always get it."""
+    group_duplicates: bool = setting(False, ADDED_LATER)
+    """Keep equal rows of a table on one side of the split into training and test rows."""
     logit: bool = setting(False, ADDED_LATER)
     """Fit pixels in their logits; log p(x) stays in the units of pixels."""
     seeds: tuple[int, ...] = setting((0,), OF_THE_RUN, SEEDS)

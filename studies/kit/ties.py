@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from numpy.typing import NDArray
 
-from density.data.ties import TiedColumns, ties
+from density.data.findings import Findings, examine
+from density.data.ties import TiedColumns
 from studies.kit.errors import warn
 from studies.kit.rows import is_main
 
@@ -21,6 +23,9 @@ class Table(Protocol):
 
     name: str
     train: NDArray[Any]
+    test: NDArray[Any]
+    shared: int
+    preprocessing: Any
     columns: tuple[str, ...]
 
 
@@ -30,16 +35,52 @@ def ties_said(data: object) -> Iterator[None]:
     if not isinstance(data, Table) or not data.columns:
         yield
         return
-    found = ties(torch.from_numpy(data.train))
+    found = _in_units(data, examine(torch.from_numpy(data.train)))
     if found and is_main():
-        numbers = [data.columns[column].split()[0] for column in sorted({*found.integers, *found.repeated})]
-        chosen = "all" if len(numbers) == len(data.columns) else " ".join(numbers)
-        cures = [f"--dequantise {chosen} adds noise to what repeats"] if numbers else []
-        cures += ["drop what is constant or a copy"] if found.constant or found.copies else []
         warn(
             f"'{data.name}': a continuous density can be arbitrarily high on this data, and flows and VAEs climb "
-            f"there: {found.in_words(lambda column: data.columns[column])}. Cure: {'; '.join(cures)}"
+            f"there: {found.in_words(lambda column: data.columns[column])}. Cure: {'; '.join(_cures(data, found))}"
+        )
+    if data.shared and is_main():
+        warn(
+            f"'{data.name}': {data.shared} of {len(data.test)} test rows are in the training part too. "
+            "--group-duplicates keeps equal rows on one side"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TiedColumns)
         yield
+
+
+def _in_units(data: Table, found: Findings) -> Findings:
+    """Values of atoms in the units of the data, as its user knows them: they were found in standardised columns."""
+    shift, scale = data.preprocessing.shift, data.preprocessing.scale
+    if shift is None or scale is None:
+        return found
+    atoms = {}
+    for column, atom in found.atoms.items():
+        value = float(scale[column] * atom.value + shift[column])
+        atoms[column] = replace(atom, value=0.0 if abs(value) < 1e-9 * scale[column] else value)
+    return replace(found, atoms=atoms)
+
+
+def findings(data: object) -> Findings | None:
+    """What the training rows of a table have on which a density has no maximum; None if nothing, or of pixels."""
+    if not isinstance(data, Table) or not data.columns:
+        return None
+    return examine(torch.from_numpy(data.train)) or None
+
+
+def _cures(data: Table, found: Findings) -> list[str]:
+    """In the words of the command line."""
+    names = [data.columns[column].split()[0] for column in range(len(data.columns))]
+    numbers = sorted({*found.integers, *found.repeated})
+    atoms = [names[column] for column in numbers if column in found.atoms and column in found.repeated]
+    levels = [names[column] for column in numbers if names[column] not in atoms]
+    chosen = "all" if len(levels) == len(names) else " ".join(levels)
+    cures = [f"--dequantise {chosen} adds noise to what repeats"] if levels else []
+    if atoms:
+        cures.append(
+            f"drop what has an atom, or choose a step: --dequantise {' '.join(f'{name}=STEP' for name in atoms)}"
+        )
+    cures += ["drop what is constant, a copy or a combination"] if found.deficient else []
+    return cures + (["drop repeated rows"] if found.duplicates else [])

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from bridge import DeltaLink, FlowVAE, GaussianRelaxation, ReLU, UniformDequantisation, layered, with_flow_prior
 from density import Density, DiagonalGaussian, Model, StandardNormal, TiedColumns, Training
-from density.data.ties import FEWEST_ROWS, ties
+from density.data.findings import FEWEST_ROWS, examine
 from flows import Flow, LULinear, linear_flow, maf
 from lvm import PPCA, VAE, GaussianMixture
 
@@ -39,8 +39,11 @@ def test_every_kind_of_column_is_named(n: int, dtype: torch.dtype, generator: Ge
     x[:, 5] = -3 * x[:, 0] + 2
     x[:, 6] = torch.where(x[:, 6] < 0, 0.0, x[:, 6])  # as rainfall
     x[:, 8] = x[:, 0]
-    found = ties(x.to(dtype))
+    found = examine(x.to(dtype))
     assert found
+    assert not found.duplicates
+    assert found.combinations == {}
+    assert found.atoms[6].value == 0
     assert found.constant == (3,)
     assert found.integers == (1,)
     assert set(found.repeated) == {2, 6}
@@ -60,44 +63,105 @@ def test_continuous_columns_are_none(n: int, dtype: torch.dtype, generator: Gene
     x[:, 5] = torch.rand(n, generator=generator)
     x[:, 6] = x[:, 0] + 0.01 * x[:, 6]
     x[:, 7] = 1e-30 * x[:, 7]
-    assert not ties(x.to(dtype))
+    assert not examine(x.to(dtype))
 
 
 def test_rounding_to_the_dtype_is_let_pass_and_coarser_rounding_is_not(generator: Generator) -> None:
     x = 1e4 + normal(generator, 4096, 1)
     in_single = x.float()
     assert len(in_single.unique()) < 3700, "rounding ties a tenth of the rows"
-    assert not ties(in_single)
-    assert set(ties((10 * in_single).round() / 10).repeated) == {0}
-    assert set(ties(in_single.double()).repeated) == {0}, "in float64 the same values are no rounding"
+    assert not examine(in_single)
+    assert set(examine((10 * in_single).round() / 10).repeated) == {0}
+    assert set(examine(in_single.double()).repeated) == {0}, "in float64 the same values are no rounding"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_outlier_does_not_make_columns_alike(dtype: torch.dtype, generator: Generator) -> None:
     x = normal(generator, 60, 3)
     x[-1] = 1e6
-    assert not ties(x.to(dtype))
+    assert not examine(x.to(dtype))
     x[:, 1] = 0.1 * x[:, 0] - 5
-    assert ties(x.to(dtype)).copies == {1: 0}
+    assert examine(x.to(dtype)).copies == {1: 0}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [40, 500, 5000])
+def test_atoms_are_named_with_value_and_share(n: int, dtype: torch.dtype, generator: Generator) -> None:
+    """Three quarters of zeros, a quarter of one value among continuous ones; nine levels have none."""
+    x = normal(generator, n, 4)
+    x[: 3 * n // 4, 0] = 0.0
+    x[torch.randperm(n, generator=generator)[: n // 4], 1] = 0.5
+    x[:, 2] = 0.1 * torch.randint(9, (n,), generator=generator)
+    x = x[torch.randperm(n, generator=generator)]
+    found = examine(x.to(dtype))
+    assert set(found.repeated) == {0, 1, 2}
+    assert found.repeated[2] == 9
+    assert set(found.atoms) == {0, 1}
+    assert (found.atoms[0].share, found.atoms[1].share) == pytest.approx((0.75, 0.25), abs=0.03)
+    assert (found.atoms[0].value, found.atoms[1].value) == (0.0, 0.5)
+    assert found.steps[2] == pytest.approx(0.1, rel=1e-5)
+    words = " ".join([found.in_words(), *found.cures()])
+    assert "0 (75% are 0), 1 (25% are 0.5) have atoms" in words or n == 5000
+    assert "as wide as a level (dequantise) to 2 (0.1)" in words
+    assert "leave out 0, 1" in words
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [30, 500, 5000])
+def test_linear_combinations_are_named_with_their_parts(n: int, dtype: torch.dtype, generator: Generator) -> None:
+    x = normal(generator, n, 7) * 10.0 ** torch.arange(-3.0, 4.0) + 5
+    x[:, 4] = 2000 * x[:, 0] - 3 * x[:, 2] + 1
+    x[:, 6] = x[:, 1] + x[:, 3] / 10 + x[:, 5] / 1000
+    found = examine(x.to(dtype))
+    assert found.combinations == {4: (0, 2), 6: (1, 3, 5)}
+    assert "columns 4 (of 0, 2), 6 (of 1, 3, 5) are linear combinations" in found.in_words()
+    assert found.cures() == ["drop 4, 6: constant, or known from others"]
+    nearly = x.clone()
+    nearly[:, 4] += 1e-3 * x[:, 4].std() * normal(generator, n, 1)[:, 0]
+    assert set(examine(nearly.to(dtype)).combinations) == {6}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_repeated_rows_are_counted_and_columns_judged_without_them(dtype: torch.dtype, generator: Generator) -> None:
+    x = normal(generator, 300, 3)
+    x[:, 2] = (10 * x[:, 2]).round() / 10
+    x = torch.cat([x, x[:40]])[torch.randperm(340, generator=generator)]
+    found = examine(x.to(dtype))
+    assert found.duplicates == 40
+    assert set(found.repeated) == {2}, "the others repeat nothing but rows"
+    assert "40 of 340 rows repeat another" in found.in_words()
+    assert "drop repeated rows" in found.cures()
+
+
+def test_rows_of_few_levels_repeat_by_chance(generator: Generator) -> None:
+    x = torch.randint(3, (500, 2), generator=generator).double()
+    assert examine(x).duplicates == 0
+    assert examine(x).integers == (0, 1)
+
+
+def test_a_few_repeated_rows_and_hundreds_of_columns_say_nothing(generator: Generator) -> None:
+    x = normal(generator, 300, 200)
+    assert not examine(torch.cat([x, x[:2]]))
+    assert not examine(normal(generator, 40, 60)), "more columns than rows: any of them is a combination"
 
 
 def test_few_rows_say_nothing() -> None:
     x = torch.arange(FEWEST_ROWS - 1.0).unsqueeze(1)
-    assert not ties(x)
-    assert ties(torch.cat([x, x])).integers == (0,)
+    assert not examine(x)
+    assert examine(torch.cat([x, x])).integers == (0,)
 
 
 def test_many_columns_in_blocks(generator: Generator) -> None:
     x = normal(generator, 100, 600).float()
     x[:, 5] = x[:, 599]
     x[:, 300] = x[:, 300].round()
-    found = ties(x)
+    found = examine(x)
     assert found.integers == (300,)
     assert found.copies == {599: 5}
 
 
 def test_a_long_list_is_cut(generator: Generator) -> None:
-    words = ties(normal(generator, 100, 30).round()).in_words(lambda column: f"c{column}")
+    words = examine(normal(generator, 100, 30).round()).in_words(lambda column: f"c{column}")
     assert words.startswith("columns c0, c1, ")
     assert words.endswith("c11, and 18 more hold integers")
 

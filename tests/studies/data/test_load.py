@@ -238,3 +238,39 @@ def test_the_logit_changes_the_density_by_its_derivative() -> None:
         assert squeezed.log_scales[row] == pytest.approx(numeric, abs=1e-3)  # second derivatives up to 1e4, step² 1e-12
     with pytest.raises(InputError, match="--logit is for pixels"):
         load("wine", seed=0, logit=True)
+
+
+def test_equal_rows_on_both_sides_are_counted_and_by_option_kept_together(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(150, 2))
+    rows = np.concatenate([rows, rows[:50]])
+    np.save(tmp_path / "mine.npy", rows)
+    apart, together = (load(str(tmp_path / "mine.npy"), seed=0, group_duplicates=chosen) for chosen in (False, True))
+    known = {tuple(row) for row in apart.train}
+    assert apart.shared == sum(tuple(row) in known for row in apart.test) > 5
+    assert f"{apart.shared} of 40 test rows are in the training part too" in apart.note
+    assert together.shared == 0
+    assert "training part too" not in together.note
+    assert len(together.train) + len(together.test) == 200
+    assert 38 <= len(together.test) <= 40
+
+
+def test_without_equal_rows_the_option_changes_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(60, 2)))
+    plain, grouped = (load(str(tmp_path / "mine.npy"), seed=0, group_duplicates=chosen) for chosen in (False, True))
+    np.testing.assert_array_equal(plain.test, grouped.test)
+
+
+def test_a_step_may_be_given(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = np.column_stack([random.normal(size=100), random.integers(0, 9, 100) / 20])
+    np.savetxt(tmp_path / "mine.csv", rows, delimiter=",", header="a,b=c", comments="")
+    for chosen in ("2=0.05", "b=c=0.05", "b=c"):
+        data = load(str(tmp_path / "mine.csv"), seed=0, dequantise=(chosen,))
+        noisy = np.concatenate([data.train, data.test])[:, 1]
+        assert data.preprocessing.scale is not None
+        assert data.preprocessing.shift is not None
+        in_steps = (noisy * data.preprocessing.scale[1] + data.preprocessing.shift[1]) / 0.05
+        assert len(np.unique(in_steps)) == 100
+        assert -1e-9 < in_steps.min() < in_steps.max() < 9
+    with pytest.raises(InputError, match="the step must be a positive number; got 'much'"):
+        load(str(tmp_path / "mine.csv"), seed=0, dequantise=("2=much",))

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bridge.comparison.statement import Statement, Verdict
+from density.log_density import Kind
 from studies.data.load import dataset
 from studies.elbo_gap.published import SUITE, TABLE, published_table
 from studies.elbo_gap.report import TIGHT, bounds
 from studies.elbo_gap.settings import Settings
 from studies.elbo_gap.standings import LABELS
-from studies.elbo_gap.verdicts import Pair, comparisons, pairs, verdict_tables
+from studies.elbo_gap.verdicts import LEAST, Pair, comparisons, judged, pairs, verdict_tables
 from studies.kit.rows import Rows
 from studies.kit.run import main
 from studies.kit.study import Study
@@ -29,23 +31,38 @@ FEW = [*TINY, "--simulated", "5", "--models", "vae-2", "ppca", "gaussian"]
 @pytest.mark.parametrize(
     ("kind", "difference", "naive", "honest", "naively", "comment"),
     [
-        ("exact", 5.0, 4.0, "first", "first", "agree"),
-        ("exact", 5.0, -4.0, "first", "second", "overturned"),
-        ("lower bound", 5.0, -4.0, "first", "second", "overturned"),
-        ("lower bound", -5.0, -9.0, "open", "second", "not proven"),  # the bound may be loose
-        ("exact", -5.0, -9.0, "second", "second", "agree"),
-        ("exact", 5.0, 1.0, "first", "open", "settled by log p(x)"),
-        ("exact", 1.9, 1.9, "open", "open", "agree"),  # within two errors
-        ("upper bound", 5.0, 4.0, "open", "first", "not proven"),
+        ("exact", 5.0, 4.0, Verdict.FIRST, Verdict.FIRST, "agree"),
+        ("exact", 5.0, -4.0, Verdict.FIRST, Verdict.SECOND, "overturned"),
+        ("lower bound", 5.0, -4.0, Verdict.FIRST, Verdict.SECOND, "overturned"),
+        ("lower bound", -5.0, -9.0, Verdict.OPEN, Verdict.SECOND, "not proven"),  # the bound may be loose
+        ("exact", -5.0, -9.0, Verdict.SECOND, Verdict.SECOND, "agree"),
+        ("exact", 5.0, 1.0, Verdict.FIRST, Verdict.OPEN, "settled by log p(x)"),
+        ("exact", 1.9, 1.9, Verdict.OPEN, Verdict.OPEN, "agree"),  # within two errors
+        ("upper bound", 5.0, 4.0, Verdict.OPEN, Verdict.FIRST, "not proven"),
     ],
 )
 def test_a_verdict_needs_two_errors_and_the_right_kind_of_number(
-    kind: str, difference: float, naive: float, honest: str, naively: str, comment: str
+    kind: str, difference: float, naive: float, honest: Verdict, naively: Verdict, comment: str
 ) -> None:
-    pair = Pair("vae-16", "maf", kind, difference, 1.0, naive, 1.0)
-    assert (pair.honest, pair.naively, pair.comment) == (honest, naively, comment)
-    tiny = Pair("vae-16", "maf", kind, 1e-3, 1e-9, -1e-3, 1e-9)  # two fits of one density
-    assert (tiny.honest, tiny.naively) == ("open", "open")
+    def pair(difference: float, naive: float, error: float) -> Pair:
+        numbers = (
+            Statement(Kind(kind), difference, error, 499, LEAST),
+            Statement(Kind.EXACT, naive, error, 499, LEAST),
+        )
+        return judged([Pair("vae-16", "maf", numbers[0], None, numbers[1])])[0]
+
+    found = pair(difference, naive, 1.0)
+    assert (found.honest, found.naively, found.comment) == (honest, naively, comment)
+    tiny = pair(1e-3, -1e-3, 1e-9)  # two fits of one density
+    assert (tiny.honest, tiny.naively) == (Verdict.OPEN, Verdict.OPEN)
+
+
+def test_many_pairs_need_more_than_two_errors() -> None:
+    small = Statement(Kind.EXACT, 2.5, 1.0, 499, LEAST)
+    assert judged([Pair("vae-16", "maf", small)])[0].honest is Verdict.FIRST
+    none = Statement(Kind.EXACT, 0.0, 1.0, 499, LEAST)
+    family = [Pair("vae-16", "maf", small), *(Pair("vae-2", "maf", none) for _ in range(9))]
+    assert judged(family)[0].honest is Verdict.OPEN
 
 
 @pytest.fixture(scope="module")
