@@ -93,7 +93,7 @@ def spline_flow(features: int, settings: Settings) -> Flow:
 
 
 def searched(built: Callable[[int, Settings], Model]) -> Fit:
-    """A fit by stochastic gradients, its weight decay chosen by held-out training rows: every model is searched alike."""
+    """A fit by stochastic gradients, its weight decay chosen by held-out training rows, alike for every model."""
 
     def fit(x: Tensor, settings: Settings, generator: Generator) -> Model:
         candidates = {

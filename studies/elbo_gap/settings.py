@@ -81,7 +81,7 @@ class Settings(CommonSettings):
     steps: int | None = setting(None, quick(120))
     """Steps of a stochastic gradient fit, at most; by default as many as the rows bear."""
     patience: int = setting(20, POSITIVE)
-    """Epochs without improvement on held-out training rows, and 500 steps at least, before a fit is annealed and ends."""
+    """Epochs without improvement on held-out rows, and 500 steps at least, before a fit is annealed and ends."""
     batch_size: int = setting(128, POSITIVE)
     """Rows in a gradient step."""
     learning_rate: float = setting(3e-3, POSITIVE)
