@@ -5,7 +5,7 @@ from __future__ import annotations
 from density.data.findings import Findings
 from studies.elbo_gap.settings import ModelName, Settings
 
-FREE: tuple[ModelName, ...] = ("vae-2", "vae-16", "coupling", "maf", "spline-maf", "coupling-vae")  # put mass on any value
+FREE: tuple[ModelName, ...] = ("vae-2", "vae-16", "coupling", "maf", "spline-maf", "coupling-vae")  # put mass anywhere
 GAUSSIAN: tuple[ModelName, ...] = ("gaussian", "lu-flow")  # unbounded only where a covariance is singular
 
 
