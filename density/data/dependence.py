@@ -77,7 +77,7 @@ def combinations(columns: Tensor, among: list[int]) -> dict[int, tuple[int, ...]
             continue
         coefficients = torch.linalg.lstsq(standard[kept].T, standard[column].unsqueeze(1)).solution.squeeze(1)
         rest = standard[column] - coefficients @ standard[kept]
-        room = 16 * eps * (units[column] + coefficients.abs() @ units[kept])
+        room = 4 * eps * (units[column] + coefficients.abs() @ units[kept])
         if bool((rest.abs() <= room).all()):
             parts = (coefficients.abs() > room.mean().clamp_min(NEGLIGIBLE)).nonzero().flatten().tolist()
             found[among[column]] = tuple(among[kept[part]] for part in parts)
