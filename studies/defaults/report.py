@@ -206,15 +206,15 @@ def siblings(rows: pd.DataFrame) -> list[str]:
     large = set(rows.loc[rows["train_rows"] >= LARGE, "data"])
     means = models(rows)
     means = means[means.index.isin(large)]
-    late = []
+    late: list[str] = []
     for kind in (AFFINE, SPLINES):
-        present = [name for name in kind if name in means]
-        behind = means[present].max(axis=1).to_frame("best")["best"] if present else pd.Series(dtype=float)
+        of = means[[name for name in kind if name in means]]
+        behind = of.sub(of.max(axis=1), axis=0)
         late += [
-            f"{model} on {name} ({means.loc[name, model] - best:.2f})"
-            for name, best in behind.items()
-            for model in present
-            if best - means.loc[name, model] > BEHIND
+            f"{model} on {name} ({value:.2f})"
+            for model, column in behind.items()
+            for name, value in column.items()
+            if value < -BEHIND
         ]
     return [f"More than a nat behind its best sibling on a table of 2,000 rows or more: {'; '.join(late) or 'none'}."]
 
