@@ -114,6 +114,7 @@ class Comparison:
                     f"high{name}": high,
                     f"p_value{name}": math.nan if statement is None else statement.p_value,
                 }
+            record["worst_share"] = pair.worst_share
             record["kind"] = None if pair.fitted is None else pair.fitted.kind.value
             record["settled_by"] = self.settled_by(pair)
             found.append(record)

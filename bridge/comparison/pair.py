@@ -104,7 +104,7 @@ class Pair:
             differences = [p.value.double().cpu() - q.value.double().cpu() for p, q in zip(a, b, strict=True)]
             spread = Spread.rounds(differences)
             room = [rounding(p).cpu() + rounding(q).cpu() for p, q in zip(a, b, strict=True)]
-        equal = all(bool((d.abs() <= r).all()) for d, r in zip(differences, room, strict=True))
+        equal = not loose and all(bool((d.abs() <= r).all()) for d, r in zip(differences, room, strict=True))
         sampling = math.hypot(sampling_error(a), sampling_error(b))
         points = len(a[0].value)
         if kind is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,10 +110,19 @@ def same_points(claims: Sequence[LogDensity]) -> bool:
 
 def joint_kind(claims: Sequence[LogDensity]) -> Kind:
     """The kind of the mean of claims; of bounds on opposite sides it is an estimate."""
-    kinds = {claim.kind for claim in claims}
-    if len(kinds) > 1:
-        kinds.discard(Kind.EXACT)
-    return kinds.pop() if len(kinds) == 1 else Kind.ESTIMATE
+    return joint(claim.kind for claim in claims)
+
+
+def joint(kinds: Iterable[Kind]) -> Kind:
+    """The kind of the mean of numbers of these kinds.
+
+    >>> joint([Kind.EXACT, Kind.LOWER])
+    <Kind.LOWER: 'lower bound'>
+    """
+    different = set(kinds)
+    if len(different) > 1:
+        different.discard(Kind.EXACT)
+    return different.pop() if len(different) == 1 else Kind.ESTIMATE
 
 
 def sampling_error(claims: Sequence[LogDensity]) -> float:

@@ -56,7 +56,7 @@ def combinations(columns: Tensor, among: list[int]) -> dict[int, tuple[int, ...]
         columns: in the dtype that they were rounded to.
         among: those to look at; constant ones and copies are left out.
 
-    Cost: O(nD) a column.
+    Cost: O(nD) a column, and O(D³) for one that is nearly a combination.
     """
     n = columns.shape[1]
     if not 3 <= len(among) <= min(MOST_COLUMNS, n - SPARE_ROWS):
@@ -75,7 +75,7 @@ def combinations(columns: Tensor, among: list[int]) -> dict[int, tuple[int, ...]
         if left > 1e-2:  # far more than rounding ever leaves: spare the solve
             kept.append(column)
             continue
-        coefficients = torch.linalg.lstsq(standard[kept].T, standard[column].unsqueeze(1)).solution.squeeze(1)
+        coefficients = torch.linalg.lstsq(triangle[:, kept], triangle[:, column].unsqueeze(1)).solution.squeeze(1)
         rest = standard[column] - coefficients @ standard[kept]
         room = 4 * eps * (units[column] + coefficients.abs() @ units[kept])
         if bool((rest.abs() <= room).all()):

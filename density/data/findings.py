@@ -22,6 +22,7 @@ from density.initialisation import initialisation_rows
 FEWEST_ROWS = 16  # of fewer, every row is a spike by itself
 CHANCE = 1e-6  # of being called integers when it is by rounding that all values are
 PEAK = 3 * 0.54  # of a density with interquartile range 1; a normal one's is 0.54
+ROWS_COMPARED = 1 << 18
 SHARE = 0.01  # of the rows may repeat others
 ATOM = 0.05  # of the rows, and
 ABOVE = 3  # times as many as have the next value: an atom, and no level among levels
@@ -84,7 +85,7 @@ class Findings:
         column 1 (12 values) repeats values;
         column 4 (40% are 0) has an atom;
         column 3 (as 2) is a copy;
-        9 of 500 rows repeat another
+        9 rows repeat another
         """
         atoms = {column: atom for column, atom in self.atoms.items() if column in self.repeated}
         levels = {column: count for column, count in self.repeated.items() if column not in atoms}
@@ -101,7 +102,7 @@ class Findings:
             _said(
                 [f"{name(c)} (of {of})" for c, of in sums.items()], "is a linear combination", "are linear combinations"
             ),
-            f"{self.duplicates} of {self.rows} rows repeat another" if self.duplicates else "",
+            f"{self.duplicates} rows repeat another" if self.duplicates else "",
         ]
         return "; ".join(filter(None, found))
 
@@ -131,6 +132,8 @@ class Findings:
 def examine(x: Tensor) -> Findings:
     r"""Look at data ``[n, D]`` for what gives a continuous density no maximum: in up to 4096 rows, evenly spaced.
 
+    Repeated rows are looked for among the first 2¹⁸, since rows and their copies may stand anywhere.
+
     - *Integers*: a number x is an integer by rounding alone with chance min(1, ulp(x)). A column of integers is called
       one where the product of these chances is below 10⁻⁶, and so not where numbers are so large that all are integers.
     - *Repeated*: n draws from a continuous density, rounded to steps of ulp, are at most λ = n ulp max p to a step on
@@ -154,12 +157,15 @@ def examine(x: Tensor) -> Findings:
     n = columns.shape[1]
     if n < FEWEST_ROWS:
         return Findings(n, (), (), {}, {})
-    first = _first_of_each(columns) if len(columns) > 1 else torch.arange(n)
-    duplicates = n - len(first)
-    if duplicates <= max(2.0, SHARE * n) or duplicates <= 4 * _by_chance(columns) or len(first) < FEWEST_ROWS:
+    every = columns if n == len(x) else x[:ROWS_COMPARED].detach().cpu().T
+    first = _first_of_each(every) if len(every) > 1 else torch.arange(every.shape[1])
+    duplicates = every.shape[1] - len(first)
+    few = duplicates <= max(2.0, SHARE * every.shape[1])
+    if few or duplicates <= 4 * _by_chance(every) or len(first) < FEWEST_ROWS:
         duplicates = 0
     else:
-        columns = columns[:, first].contiguous()
+        columns = every[:, first[initialisation_rows(len(first))]].contiguous()
+        n = columns.shape[1]
     eps = torch.finfo(x.dtype).eps
     different, whole, tied, projections, roundings = (
         torch.cat(parts) for parts in zip(*map(_looked_at, columns.split(COLUMNS_AT_ONCE)), strict=True)

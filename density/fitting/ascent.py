@@ -195,11 +195,14 @@ class _Ascent:
 
     def _make_optimiser(self) -> None:
         training = self.training
-        parameters = groups_of(self.module, self.parameters, training.weight_decay)
-        self.optimiser = training.optimiser(parameters, training.learning_rate)
+        self.optimiser = training.optimiser(self.parameters, training.learning_rate)
+        searches = isinstance(self.optimiser, torch.optim.LBFGS)
+        if searches and (training.weight_decay or training.averaging is not None):
+            raise ValueError("L-BFGS takes no weight_decay or averaging: its line search needs the objective itself")
+        if training.weight_decay:
+            groups = groups_of(self.module, self.parameters, training.weight_decay)
+            self.optimiser = training.optimiser(groups, training.learning_rate)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        if training.weight_decay and isinstance(self.optimiser, torch.optim.LBFGS):
-            raise ValueError("L-BFGS takes no weight_decay: its line search needs the objective's own gradient")
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser, each group's own rate scaled; −(mean objective) of the batch before it."""

@@ -8,13 +8,16 @@ from typing import Any
 from density.fitting.training import Training
 
 FEW = 3  # epochs that annealing takes at least
+USUAL_BATCH = 128  # rows in the steps that are counted; larger batches make as many passes, not as many steps
+USUAL_EPOCHS = 200  # of which large batches make as many as that, if no more
+RECENT = 0.25  # share of the epochs before annealing within which the held-out rows were best, where a fit still climbs
 SLACK = 1e-9  # of rounding, before a share of epochs counts as one more
 
 
 def usual_steps(rows: int) -> int:
     """The steps of a fit that was given neither epochs nor steps, 1,800 + 45 √rows.
 
-    A hundred times as many rows bear about ten times as many steps, each of which sees other rows.
+    Each step sees other rows, so that more rows bear more steps: ten times as many for a hundred times the rows, if many.
 
     >>> [usual_steps(rows) for rows in (500, 8_000, 50_000, 1_000_000)]
     [2806, 5825, 11862, 46800]
@@ -46,8 +49,14 @@ class Course:
 
     def __init__(self, training: Training, rows: int, length: int, held_out: bool) -> None:
         self.training, self.length, self.held_out = training, length, held_out
-        steps = usual_steps(rows) if training.steps is None else training.steps
-        self.end = training.epochs or -(-steps // length)
+        self.unit = max(length, rows / USUAL_BATCH)  # steps in a pass, if batches are no larger than usual
+        if training.steps is not None:
+            self.end = -(-training.steps // length)
+        elif training.epochs is not None:
+            self.end = training.epochs
+        else:
+            usual = usual_steps(rows)
+            self.end = max(math.ceil(usual / self.unit), min(USUAL_EPOCHS, math.ceil(usual / length)))
         self.annealing_from = self.end - math.ceil(training.annealed_share * self.end - SLACK)
         self.steps = self.epoch = self.best = 0
         self.patient = True
@@ -68,13 +77,15 @@ class Course:
     @property
     def waits(self) -> int:
         """Epochs that patience lasts."""
-        return max(self.training.patience or 0, -(-self.training.patient_steps // self.length))
+        return max(self.training.patience or 0, math.ceil(self.training.patient_steps / self.unit))
 
     @property
     def climbing(self) -> bool:
-        """Whether the budget ended before patience, so that more steps would have been taken."""
-        looks = self.held_out and self.training.patience is not None
-        return looks and self.patient and self.annealing_from > 0 and self.ended
+        """Whether the budget ended before patience did, with held-out rows that were best of late, before annealing."""
+        if not (self.held_out and self.training.patience is not None and self.patient and self.ended):
+            return False
+        before = self.annealing_from or self.end * (self.training.annealed_share == 1)
+        return before - self.best <= RECENT * before
 
     def judged(self, improved: bool) -> bool:
         """Count an epoch, and what held-out rows said of it; True where annealing now begins from the best weights."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from density.contract import Bound, Density
 from density.evaluating import evaluating
+from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.rows import split
 from density.fitting.training import Training
 from density.history import History
@@ -70,14 +71,15 @@ def select(
 
     Args:
         candidates: by name, a function that builds an unfitted model, and the settings of its fit. All hold out the
-            same share of rows.
+            same share of rows. A fit that becomes nan or infinite, and a model that is −∞ at a held-out row, lose.
         x: points ``[n, D]``.
         context: contexts ``[n, C]`` of conditional models.
         generator: of the fits; torch's own if None.
 
     Raises:
         ValueError: no candidates; shares of held-out rows that differ, or none held out; a refit, after which no rows
-            are held out, or a checkpoint: candidates differ in more than it can tell.
+            are held out, or a checkpoint: candidates differ in more than it can tell; −∞ everywhere.
+        NonFiniteObjective: of every candidate.
 
     >>> from density import DiagonalGaussian, Gaussian
     >>> select({"a": (lambda: None, Training(validation=0.0))}, torch.zeros(9, 2))
@@ -92,19 +94,28 @@ def select(
     after = randomness.state()
     if not len(rows):
         raise ValueError(f"select needs held-out rows; a share of {held_out} of {len(x)} rows is none")
-    best, best_name = None, ""
+    best, best_name, failure = None, "", None
     histories: dict[str, History] = {}
     values: dict[str, Tensor] = {}
-    for name, (build, training) in candidates.items():
-        randomness.restore(begun)
-        model = build()
-        randomness.restore(begun)
-        given = {} if context is None else {"context": context}
-        histories[name] = model.fit(x, training, generator=generator, **given)
-        values[name] = _judged(model, x[rows], None if context is None else context[rows])
-        if best is None or values[name].mean() > values[best_name].mean():
-            best, best_name = model, name
-    randomness.restore(after)
+    try:
+        for name, (build, training) in candidates.items():
+            randomness.restore(begun)
+            model = build()
+            randomness.restore(begun)
+            given = {} if context is None else {"context": context}
+            try:
+                histories[name] = model.fit(x, training, generator=generator, **given)
+                judged = _judged(model, x[rows], None if context is None else context[rows])
+                values[name] = judged.nan_to_num(nan=-torch.inf)
+            except NonFiniteObjective as error:
+                histories[name], failure = error.history, error
+                values[name] = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=x.device)
+            if values[name].mean() > -torch.inf and (best is None or values[name].mean() > values[best_name].mean()):
+                best, best_name = model, name
+    finally:
+        randomness.restore(after)
+    if best is None:
+        raise failure or ValueError("select: every candidate has log p(x) = −∞ at some held-out row")
     return Selection(best, best_name, histories, {name: _score(v, values[best_name]) for name, v in values.items()})
 
 
@@ -135,6 +146,6 @@ def _judged(model: Density | Bound, x: Tensor, context: Tensor | None) -> Tensor
 
 
 def _score(values: Tensor, best: Tensor) -> Score:
-    difference = values - best
+    difference = (values - best).where(values > -torch.inf, -torch.inf)
     error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else difference.new_tensor(float("nan"))
     return Score(values.mean().item(), difference.mean().item(), error.item())

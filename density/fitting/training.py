@@ -91,7 +91,7 @@ class Training:
             )
         if not callable(self.schedule):
             raise TypeError(
-                "schedule must be a function of the share of steps done, in [0, 1], such as density.cosine or "
+                "schedule must be a function of the share of annealing done, in [0, 1], such as density.cosine or "
                 f"density.constant; got {_described(self.schedule)}"
             )
         if not isinstance(self.checkpoint, Checkpoint | None):
@@ -112,6 +112,8 @@ class Training:
             raise ValueError(f"averaging is the β of a moving average, in (0, 1); got {self.averaging}")
         if self.optimiser is lbfgs and (self.weight_decay or self.averaging):
             raise ValueError("L-BFGS takes no weight_decay or averaging: its line search needs the objective itself")
+        if self.refit and self.annealed_share == 1:
+            raise ValueError("refit repeats the steps that did best; with annealing=1 their rates depend on the end")
         if self.refit and not self.validation:
             raise ValueError("refit needs held-out rows to say how many steps to do; set validation above 0")
         if not 0 <= self.validation < 1:

@@ -135,7 +135,7 @@ CANDIDATES: dict[Model, Candidate] = {
 
 def difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Row:
     """The mean of log p by the first minus log p by the second, row by row, and its error."""
-    return mean_and_error("difference", torch.from_numpy(first - second))
+    return {"test_rows": len(first), **mean_and_error("difference", torch.from_numpy(first - second))}
 
 
 def of_sides(ours: tuple[Path, ...], theirs: tuple[Path, ...], place: int) -> Row:

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bridge.comparison.spread import Spread
 from bridge.comparison.statement import Statement, holm
 from density.log_density import Kind
 from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
@@ -51,11 +52,13 @@ class Difference:
 
 
 def over_seeds(rows: pd.DataFrame) -> Statement:
-    """The mean difference over the seeds of a table; its error is the larger of what rows and what seeds say."""
-    count = len(rows)
-    of_rows = math.sqrt(float((rows["difference_error"] ** 2).sum())) / count
-    of_seeds = float(rows["difference"].std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    return Statement(Kind.EXACT, float(rows["difference"].mean()), max(of_rows, of_seeds), 1e9)
+    """The mean difference over the seeds of a table, with the error of rows and, of several seeds, of fits."""
+    spread = Spread.of_means(
+        rows["difference"].tolist(), rows["difference_error"].tolist(), int(rows["test_rows"].min())
+    )
+    if math.isnan(spread.error):
+        return Statement(Kind.EXACT, spread.mean, spread.points_error, spread.points_freedom)
+    return Statement(Kind.EXACT, spread.mean, spread.error, spread.freedom)
 
 
 def by_table(rows: pd.DataFrame, model: str, versus: str) -> dict[str, Difference]:
@@ -81,10 +84,12 @@ def overall(found: Iterable[Difference]) -> Statement:
 
 
 def within(found: Iterable[Difference]) -> Statement:
-    """The mean over these very tables, whose error is that of rows and seeds alone."""
+    """The mean over these very tables: tables are independent, and each has the error that it has."""
     statements = [one.statement for one in found]
     mean = sum(one.mean for one in statements) / len(statements)
-    return Statement(Kind.EXACT, mean, math.sqrt(sum(one.error**2 for one in statements)) / len(statements), 1e9)
+    variances = [(one.error / len(statements)) ** 2 for one in statements]
+    freedom = sum(variances) ** 2 / sum(v**2 / one.freedom for v, one in zip(variances, statements, strict=True))
+    return Statement(Kind.EXACT, mean, math.sqrt(sum(variances)), freedom)
 
 
 def models(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from bridge.comparison.standing import joint
+from density.log_density import Kind
 from studies.kit.tables import with_error
 
 LABELS = {
@@ -129,6 +131,9 @@ def standings(rows: pd.DataFrame) -> list[Standing]:
         columns: dict[str, Any] = {name: float(of[name].mean()) if name in of else math.nan for name in numbers}
         columns["unbounded_seeds"] = float(of["unbounded"].sum()) if "unbounded" in of else 0.0
         columns |= {name: str(of[name].iloc[0]) if name in of else "" for name in words}
+        for kind in ("kind", "gap_kind"):
+            if kind in of and of[kind].notna().any():
+                columns[kind] = joint(map(Kind, of[kind].dropna())).value
         name = str(model)
         found.append(Standing(model=name, label=LABELS[name], seed_deviation=float(of["value"].std()), **columns))
     return sorted(found, key=lambda standing: (-standing.value, list(LABELS).index(standing.model)))

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from bridge.comparison.spread import Spread
+from bridge.comparison.standing import joint
 from bridge.comparison.statement import Statement, Verdict, holm
 from density.log_density import Kind
 from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
@@ -80,7 +81,7 @@ def pairs(rows: pd.DataFrame) -> list[Pair]:
     compared = rows[rows["versus"].notna() & ~rows["model"].isin(out) & ~rows["versus"].isin(out)]
     found = []
     for (model, versus), of in compared.groupby(["model", "versus"], sort=False):
-        fitted, anew = _statements(of, Kind(str(of["kind"].iloc[0])), "value", "standard_error")
+        fitted, anew = _statements(of, joint(map(Kind, of["kind"])), "value", "standard_error")
         # The error over points has that of draws in it, but for what these few points have missed.
         fitted = replace(fitted, error=max(fitted.error, float(of["monte_carlo_error"].mean())))
         naive = None

@@ -182,9 +182,11 @@ DENSITIES: dict[str, DensityCase] = {
     "GaussianMixture, diagonal": DensityCase(random(lambda: GaussianMixture(2, 3, Diagonal()))),
     "GaussianMixture, spherical": DensityCase(random(lambda: GaussianMixture(1, 3, Spherical()))),
     "Flow, linear": DensityCase(random(lambda: linear_flow(2)), expected=False),
-    "Flow, coupling": DensityCase(random(lambda: real_nvp(2, layers=2, hidden=(6,))), expected=False),
+    "Flow, coupling": DensityCase(
+        random(lambda: real_nvp(2, layers=2, hidden=(6,), base=StandardNormal)), expected=False
+    ),
     "Flow, LU and coupling, conditional": DensityCase(
-        random(lambda: glow(2, layers=2, hidden=(6,), context_features=CONTEXT)),
+        random(lambda: glow(2, layers=2, hidden=(6,), context_features=CONTEXT, base=StandardNormal)),
         expected=False,
     ),
     "Flow, Student-t base": DensityCase(

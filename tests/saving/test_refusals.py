@@ -77,7 +77,7 @@ def test_a_model_changed_after_it_was_built_is_refused(tmp_path: Path) -> None:
         ),
         (lambda: VAE.gaussian(3, 1), lambda m: setattr(m, "extra", nn.Tanh()), "extra was added"),
         (
-            lambda: real_nvp(2, 2, (4,)),
+            lambda: real_nvp(2, 2, (4,), base=StandardNormal),
             lambda m: setattr(m, "base", Gaussian(2)),
             r"Unexpected key\(s\).* \"base\.mean\", \"base\.factor\"",
         ),
@@ -87,7 +87,11 @@ def test_a_model_changed_after_it_was_built_is_refused(tmp_path: Path) -> None:
             "log_scale_bound .* 2.0, not 5.0",
         ),
         (lambda: PPCA(3, 1), lambda m: m.decoder.register_buffer("note", torch.ones(2)), "note"),  # type: ignore[union-attr]
-        (lambda: real_nvp(2, 2, (4,)), lambda m: m.base.zero.add_(1), r"base\.zero is \[2\] torch\.float32"),  # type: ignore[union-attr]
+        (
+            lambda: real_nvp(2, 2, (4,), base=StandardNormal),
+            lambda m: m.base.zero.add_(1),  # type: ignore[union-attr]
+            r"base\.zero is \[2\] torch\.float32",
+        ),
         (
             lambda: Flow(StandardNormal(2), Chain(Sigmoid(), first := Logit(), Inverse(first))),
             lambda m: setattr(m.transform.parts[2], "transform", Logit()),  # type: ignore[union-attr]

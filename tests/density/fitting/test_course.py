@@ -95,15 +95,15 @@ def test_a_fit_that_ran_out_says_so(data: Tensor) -> None:
 
 
 def test_where_the_budget_ends_before_patience_all_of_it_is_used(data: Tensor) -> None:
-    """Best after 12 of 18 constant epochs: annealed from there in all six that are left."""
-    module = Scripted([*map(float, range(12)), 5.0])
+    """Best after 15 of 18 constant epochs: annealed from there in all six that are left."""
+    module = Scripted([*map(float, range(15)), 5.0])
     history = module.fit(data, replace(SHORT, epochs=24, patience=10))
     assert module.rates[18:] == pytest.approx([0.1 * cosine(step / 6) for step in range(6)], rel=1e-12)
-    assert module.stepped[18].equal(module.seen[11])
+    assert module.stepped[18].equal(module.seen[14])
     assert history.climbing
 
 
-@pytest.mark.parametrize("change", [{"patience": None}, {"annealing": 1.0}, {"validation": 0.0}])
+@pytest.mark.parametrize("change", [{"patience": None}, {"validation": 0.0}])
 def test_only_what_watches_can_say_climbing(change: dict[str, float], data: Tensor) -> None:
     history = Scripted([*map(float, range(20))]).fit(data, replace(SHORT, **change))  # type: ignore[arg-type]
     assert len(history.objective) == 12
@@ -191,3 +191,32 @@ def test_the_average_is_judged_and_kept(data: Tensor) -> None:
         mean = decay * mean + (1 - decay) * weights
         torch.testing.assert_close(module.seen[step], mean, rtol=1e-12, atol=1e-12)
     assert module.m.equal(module.seen[-1])
+
+
+def test_a_fit_that_falls_from_the_start_ends_with_patience_where_it_stands(data: Tensor) -> None:
+    module = Scripted([1.0, 2.0, 1.5, 1.0, 0.5])
+    history = module.fit(data, replace(SHORT, epochs=8, annealing=1, patience=2))
+    assert module.rates == pytest.approx([0.1 * cosine(step / 8) for step in range(4)], rel=1e-12)
+    assert module.m.equal(module.seen[1])
+    assert history.converged
+    assert not history.climbing
+
+
+@pytest.mark.parametrize(("best", "climbing"), [(60, True), (5, False)])
+def test_a_fit_climbs_only_if_its_best_is_recent(best: int, climbing: bool) -> None:
+    course = Course(Training(epochs=100), rows=450, length=4, held_out=True)
+    for epoch in range(1, 101):
+        course.judged(epoch <= best)
+    assert course.ended
+    assert course.climbing is climbing
+
+
+def test_large_batches_make_passes_and_not_as_many_steps() -> None:
+    small, whole = (Course(Training(batch_size=size), 4500, length, True) for size, length in ((128, 36), (None, 1)))
+    assert small.end == -(-usual_steps(4500) // 36)
+    assert (whole.end, whole.waits) == (200, 20)
+
+
+def test_refit_needs_rates_that_do_not_depend_on_the_end() -> None:
+    with pytest.raises(ValueError, match="refit repeats the steps that did best"):
+        Training(annealing=1, refit=True)
