@@ -17,7 +17,7 @@ SLACK = 1e-9  # of rounding, before a share of epochs counts as one more
 def usual_steps(rows: int) -> int:
     """The steps of a fit that was given neither epochs nor steps, 1,800 + 45 √rows.
 
-    Each step sees other rows, so that more rows bear more steps: ten times as many for a hundred times the rows, if many.
+    Each step sees other rows, so more rows bear more steps: ten times as many for a hundred times the rows, if many.
 
     >>> [usual_steps(rows) for rows in (500, 8_000, 50_000, 1_000_000)]
     [2806, 5825, 11862, 46800]
