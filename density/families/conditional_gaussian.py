@@ -114,16 +114,18 @@ class PerFeatureScale(ScaleModel):
 
 
 class NetworkScale(ScaleModel):
-    """A second output of the network as log σ, bounded smoothly: b·tanh(raw / b), so that σ ∈ (e⁻ᵇ, eᵇ).
+    """A second output of the network as log σ, bounded smoothly: σ = s · exp(b·tanh(raw / b)), between s e⁻ᵇ and s eᵇ.
 
     Without a bound a decoder's likelihood can grow without limit around single points. Near 0 the bound is not felt;
     at |raw| = b/2 it takes 8 % of raw away, so that a network trained without it, or with another, means another σ.
 
     Args:
-        bound: b; None for none, log σ = raw.
+        bound: b; None for none, σ = s · exp(raw).
+        std: s, which σ is near at the start, while raw is near 0. A decoder that starts at less than its data's spread
+            must use its latent at once, and does not settle for the wide σ that explains data without one.
 
     Raises:
-        ValueError: the bound is not positive and finite.
+        ValueError: the bound, or std, is not positive and finite.
 
     >>> raw = torch.tensor([0.5, 7.0])
     >>> NetworkScale()(raw, raw).log(), NetworkScale(bound=None)(raw, raw).log()
@@ -132,13 +134,16 @@ class NetworkScale(ScaleModel):
 
     outputs = 2
 
-    def __init__(self, bound: float | None = 7.0) -> None:
+    def __init__(self, bound: float | None = 7.0, std: float = 1.0) -> None:
         super().__init__()
         check_bound(bound, type(self).__name__, "bound")
         self.bound = bound
+        _log_std(std)
+        self.std = std
 
     def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return bounded(raw, self.bound).exp()
+        log_std = bounded(raw, self.bound)
+        return (log_std if self.std == 1 else log_std + math.log(self.std)).exp()
 
 
 def _joined(mean: Tensor, log_variance: Tensor) -> Tensor:

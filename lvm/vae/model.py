@@ -10,7 +10,7 @@ from density.checks import check_data
 from density.contract import Density
 from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
-from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, PerFeatureScale, ScaleModel
+from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
@@ -22,6 +22,7 @@ from lvm.latent import LatentVariableModel, check_three
 from lvm.vae.gradients import AnalyticKL, GradientEstimator
 
 ANALYTIC_KL = AnalyticKL()
+START = 0.3  # σ of a decoder of standardised data: from 1 a single latent may never come into use
 
 
 class VAE(LatentVariableModel):
@@ -85,8 +86,9 @@ class VAE(LatentVariableModel):
             features: D.
             latent_features: d.
             hidden: widths of the encoder's hidden layers; the decoder's are the same, reversed.
-            scale: the decoder's standard deviation; :class:`~density.families.conditional_gaussian.PerFeatureScale` if
-                None.
+            scale: the decoder's standard deviation; ``NetworkScale(std=0.3)`` if None, a function of z that starts near
+                0.3 (:class:`~density.families.conditional_gaussian.NetworkScale`). ``PerFeatureScale(features)`` is
+                one number a feature, as in factor analysis: fewer parameters, and a lower log p(x) on most tables.
             prior: standard normal if None.
             standardise: let the first ``fit`` take each feature's mean and standard deviation from its data, and model
                 the standardised features from then on; log p(x) stays that of x. A fixed or initial scale is then in
@@ -94,7 +96,7 @@ class VAE(LatentVariableModel):
             encoder_scale: the encoder's σ; :class:`~density.families.conditional_gaussian.NetworkScale` if None, which
                 bounds |log σ| by 7; ``NetworkScale(bound=b)`` bounds it by b, ``NetworkScale(bound=None)`` not at all.
         """
-        scale = PerFeatureScale(features) if scale is None else scale
+        scale = NetworkScale(std=START) if scale is None else scale
         network = mlp(latent_features, scale.outputs * features, hidden[::-1])
         decoder: Density = ConditionalGaussian(network, features, latent_features, scale)
         if standardise:

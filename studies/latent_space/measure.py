@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from density import StandardNormal, Training
+from density import PerFeatureScale, StandardNormal, Training
 from flows import Flow, first_half, glow, random_rotation
 from lvm import PPCA, VAE
 from studies.data.load import Dataset
@@ -69,7 +69,8 @@ def projection(settings: Settings, rows: Standardised, key: Key) -> Callable[[Te
             return ppca.encode
         case "vae":
             with seeded_start(key.seed, "latent_space", "vae", str(dimensions)):
-                vae = VAE.gaussian(features, dimensions, hidden=settings.hidden, standardise=False)
+                scale = PerFeatureScale(features)
+                vae = VAE.gaussian(features, dimensions, hidden=settings.hidden, scale=scale, standardise=False)
             fit(vae, settings, rows, key.seed, "vae", str(dimensions))
             return vae.encode
         case "flow":

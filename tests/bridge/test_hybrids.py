@@ -21,7 +21,7 @@ from bridge.hybrids import (
 )
 from bridge.survae.chain import LinkChain
 from bridge.survae.layered import LooseLayeredModel, layered
-from density import ConditionalGaussian, GlobalScale, NetworkScale, Rescaled, StandardNormal, Training
+from density import ConditionalGaussian, GlobalScale, NetworkScale, PerFeatureScale, Rescaled, StandardNormal, Training
 from flows import AffineCoupling, Chain, Flow, LULinear, glow, real_nvp
 from lvm import VAE, LayeredModel, StochasticLink
 from lvm.evidence import gap
@@ -41,7 +41,7 @@ def small(builder: Builder, features: int = 3) -> Featured:
 
 def base() -> VAE:
     """A VAE whose encoder is broader than the posterior."""
-    model = VAE.gaussian(3, 2, hidden=(6,), standardise=False)
+    model = VAE.gaussian(3, 2, hidden=(6,), scale=PerFeatureScale(3), standardise=False)
     assert isinstance(model.encoder, ConditionalGaussian)
     assert isinstance(model.encoder.network, nn.Sequential)
     assert isinstance(model.encoder.network[-1], nn.Linear)

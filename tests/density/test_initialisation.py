@@ -11,7 +11,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bridge import Abs, FlowVAE, HalfNormal, Max, Slice, TightLayeredModel, layered, with_flow_prior
-from density import ConditionalGaussian, DiagonalGaussian, Rescaled, Standardisation, StandardNormal, Training
+from density import (
+    ConditionalGaussian,
+    DiagonalGaussian,
+    PerFeatureScale,
+    Rescaled,
+    Standardisation,
+    StandardNormal,
+    Training,
+)
 from density.initialisation import INITIALISATION_ROWS, UNKNOWN, StartingPoints, check_units
 from flows import (
     ActNorm,
@@ -285,7 +293,7 @@ def test_a_training_loop_of_ones_own_starts_as_fit_does() -> None:
 
     x = torch.as_tensor(embedded("digits").rows).float()
     torch.manual_seed(0)
-    model, generator = VAE.gaussian(64, 4), seeded()
+    model, generator = VAE.gaussian(64, 4, scale=PerFeatureScale(64)), seeded()
     model.initialise(x)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(20):

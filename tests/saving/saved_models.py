@@ -22,6 +22,7 @@ from density import (
     Gaussian,
     GlobalScale,
     NetworkScale,
+    PerFeatureScale,
     Rescaled,
     StandardNormal,
     StudentT,
@@ -69,6 +70,10 @@ from tests.places import FIXTURES
 FOLDERS = {1: FIXTURES / "saved", 2: FIXTURES / "saved" / "2"}
 RECORD = FIXTURES / "saved" / "log_prob.json"
 D = 3
+
+
+def per_feature(latents: int) -> VAE:
+    return VAE.gaussian(D, latents, hidden=(4,), scale=PerFeatureScale(D))
 
 
 def vae_of_networks() -> VAE:
@@ -139,14 +144,15 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "spline_maf": splines,
     "flow_by_hand": by_hand,
     "flow_vae": lambda: FlowVAE(maf(D, 2, (4,))),
-    "vae_gaussian": lambda: VAE.gaussian(D, 1, hidden=(4,)),
+    "vae_gaussian": lambda: per_feature(1),
     "vae_bernoulli": lambda: VAE.bernoulli(D, 1, hidden=(4,)),
     "vae_of_networks": vae_of_networks,
     "vae_tied_and_frozen": tied_and_frozen,
     "vae_exact_posterior": exact_posterior,
-    "vae_flow_prior": lambda: with_flow_prior(VAE.gaussian(D, 2, hidden=(4,)), real_nvp(2, 2, (4,))),
+    "vae_flow_prior": lambda: with_flow_prior(per_feature(2), real_nvp(2, 2, (4,))),
     "vae_coupling_posterior": lambda: with_posterior(
-        VAE.gaussian(D, 2, hidden=(4,)), coupling_posterior(D, 2, layers=2, hidden=(4,), width=4, encoder_hidden=(4,))
+        per_feature(2),
+        coupling_posterior(D, 2, layers=2, hidden=(4,), width=4, encoder_hidden=(4,)),
     ),
     "relaxation": lambda: GaussianRelaxation(linear_flow(D), 0.3),
     "abs_on_a_flow": lambda: layered(real_nvp(2, 2, (4,)), LinkChain(Abs(2), DeltaLink(InverseSoftplus(), 2))),

@@ -232,7 +232,7 @@ def test_feature_counts_are_positive_ints(features: int) -> None:
 
 @pytest.mark.parametrize("std", [0.0, -1.0, math.inf, math.nan])
 def test_scales_are_positive_and_finite(std: float) -> None:
-    for make in (FixedScale, GlobalScale, lambda s: PerFeatureScale(2, s)):
+    for make in (FixedScale, GlobalScale, lambda s: PerFeatureScale(2, s), lambda s: NetworkScale(std=s)):
         with pytest.raises(ValueError, match="std must be positive and finite"):
             make(std)
     with pytest.raises(ValueError, match="NetworkScale expects bound to be positive and finite, or None"):
@@ -242,6 +242,7 @@ def test_scales_are_positive_and_finite(std: float) -> None:
 def test_a_network_scale_stays_within_its_bound() -> None:
     raw = torch.tensor([-1e30, -1e3, -0.1, 0.0, 0.1, 1e3, 1e30], dtype=torch.float64)
     std = NetworkScale(3.0)(raw, raw)
+    torch.testing.assert_close(NetworkScale(3.0, std=0.2)(raw, raw), 0.2 * std)
     assert (std >= math.exp(-3) * (1 - 1e-12)).all()
     assert (std <= math.exp(3) * (1 + 1e-12)).all()
     # b·tanh(r/b) = r − r³/3b² + …: near zero the bound is not felt.

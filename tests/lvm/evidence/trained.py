@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from density import ConditionalGaussian, NetworkScale, PerFeatureScale, Rescaled, StandardNormal, Training, mlp
+from density import ConditionalGaussian, Density, NetworkScale, PerFeatureScale, Rescaled, StandardNormal, Training, mlp
 from flows import real_nvp
 from lvm import VAE, GaussianMixture
 
@@ -59,9 +59,14 @@ def bits(n: int, generator: Generator) -> Tensor:
     return (_shuffled(load_digits().data, generator) > 7.5).double()[:, 10:34]
 
 
+def common(features: int, latents: int, hidden: tuple[int, ...], prior: Density | None = None) -> VAE:
+    """One σ a feature, whatever the latent."""
+    return VAE.gaussian(features, latents, hidden=hidden, scale=PerFeatureScale(features), prior=prior)
+
+
 def relu(features: int) -> VAE:
     decoder = ConditionalGaussian(mlp(1, features, (32,), nn.ReLU), features, 1, PerFeatureScale(features))
-    return VAE(StandardNormal(1), VAE.gaussian(features, 1, hidden=(32,)).encoder, Rescaled(decoder))
+    return VAE(StandardNormal(1), common(features, 1, (32,)).encoder, Rescaled(decoder))
 
 
 @dataclass(frozen=True)
@@ -88,17 +93,17 @@ class Trained:
 
 
 TRAINED: dict[str, Trained] = {
-    "curve, 1 latent": Trained(curve, lambda d: VAE.gaussian(d, 1, hidden=(32,)), 60),
-    "eight, 1 latent": Trained(eight, lambda d: VAE.gaussian(d, 1, hidden=(32, 32)), 60),
-    "ring, barely trained": Trained(ring, lambda d: VAE.gaussian(d, 2, hidden=(32,)), 5),
+    "curve, 1 latent": Trained(curve, lambda d: common(d, 1, (32,)), 60),
+    "eight, 1 latent": Trained(eight, lambda d: common(d, 1, (32, 32)), 60),
+    "ring, barely trained": Trained(ring, lambda d: common(d, 2, (32,)), 5),
     "ring, network σ": Trained(ring, lambda d: VAE.gaussian(d, 2, hidden=(32,), scale=NetworkScale()), 40),
-    "wine": Trained(wine, lambda d: VAE.gaussian(d, 2, hidden=(32,)), 150),
-    "cancer": Trained(cancer, lambda d: VAE.gaussian(d, 2, hidden=(64,)), 100),
+    "wine": Trained(wine, lambda d: common(d, 2, (32,)), 150),
+    "cancer": Trained(cancer, lambda d: common(d, 2, (64,)), 100),
     "cancer, ReLU": Trained(cancer, relu, 100),
-    "digits": Trained(digits, lambda d: VAE.gaussian(d, 2, hidden=(64,)), 30),
+    "digits": Trained(digits, lambda d: common(d, 2, (64,)), 30),
     "bits": Trained(bits, lambda d: VAE.bernoulli(d, 2, hidden=(32,)), 30),
-    "curve, mixture prior": Trained(curve, lambda d: VAE.gaussian(d, 2, hidden=(32,), prior=GaussianMixture(2, 3)), 40),
-    "curve, flow prior": Trained(curve, lambda d: VAE.gaussian(d, 2, hidden=(32,), prior=real_nvp(2, 2, (16,))), 40),
+    "curve, mixture prior": Trained(curve, lambda d: common(d, 2, (32,), prior=GaussianMixture(2, 3)), 40),
+    "curve, flow prior": Trained(curve, lambda d: common(d, 2, (32,), prior=real_nvp(2, 2, (16,))), 40),
 }
 
 

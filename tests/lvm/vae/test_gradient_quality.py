@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from density import (
     ConditionalGaussian,
     FixedScale,
+    PerFeatureScale,
     mlp,
 )
 from lvm import VAE
@@ -72,7 +73,7 @@ def no_batching_rule(*_: object, **__: object) -> None:
 def test_batched_and_looped_repeats_agree(
     estimator: GradientEstimator, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = VAE.gaussian(3, 2, hidden=(4,)).double()
+    model = VAE.gaussian(3, 2, hidden=(4,), scale=PerFeatureScale(3)).double()
     x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     batched = gradient_quality(estimator, model, x, repeats=2000, generator=generator)
     assert batched.vectorised
