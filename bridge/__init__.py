@@ -1,5 +1,15 @@
 """Where flows and latent-variable models meet."""
 
+from bridge.adapters.distribution import FromDistribution, from_distribution
+from bridge.adapters.freia import FromFreia, from_freia
+from bridge.adapters.functions import AdaptedVAE, from_functions
+from bridge.adapters.log_prob import FromLogProb, from_log_prob
+from bridge.adapters.normflows import from_normflows
+from bridge.adapters.pomegranate import from_pomegranate
+from bridge.adapters.pyro import from_pyro
+from bridge.adapters.pythae import from_pythae
+from bridge.adapters.scvi import FromScvi, from_scvi
+from bridge.adapters.zuko import from_zuko
 from bridge.comparison.comparing import Comparison, compare
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
@@ -7,6 +17,7 @@ from bridge.comparison.statement import Statement, Verdict
 from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
 from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
+from bridge.exactness.check import Check, Exactness, check_exact
 from bridge.flow_vae import DeltaLink, FlowVAE
 from bridge.hybrids import (
     Featured,
@@ -29,12 +40,19 @@ from bridge.survae.surjections import Abs, Max, Slice
 
 __all__ = [
     "Abs",
+    "AdaptedVAE",
     "Augmentation",
+    "Check",
     "Comparison",
     "DeltaLink",
     "DiagonalJacobianEncoder",
+    "Exactness",
     "Featured",
     "FlowVAE",
+    "FromDistribution",
+    "FromFreia",
+    "FromLogProb",
+    "FromScvi",
     "GaussianRelaxation",
     "GenerativeSurjection",
     "HalfNormal",
@@ -65,11 +83,22 @@ __all__ = [
     "as_ppca",
     "as_vae",
     "autoregressive_posterior",
+    "check_exact",
     "compare",
     "coupling_posterior",
     "flow_from_nflows",
     "flow_with_vae_top",
+    "from_distribution",
+    "from_freia",
+    "from_functions",
+    "from_log_prob",
     "from_nflows",
+    "from_normflows",
+    "from_pomegranate",
+    "from_pyro",
+    "from_pythae",
+    "from_scvi",
+    "from_zuko",
     "latent_measure",
     "layered",
     "linear_from_nflows",

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Generator, Tensor, nn
+from torch import distributions as D
 
-from bridge import Featured, FlowVAE
+from bridge import Featured, FlowVAE, from_distribution, from_log_prob
 from density import (
     Bernoulli,
     Categorical,
@@ -21,6 +22,7 @@ from density import (
     FixedScale,
     Gaussian,
     GlobalScale,
+    Measure,
     NetworkScale,
     PerFeatureScale,
     Rescaled,
@@ -59,6 +61,34 @@ def conditional(scale: Callable[[], ScaleModel], features: int = 2) -> Callable[
         return ConditionalGaussian(network, features, CONTEXT, model)
 
     return random(make)
+
+
+class Foreign(nn.Module):
+    """A module that makes one of torch's distributions of a context, or of nothing."""
+
+    def __init__(self, features: int, context_features: int = 0, discrete: bool = False) -> None:
+        super().__init__()
+        self.numbers = 1 if discrete else 2
+        self.net = mlp(context_features, self.numbers * features, (6,), nn.Tanh) if context_features else None
+        self.free = None if context_features else nn.Parameter(torch.zeros(self.numbers * features))
+
+    def forward(self, context: Tensor | None = None) -> D.Distribution:
+        made = self.free if self.net is None else self.net(context)
+        if self.numbers == 1:
+            return D.Bernoulli(logits=made)
+        mean, raw = made.chunk(2, -1)
+        return D.Independent(D.Normal(mean, raw.exp()), 1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self().log_prob(x)
+
+    def sample(self, n: int) -> Tensor:
+        return self().rsample(torch.Size([n]))
+
+
+def from_methods() -> Density:
+    made = Foreign(2)
+    return from_log_prob(made.log_prob, 2, made.sample)
 
 
 def rescaled(density: Callable[[Generator], Density]) -> Callable[[Generator], Density]:
@@ -198,4 +228,16 @@ DENSITIES: dict[str, DensityCase] = {
     ),
     "Flow, a flow on a mixture": DensityCase(random(lambda: Flow(GaussianMixture(2, 2), LULinear(2))), expected=False),
     "FlowVAE": DensityCase(random(lambda: FlowVAE(maf(2, layers=2, hidden=(6,)))), expected=False),
+}
+
+# Densities whose code is somebody else's: laws hold, but nothing says that it can be compiled, or mapped by vmap.
+ADAPTED: dict[str, DensityCase] = {
+    "FromDistribution": DensityCase(random(lambda: from_distribution(Foreign(2), 2))),
+    "FromDistribution, conditional": DensityCase(random(lambda: from_distribution(Foreign(2, CONTEXT), 2, CONTEXT))),
+    "FromDistribution, masses": DensityCase(
+        random(lambda: from_distribution(Foreign(3, CONTEXT, True), 3, CONTEXT, Measure.COUNTING)),
+        values=bits(3),
+        pathwise=False,
+    ),
+    "FromLogProb": DensityCase(random(from_methods), expected=False),
 }

@@ -21,6 +21,7 @@ from density.saving.classes import ROOMS
 HOLDS_WHAT_A_FILE_CANNOT = {
     "density.families.gaussian.GivenGaussian",  # a Scale
     "bridge.conversions.nflows_transforms.FromNflows",  # a network of nflows
+    "bridge.adapters.scvi.FromScvi",  # a network of scvi-tools
 }
 
 

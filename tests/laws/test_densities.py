@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 from torch import Generator
 
-from tests.cases.densities import DENSITIES
+from tests.cases.densities import ADAPTED, DENSITIES
 from tests.laws.densities import DensityCase, density_laws
 
 
 @pytest.mark.parametrize("law", density_laws, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize("name", [*DENSITIES, *ADAPTED])
 def test_density_law(name: str, law: Callable[[DensityCase, Generator], None], generator: Generator) -> None:
-    law(DENSITIES[name], generator)
+    law((DENSITIES | ADAPTED)[name], generator)
