@@ -17,6 +17,7 @@ from studies.kit.settings import (
     OF_THE_RUN,
     POSITIVE,
     WIDTHS,
+    Bound,
     CommonSettings,
     all_or_at_least,
     at_least,
@@ -78,7 +79,7 @@ class Settings(CommonSettings):
     """Points simulated from the VAE with 16 latents, on which annealing is certified from both sides."""
     local_steps: int = setting(300, ADDED_LATER, quick(30), NOT_NEGATIVE)
     """Steps of the local posteriors that tell a VAE's gap apart into its two causes; 0: leave that out."""
-    steps: int | None = setting(None, quick(120))
+    steps: int | None = setting(None, quick(120), Bound(lambda steps: steps is None or steps > 0, "must be positive"))
     """Steps of a stochastic gradient fit, at most; by default as many as the rows bear."""
     patience: int = setting(20, POSITIVE)
     """Epochs without improvement on held-out rows, and 500 steps at least, before a fit is annealed and ends."""

@@ -50,12 +50,14 @@ def test_each_side_sends_the_model_in_that_place_by_its_held_out_rows(tmp_path: 
 
 
 def test_errors_of_rows_and_of_seeds_and_holm() -> None:
-    rows = pd.DataFrame({"difference": [1.0, 1.2, 0.8], "difference_error": [0.01, 0.01, 0.01]})
-    one = over_seeds(rows)
-    assert (one.mean, one.error) == (pytest.approx(1.0), pytest.approx(0.2 / np.sqrt(3)))
-    assert over_seeds(rows[:1]).error == pytest.approx(0.01)
-    found = proven({"sure": one, "open": over_seeds(pd.DataFrame({"difference": [0.1], "difference_error": [0.1]}))})
-    assert (found["sure"].proven, found["open"].proven) == (True, False)
+    rows = pd.DataFrame({"difference": [1.0, 1.2, 0.8], "difference_error": [0.01] * 3, "test_rows": [100] * 3})
+    one, single = over_seeds(rows), over_seeds(rows[:1])
+    assert one.mean == pytest.approx(1.0)
+    assert one.error == pytest.approx(0.2 / np.sqrt(3), rel=0.01)  # between fits; rows add little
+    assert one.freedom == pytest.approx(2, rel=0.05)  # three fits, and so Student's t: 1 ± 0.12 has a p of 0.013
+    assert (single.error, single.freedom) == (pytest.approx(0.01), 99)
+    found = proven({"sure": single, "of three": one, "open": over_seeds(rows.assign(difference=[0.1, -0.1, 0.1]))})
+    assert [each.proven for each in found.values()] == [True, True, False]
 
 
 def test_a_builder_that_falls_behind_is_named() -> None:

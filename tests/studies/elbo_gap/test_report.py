@@ -19,7 +19,7 @@ from studies.report.committed import results
 from tests.studies.running import run
 
 STUDY = "studies.elbo_gap"
-TINY = ["--quick", "--epochs", "2", "--draws", "50", "--elbo-draws", "50", "--annealing-steps", "5"]
+TINY = ["--quick", "--steps", "20", "--draws", "50", "--elbo-draws", "50", "--annealing-steps", "5"]
 FEW = [*TINY, "--simulated", "5", "--local-steps", "5", "--models", "gaussian", "ppca", "linear-vae", "vae-2", "vae-16"]
 
 

@@ -13,7 +13,7 @@ from studies.kit.errors import warn
 from tests.studies.running import run
 
 STUDY = "studies.elbo_gap"
-TINY = ["--quick", "--epochs", "2", "--elbo-draws", "20", "--local-steps", "0"]
+TINY = ["--quick", "--steps", "20", "--elbo-draws", "20", "--local-steps", "0"]
 MODELS = ["--models", "ppca", "mixture", "lu-flow", "coupling", "maf", "--linear-latents", "2"]
 
 

@@ -24,7 +24,7 @@ from studies.kit.study import Study
 from studies.kit.tables import frame
 
 STUDY = "studies.elbo_gap"
-TINY = ["--quick", "--epochs", "2", "--draws", "50", "--elbo-draws", "50", "--annealing-steps", "5"]
+TINY = ["--quick", "--steps", "20", "--draws", "50", "--elbo-draws", "50", "--annealing-steps", "5"]
 FEW = [*TINY, "--simulated", "5", "--models", "vae-2", "ppca", "gaussian"]
 
 

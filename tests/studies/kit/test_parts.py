@@ -51,10 +51,10 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "studies." in out
 
 
-def test_no_settings_and_no_report_load_torch() -> None:
+def test_no_settings_load_torch() -> None:
     code = (
         "import sys; from studies.kit.registry import every_study\n"
-        "for study in every_study(): study.settings().digest, study.key, study.report.table, study.report.checks\n"
+        "for study in every_study(): study.settings().digest, study.key\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

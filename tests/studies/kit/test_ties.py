@@ -12,7 +12,7 @@ from studies.kit.run import main
 from tests.studies.running import Refused, run
 
 STUDY = "studies.elbo_gap"
-SMALL = ["--quick", "--models", "lu-flow", "gaussian", "--epochs", "2"]
+SMALL = ["--quick", "--models", "lu-flow", "gaussian", "--steps", "20"]
 
 
 @pytest.fixture
