@@ -6,9 +6,9 @@ Claim: a comparison of model families must not be decided by defaults. On each s
 
 Paper: Durkan et al. 2019 (neural spline flows); Holm 1979 for the verdicts.
 
-Command: python -m studies.defaults --data-directory DIR --tables digits breast-cancer wine-red boston concrete power-plant
-    protein oil-flow galaxies rings tails near-singular (without options: the tables that are shipped; zuko's flows need
-    pip install zuko, or --peers with those of nflows alone)
+Command: python -m studies.defaults --data-directory DIR --tables digits breast-cancer wine-red boston concrete
+    power-plant protein oil-flow galaxies rings tails near-singular (without options: the shipped tables; zuko's
+    flows need pip install zuko, or --peers with those of nflows alone)
 
 Run time: 70 minutes on one core a seed, all tables (--quick: 20 seconds)
 
@@ -31,12 +31,12 @@ Expected: one seed. Ours minus theirs, paired over test rows, nats; * by Holm at
     galaxies       −0.329 ± 0.028 *    +0.455 ± 0.029 *
     =============  ==================  ==================
 
-Answer: no in the mean, yes on one table. The best of ours has 0.619 ± 0.075 nats more than the best of theirs in the mean
-    over the 12 tables, the second 1.64 ± 0.11; but between tables the difference varies much (standard errors 0.36 and
-    0.73). By Holm the best is better on 5 tables and worse on galaxies, to an autoregressive spline flow of nflows with LU
-    layers, which is near ours in make. A fit of spline-maf takes two thirds of the processor time of zuko's NSF. Missed:
-    affine builders lose to a mixture of ten on some tables, and every one to the full Gaussian where the data is one;
-    real-nvp, which has no LU layers, falls more than a nat behind glow on oil-flow and protein. Three seeds were not run.
-    Some of these tables (breast-cancer, wine-red, concrete, oil-flow, tails, power-plant) were looked at, one seed of
-    them, when the defaults were chosen.
+Answer: no in the mean, yes on one table. The best of ours has 0.619 ± 0.075 nats more than the best of theirs in the
+    mean over the 12 tables, the second 1.64 ± 0.11; but between tables the difference varies much (standard errors
+    0.36 and 0.73). By Holm the best is better on 5 tables and worse on galaxies, to an autoregressive spline flow of
+    nflows with LU layers, which is near ours in make. A fit of spline-maf takes two thirds of the processor time of
+    zuko's NSF. Missed: affine builders lose to a mixture of ten on some tables, and every one to the full Gaussian
+    where the data is one; real-nvp, which has no LU layers, falls more than a nat behind glow on oil-flow and
+    protein. Three seeds were not run. Some of these tables (breast-cancer, wine-red, concrete, oil-flow, tails,
+    power-plant) were looked at, one seed of them, when the defaults were chosen.
 """

@@ -146,7 +146,7 @@ raise SystemExit(status)
 
 
 @pytest.mark.parametrize("option", [["--replot"], []], ids=["replot", "rerun"])
-def test_what_is_finished_is_drawn_without_measuring_and_without_touching_rows(results: Path, option: list[str]) -> None:
+def test_what_is_finished_is_drawn_without_measuring_or_touching_rows(results: Path, option: list[str]) -> None:
     folder = results / "elbo_gap" / "wine-quick"
     kept = ("rows.csv", "manifest.json")
     before = {name: (folder / name).read_bytes() for name in kept}
