@@ -173,7 +173,8 @@ def test_the_usual_fits_train_them(generator: Generator) -> None:
     ]
     for hybrid in hybrids:
         history = hybrid.fit(x, training, generator=generator)
-        assert -12 < history.objective[0] < history.objective[-1], "it did not find the scale of its data, or learn"
+        # Standardised data under σ = 0.3, where decoders start, has −21; data as it is would have thousands less.
+        assert -25 < history.objective[0] < history.objective[-1], "it did not find the scale of its data, or learn"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

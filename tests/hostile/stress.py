@@ -136,7 +136,7 @@ MODELS: dict[str, tuple[Callable[[int], nn.Module], Callable[[Any, Tensor], Hist
     "mixture, spherical": mixture(Spherical()),
     "VAE": (
         lambda d: VAE.gaussian(d, LATENTS, hidden=(16,)),
-        lambda model, x: model.fit(x, steps(x[:, :1]), generator=seeded()),
+        lambda model, x: model.fit(x, replace(steps(x), epochs=15), generator=seeded()),
     ),
     "LU-linear": (linear_flow, lambda model, x: model.fit(x, steps_of_matrix(x), generator=seeded())),
     "coupling": (lambda d: real_nvp(d, 2, (16,)), lambda model, x: model.fit(x, steps(x), generator=seeded())),

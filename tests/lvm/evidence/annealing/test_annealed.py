@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import Claim, Kind, LogDensity, Training
+from density import Claim, Kind, LogDensity, PerFeatureScale, Training
 from density.importance.bound import importance
 from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.annealing import chains
@@ -50,7 +50,8 @@ QUICK = Pilot(chains=4, transitions=2, temperatures=12)
 
 def nonlinear_vae(generator: Generator, features: int = 3) -> VAE:
     """Skewed posteriors, and an encoder that is wide and slightly wrong, so that even its plain weights are light."""
-    model = VAE.gaussian(features, 1, hidden=(16,), standardise=False).double()
+    scale = PerFeatureScale(features)
+    model = VAE.gaussian(features, 1, hidden=(16,), scale=scale, standardise=False).double()
     randomise(model, generator, 0.4)
     with torch.no_grad():
         last = model.encoder.network[-1]
