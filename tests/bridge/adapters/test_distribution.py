@@ -57,6 +57,7 @@ def test_draws_follow_the_generator_and_leave_the_global_state(generator: Genera
     before = torch.get_rng_state()
     one, two = (density.sample(5, generator=Generator().manual_seed(3)) for _ in range(2))
     assert one.equal(two)
+    assert not one.equal(density.sample(5, generator=Generator().manual_seed(4)))
     assert torch.get_rng_state().equal(before)
     assert not density.sample(5).equal(density.sample(5)), "without a generator, the global state moves"
 
