@@ -14,7 +14,7 @@ import torch
 from scipy.special import logsumexp
 from torch import Generator, Tensor, nn
 
-from density import DiagonalGaussian, Gaussian, History, NonFiniteObjective, Training
+from density import DiagonalGaussian, Gaussian, History, NonFiniteObjective, StandardNormal, Training
 from flows import Flow, linear_flow, maf, real_nvp
 from lvm import EM, PPCA, VAE, Diagonal, EMSolver, Full, GaussianMixture, LinearVAE, Spherical, Tied
 from lvm.mixture.covariance import Covariance
@@ -139,8 +139,14 @@ MODELS: dict[str, tuple[Callable[[int], nn.Module], Callable[[Any, Tensor], Hist
         lambda model, x: model.fit(x, replace(steps(x), epochs=15), generator=seeded()),
     ),
     "LU-linear": (linear_flow, lambda model, x: model.fit(x, steps_of_matrix(x), generator=seeded())),
-    "coupling": (lambda d: real_nvp(d, 2, (16,)), lambda model, x: model.fit(x, steps(x), generator=seeded())),
-    "autoregressive": (lambda d: maf(d, 2, (16,)), lambda model, x: model.fit(x, steps(x), generator=seeded())),
+    "coupling": (
+        lambda d: real_nvp(d, 2, (16,), base=StandardNormal),
+        lambda model, x: model.fit(x, steps(x), generator=seeded()),
+    ),
+    "autoregressive": (
+        lambda d: maf(d, 2, (16,), base=StandardNormal),
+        lambda model, x: model.fit(x, steps(x), generator=seeded()),
+    ),
 }
 
 
@@ -287,5 +293,4 @@ no_noise = Error(ValueError, "the data varies along no more than 1 axes.*Use few
 no_rank = Error(ValueError, "rows vary along no more axes than 1 latents can follow.*Use fewer latent features")
 few_rows = Error(ValueError, "of 3 components needs at least as many rows; got [12]")
 one_wide = Error(ValueError, "PPCA needs fewer latent features than features.*use density.Gaussian")
-no_couple = Error(ValueError, "couples features and needs at least 2; got 1. For one feature use a spline")
 overflow = Error(NonFiniteObjective, "the last good weights were kept. Lower the learning rate", untouched=False)

@@ -32,9 +32,9 @@ def test_a_column_is_of_numbers_where_all_its_cells_are_and_a_hash_never_is(tmp_
 def test_a_run_shows_its_seeds_and_its_models() -> None:
     study = Study("studies.elbo_gap")
     every = results(study)[0].rows
-    assert every["seed"].nunique() == 5
-    few = selected(study, Settings(seeds=(1, 3), models=("ppca", "vae-2")), every)
-    assert set(few["seed"]) == {1, 3}
+    assert every["seed"].nunique() == 3
+    few = selected(study, Settings(seeds=(1, 2), models=("ppca", "vae-2")), every)
+    assert set(few["seed"]) == {1, 2}
     assert set(few["model"]) == {"ppca", "vae-2"}
     assert set(few["versus"].dropna()) == {"ppca"}
     assert len(few) == 2 * 3  # two models, one pair
