@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from bridge import Verdict, compare
+from bridge.comparison.spread import Spread
 from bridge.comparison.statement import Statement, holm
 from density import Gaussian, Kind, LogDensity, Measure
 from density.data.points import Points
@@ -94,6 +95,19 @@ def test_equal_fits_are_equal_and_a_shift_is_a_difference(base: Tensor) -> None:
     assert "Equal at every point: a and same" in str(found)
     within = compare({"a": claim(base), "above": claim(base + 1e-6)}, margin=1e-3)
     assert within.pair("a", "above").verdict is Verdict.OPEN
+
+
+def test_equal_bounds_leave_open_which_model_is_better(base: Tensor) -> None:
+    """The same ELBO of two models says nothing of how far either is below."""
+    found = compare({"a": claim(base, Kind.LOWER), "b": claim(base.clone(), Kind.LOWER)})
+    assert found.pairs[0].verdict is Verdict.OPEN
+
+
+def test_fits_at_other_points_have_the_spread_of_their_means() -> None:
+    spread = Spread.of_means([0.8, 1.0, 1.2], [0.01] * 3, 100)
+    assert spread.mean == pytest.approx(1.0)
+    assert spread.error == pytest.approx(0.2 / math.sqrt(3), rel=0.01)  # that of rows adds little
+    assert spread.points_error == pytest.approx(0.01)
 
 
 def test_rounding_is_no_difference(base: Tensor) -> None:

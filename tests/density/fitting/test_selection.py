@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from density import Checkpoint, Density, Training, select
+from density import Checkpoint, Density, History, NonFiniteObjective, Training, select
 from flows import Flow, real_nvp
 from lvm import VAE
 
@@ -86,3 +86,34 @@ def test_what_cannot_be_compared(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         select(candidates, x)
+
+
+class Doomed(nn.Module):
+    """A model whose fit becomes infinite, or which leaves nan behind."""
+
+    def __init__(self, raises: bool) -> None:
+        super().__init__()
+        self.raises = raises
+
+    def fit(self, x: Tensor, training: Training, *, generator: Generator | None = None) -> History:
+        if self.raises:
+            raise NonFiniteObjective("the objective became inf", History(stopped="non-finite objective"))
+        return History()
+
+    def elbo(self, x: Tensor, *, draws: int, generator: Generator) -> Tensor:
+        return torch.full((len(x),), math.nan)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_candidate_that_fails_loses_and_takes_nothing_with_it(raises: bool, x: Tensor) -> None:
+    candidates = {"doomed": (lambda: Doomed(raises), SHORT), "narrow": CANDIDATES["narrow"]}
+    found = select(candidates, x, generator=Generator().manual_seed(1))
+    assert found.name == "narrow"
+    assert found.scores["doomed"].mean == -math.inf
+    assert set(found.histories) == set(candidates)
+    generator = Generator().manual_seed(1)
+    with pytest.raises(NonFiniteObjective if raises else ValueError):
+        select({"doomed": candidates["doomed"]}, x, generator=generator)
+    after = Generator().manual_seed(1)
+    torch.randperm(len(x), generator=after)  # the rows that are held out, whatever becomes of the fits
+    assert generator.get_state().equal(after.get_state())
