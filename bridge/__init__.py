@@ -1,5 +1,7 @@
 """Where flows and latent-variable models meet."""
 
+from typing import TYPE_CHECKING, Any
+
 from bridge.adapters.distribution import FromDistribution, from_distribution
 from bridge.adapters.freia import FromFreia, from_freia
 from bridge.adapters.functions import AdaptedVAE, from_functions
@@ -37,6 +39,9 @@ from bridge.survae.layered import LooseLayeredModel, TightLayeredModel, layered
 from bridge.survae.permutations import Sort, StochasticPermutation
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
+
+if TYPE_CHECKING:
+    from bridge.estimator.density_estimator import DensityEstimator as DensityEstimator
 
 __all__ = [
     "Abs",
@@ -111,3 +116,11 @@ __all__ = [
     "with_flow_prior",
     "with_posterior",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a class, whose library is imported when it is asked for
+    if name == "DensityEstimator":
+        from bridge.estimator.density_estimator import DensityEstimator
+
+        return DensityEstimator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
