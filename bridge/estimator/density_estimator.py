@@ -119,7 +119,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         if not history.converged:
             warnings.warn(
                 f"the fit of {type(model).__name__} ended before it had converged ({history.stopped}). More epochs or "
-                "iterations, by training=, may give a higher score",
+                "iterations (the settings training) may give a higher score",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -92,7 +92,7 @@ def test_a_vae_scores_by_a_bound_and_says_so(x: Array) -> None:
 
 
 class Noise(Bound):
-    """Log-weights that are draws, whatever the data is."""
+    """Log-weights that are draws, whatever the data is, and samples that say whether they were drawn in training."""
 
     measure = Measure.LEBESGUE
 
@@ -106,7 +106,7 @@ class Noise(Bound):
         return History(converged=True)
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        return torch.randn(n, self.features) * self.anchor.exp()
+        return self.anchor.new_full((n, self.features), float(self.training))
 
     def log_weights(self, x: Tensor, draws: int, *, generator: Generator | None = None) -> Tensor:
         return torch.randn(draws, *x.shape[:-1], generator=generator)
@@ -122,6 +122,13 @@ def test_the_draws_behind_a_row_follow_from_the_row(x: Array) -> None:
     assert np.array_equal(estimator.score_samples(x[::-1]), scores[::-1])
     assert np.array_equal(estimator.score_samples(x[[7, 7]]), scores[[7, 7]])
     assert not np.array_equal(DensityEstimator(Noise, random_state=1).fit(x).score_samples(x), scores)
+
+
+def test_samples_are_drawn_in_evaluation_mode(x: Array) -> None:
+    estimator = DensityEstimator(Noise, random_state=0).fit(x)
+    assert estimator.model_.training
+    assert not estimator.sample(2).any()
+    assert estimator.model_.training
 
 
 def states() -> list[object]:
@@ -155,6 +162,11 @@ def test_a_random_state_object_goes_on_and_none_is_that_of_numpy(x: Array) -> No
     np.random.set_state(kept)  # noqa: NPY002
     assert np.array_equal(*drawn)
     assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def test_data_that_cannot_be_written_is_read(x: Array) -> None:
+    x.flags.writeable = False  # of which torch would warn
+    assert np.isfinite(DensityEstimator(Gaussian).fit(x).score(x))
 
 
 def test_draws_follow_the_model(x: Array) -> None:
