@@ -25,6 +25,7 @@ from flows.layers.lu import LULinear
 from flows.layers.permutation import Permutation
 from flows.layers.qr import QRLinear
 from flows.layers.standardised_context import StandardisedContext
+from flows.layers.whitening import Whitening
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
 from flows.transform import Inverse, Transform
@@ -54,6 +55,7 @@ __all__ = [
     "SplineCoupling",
     "StandardisedContext",
     "Transform",
+    "Whitening",
     "alternating",
     "alternating_orders",
     "compiled",

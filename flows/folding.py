@@ -9,17 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from density.checks import find_reference
 from flows.layers.activation_norm import ActNorm
 from flows.layers.elementwise import Affine
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
 from flows.layers.permutation import Permutation
 from flows.layers.qr import QRLinear
+from flows.layers.whitening import Whitening
 from flows.transform import Transform
 
 LINEAR = (LULinear, QRLinear)
 DIAGONAL = (ActNorm, Affine)
-AFFINE = (*LINEAR, *DIAGONAL, Permutation)
+AFFINE = (*LINEAR, *DIAGONAL, Permutation, Whitening)
 
 
 class Fold(NamedTuple):
@@ -60,9 +62,12 @@ def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Tran
     Cost: O(D³) a layer, no more than forming W.
     """
     layers = [part for part in parts if isinstance(part, Linear) and type(part) in LINEAR]
-    if not layers or (inverse and rows < layers[0].features):
+    fixed = [part for part in parts if isinstance(part, Whitening)]
+    if not (layers or fixed) or (inverse and rows < _width(parts)):
         return list(parts)
-    matrices: dict[Transform, tuple[Tensor, Tensor]] = {}
+    matrices: dict[Transform, tuple[Tensor, Tensor]] = {
+        part: (part.matrix(inverse=inverse), part.log_abs_det()) for part in fixed
+    }
     for kind in dict.fromkeys(type(layer) for layer in layers):
         alike = list(dict.fromkeys(layer for layer in layers if type(layer) is kind))
         formed, log_dets = kind.stacked(alike, inverse=inverse)
@@ -92,8 +97,8 @@ def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]]
             continue
         factor: Tensor | None
         shift: Tensor | None
-        if isinstance(part, Linear):
-            (factor, log_det), shift = matrices[part], part.bias
+        if isinstance(part, Linear | Whitening):
+            (factor, log_det), shift = matrices[part], part.bias if isinstance(part, Linear) else None
         else:
             assert isinstance(part, ActNorm | Affine)
             part_centre, part_unit, factor, shift, log_det = part.diagonal(_width(run))
@@ -132,11 +137,10 @@ def _applied(matrix: Tensor | None, vector: Tensor) -> Tensor:
 
 def _full(matrix: Tensor | None, run: list[Transform]) -> Tensor:
     if matrix is None:
-        layer = next(part for part in run if isinstance(part, Linear))
-        like = next(layer.parameters())
-        return torch.eye(layer.features, dtype=like.dtype, device=like.device)
+        like = next(tensor for part in run if (tensor := find_reference(part)) is not None)
+        return torch.eye(_width(run), dtype=like.dtype, device=like.device)
     return matrix if matrix.ndim == 2 else matrix.diag()
 
 
-def _width(run: list[Transform]) -> int:
-    return next(part.features for part in run if isinstance(part, Linear))
+def _width(run: Sequence[Transform]) -> int:
+    return next(part.features for part in run if isinstance(part, Linear | Whitening))

@@ -30,6 +30,7 @@ def maf(
     linear: Mixing | None = LULinear,
     activation: Callable[[], nn.Module] = nn.Tanh,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """A masked autoregressive flow (Papamakarios et al. 2017, arXiv:1705.07057): alternating orders after LU layers.
@@ -48,6 +49,7 @@ def maf(
             which starts as the identity, :func:`~flows.architectures.random_rotation`; None for none.
         activation: of the networks' hidden layers; see :class:`~flows.layers.coupling.AffineCoupling`.
         dropout: share of the networks' hidden units that is dropped in training.
+        whiten: whether the first activation norm is followed by a :class:`~flows.layers.whitening.Whitening`.
         base: density of z, or what makes it from the width. By default Student-t distributions of learned tails, by
             which one row far outside the training data costs a few nats, where with
             :class:`~density.families.gaussian.StandardNormal` it may cost thousands and rule the mean.
@@ -63,7 +65,7 @@ def maf(
     def affine(order: Sequence[int]) -> Transform:
         return GaussianAutoregressive(features, hidden, order, context_features, activation=activation, dropout=dropout)
 
-    return _autoregressive(features, layers, affine, orders, linear, base, "maf")
+    return _autoregressive(features, layers, affine, orders, linear, whiten, base, "maf")
 
 
 def iaf(
@@ -76,6 +78,7 @@ def iaf(
     linear: Mixing | None = LULinear,
     activation: Callable[[], nn.Module] = nn.Tanh,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """An inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934): :func:`maf` with each layer inverted.
@@ -93,7 +96,7 @@ def iaf(
             GaussianAutoregressive(features, hidden, order, context_features, activation=activation, dropout=dropout)
         )
 
-    return _autoregressive(features, layers, inverse_affine, orders, linear, base, "iaf")
+    return _autoregressive(features, layers, inverse_affine, orders, linear, whiten, base, "iaf")
 
 
 def spline_maf(
@@ -105,8 +108,9 @@ def spline_maf(
     *,
     orders: Orders = alternating_orders,
     linear: Mixing | None = LULinear,
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = nn.SiLU,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """An autoregressive neural spline flow: :func:`maf` with rational-quadratic splines in place of affine maps.
@@ -116,7 +120,8 @@ def spline_maf(
 
     Args:
         spline: bins and bound; outside the bound, in units of the standardised data, each layer is the identity.
-        features, layers, hidden, context_features, orders, linear, activation, dropout, base: as for :func:`maf`.
+        activation: of the networks' hidden layers; unbounded by default, since splines bound what networks may do.
+        features, layers, hidden, context_features, orders, linear, dropout, whiten, base: as for :func:`maf`.
 
     Raises:
         ValueError: a count is out of range.
@@ -131,7 +136,7 @@ def spline_maf(
             features, hidden, order, context_features, spline, activation=activation, dropout=dropout
         )
 
-    return _autoregressive(features, layers, splines, orders, linear, base, "spline_maf")
+    return _autoregressive(features, layers, splines, orders, linear, whiten, base, "spline_maf")
 
 
 def _autoregressive(
@@ -140,10 +145,11 @@ def _autoregressive(
     layer: Callable[[Sequence[int]], Transform],
     orders: Orders,
     linear: Mixing | None,
+    whiten: bool,
     base: Base,
     owner: str,
 ) -> Flow:
     """Steps whose layers are made from orders."""
     features = check_count(features, f"{owner}: features")
     layers = check_count(layers, f"{owner}: layers")
-    return flow_of_steps(features, layers, lambda number: layer(orders(features, number)), linear, base)
+    return flow_of_steps(features, layers, lambda number: layer(orders(features, number)), linear, whiten, base)

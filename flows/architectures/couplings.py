@@ -31,6 +31,7 @@ def real_nvp(
     linear: Mixing | None = None,
     activation: Callable[[], nn.Module] = nn.Tanh,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """RealNVP: affine couplings with alternating checker masks, each after an activation norm.
@@ -50,6 +51,7 @@ def real_nvp(
             starts as the identity, :func:`~flows.architectures.random_rotation`; None for none.
         activation: of the networks' hidden layers; see :class:`~flows.layers.coupling.AffineCoupling`.
         dropout: share of the networks' hidden units that is dropped in training.
+        whiten: whether the first activation norm is followed by a :class:`~flows.layers.whitening.Whitening`.
         base: density of z, or what makes it from the width. By default Student-t distributions of learned tails, by
             which one row far outside the training data costs a few nats, where with
             :class:`~density.families.gaussian.StandardNormal` it may cost thousands and rule the mean.
@@ -62,7 +64,7 @@ def real_nvp(
     -3.7258
     """
     affine = _affine(hidden, context_features, activation, dropout)
-    return _coupled(features, layers, affine, masks, linear, base, "real_nvp")
+    return _coupled(features, layers, affine, masks, linear, whiten, base, "real_nvp")
 
 
 def glow(
@@ -75,6 +77,7 @@ def glow(
     linear: Mixing | None = LULinear,
     activation: Callable[[], nn.Module] = nn.Tanh,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """Glow: steps of activation norm, LU-linear layer and affine coupling.
@@ -83,8 +86,8 @@ def glow(
     masks alternate. The paper's arrangement, for channels of images, is ``masks=first_half, linear=random_rotation()``.
 
     Args:
-        features, layers, hidden, context_features, masks, linear, activation, dropout, base: as for :func:`real_nvp`,
-            which with a linear layer is this flow.
+        features, layers, hidden, context_features, masks, linear, activation, dropout, whiten, base: as for
+            :func:`real_nvp`, which with a linear layer is this flow.
 
     Raises:
         ValueError: as for :func:`real_nvp`.
@@ -94,7 +97,7 @@ def glow(
     -3.7258
     """
     affine = _affine(hidden, context_features, activation, dropout)
-    return _coupled(features, layers, affine, masks, linear, base, "glow")
+    return _coupled(features, layers, affine, masks, linear, whiten, base, "glow")
 
 
 def neural_spline_flow(
@@ -106,8 +109,9 @@ def neural_spline_flow(
     *,
     masks: Masks = alternating,
     linear: Mixing | None = LULinear,
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = nn.SiLU,
     dropout: float = 0.0,
+    whiten: bool = True,
     base: Base = StudentT,
 ) -> Flow:
     """A neural spline flow: steps of activation norm, LU-linear layer and rational-quadratic spline coupling.
@@ -117,7 +121,8 @@ def neural_spline_flow(
 
     Args:
         spline: bins and bound; outside the bound, in units of the standardised data, each layer is the identity.
-        features, layers, hidden, context_features, masks, linear, activation, dropout, base: as for :func:`real_nvp`.
+        activation: of the networks' hidden layers; unbounded by default, since splines bound what networks may do.
+        features, layers, hidden, context_features, masks, linear, dropout, whiten, base: as for :func:`real_nvp`.
 
     Raises:
         ValueError: as for :func:`real_nvp`.
@@ -134,7 +139,7 @@ def neural_spline_flow(
             )
         return SplineCoupling(mask, hidden, context_features, spline, activation=activation, dropout=dropout)
 
-    return _coupled(features, layers, splines, masks, linear, base, "neural_spline_flow")
+    return _coupled(features, layers, splines, masks, linear, whiten, base, "neural_spline_flow")
 
 
 def _affine(
@@ -156,6 +161,7 @@ def _coupled(
     layer: Callable[[Sequence[bool] | None], Transform],
     masks: Masks,
     linear: Mixing | None,
+    whiten: bool,
     base: Base,
     owner: str,
 ) -> Flow:
@@ -163,7 +169,7 @@ def _coupled(
     features = check_count(features, f"{owner}: features")
     layers = check_count(layers, f"{owner}: layers")
     if features == 1:
-        return flow_of_steps(1, layers, lambda _: layer(None), None, base)
+        return flow_of_steps(1, layers, lambda _: layer(None), None, whiten, base)
     if layers < 2:
         raise ValueError(f"{owner} needs at least 2 layers, or some features are never transformed; got {layers}")
     chosen = [masks(features, number) for number in range(layers)]
@@ -178,4 +184,4 @@ def _coupled(
             f"{owner}: feature {still[0]} passes all {layers} couplings, so that it is never transformed; "
             "take other masks, or a linear layer before each coupling"
         )
-    return flow_of_steps(features, layers, lambda number: layer(chosen[number]), linear, base)
+    return flow_of_steps(features, layers, lambda number: layer(chosen[number]), linear, whiten, base)

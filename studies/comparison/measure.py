@@ -103,7 +103,7 @@ def vae(settings: Settings) -> VAE:
 
 def flow(settings: Settings) -> Flow:
     """Affine couplings on tanh networks: smooth, as the σ² rate needs."""
-    return real_nvp(2, layers=settings.couplings, hidden=settings.hidden, base=StandardNormal)
+    return real_nvp(2, layers=settings.couplings, hidden=settings.hidden, whiten=False, base=StandardNormal)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from density import Gaussian, StandardNormal, Training, maximise
 from density.fitting.course import usual_steps
@@ -129,6 +129,9 @@ CANDIDATES: dict[Model, Candidate] = {
     "spline-maf, averaged": _spline_maf(lambda training: replace(training, averaging=0.99)),
     "spline-maf, slow": _spline_maf(lambda training: replace(training, learning_rate=1e-3)),
     "spline-maf, cosine": _spline_maf(lambda training: replace(training, annealing=1.0)),
+    "spline-maf, not whitened": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, whiten=False)),
+    "spline-maf, tanh": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, activation=nn.Tanh)),
+    "glow, not whitened": Candidate(lambda d, hidden, _: glow(d, COUPLINGS, hidden, whiten=False)),
     "spline-maf, twice the steps": _spline_maf(lambda training: replace(training, steps=2 * (training.steps or 0))),
 }
 

@@ -15,7 +15,7 @@ Ours = Literal["real-nvp", "glow", "maf", "nsf", "spline-maf"]
 Arm = Literal[
     "glow, rotations", "glow, normal base", "nsf, rotations", "spline-maf, no LU", "spline-maf, normal base",
     "spline-maf, dropout", "spline-maf, decay", "spline-maf, averaged", "spline-maf, slow", "spline-maf, cosine",
-    "spline-maf, twice the steps",
+    "spline-maf, twice the steps", "spline-maf, not whitened", "spline-maf, tanh", "glow, not whitened",
 ]  # fmt: skip
 Peer = Literal["zuko NSF", "zuko MAF", "nflows NSF", "nflows MAF", "zuko NSF, early stopping"]
 Classical = Literal["gaussian", "mixture"]

@@ -96,6 +96,7 @@ def fitted_flow(settings: Settings, rows: Standardised, seed: int) -> Flow:
             settings.flow_hidden,
             masks=first_half,
             linear=random_rotation(rotations),
+            whiten=False,
             base=StandardNormal,
         )
     fit(flow, settings, rows, seed, "flow")

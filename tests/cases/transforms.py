@@ -29,6 +29,7 @@ from flows import (
     SplineCoupling,
     StandardisedContext,
     Transform,
+    Whitening,
     first_half,
     glow,
     iaf,
@@ -70,6 +71,13 @@ def permutation(generator: Generator) -> Permutation:
 def actnorm(generator: Generator) -> ActNorm:
     layer = randomise(ActNorm(3), generator)
     layer.initialised.fill_(True)
+    return layer
+
+
+def whitening(generator: Generator, features: int = 3) -> Whitening:
+    layer = Whitening(features).double().to(generator.device)
+    mixing = matrix(generator, features)
+    layer.initialise(torch.stack([mixing @ vector(generator, features) for _ in range(60)]))
     return layer
 
 
@@ -186,6 +194,9 @@ TRANSFORMS: dict[str, TransformCase] = {
     "spline autoregressive, context": TransformCase(
         randomised(lambda: SplineAutoregressive(3, NARROW, context_features=CONTEXT, spline=SPLINE))
     ),
+    "whitening": TransformCase(whitening),
+    "whitening, four features": TransformCase(lambda g: whitening(g, 4), 4),
+    "whitening between others": TransformCase(lambda g: Chain(actnorm(g), whitening(g), randomise(LULinear(3), g))),
     "elementwise spline": TransformCase(randomised(lambda: ElementwiseSpline(3, SPLINE))),
     "elementwise spline, from data": TransformCase(elementwise_spline),
     "activation norm": TransformCase(actnorm),

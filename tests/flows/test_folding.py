@@ -24,7 +24,7 @@ from flows import (
     random_rotation,
 )
 from flows.folding import Fold, folded
-from tests.cases.transforms import actnorm, matrix, vector
+from tests.cases.transforms import actnorm, matrix, vector, whitening
 from tests.laws.transforms import randomise
 
 D = 3
@@ -63,6 +63,8 @@ RUNS: dict[str, list[Callable[[Generator], Transform]]] = {
     "two permutations": [permutation, permutation, no_bias, permutation],
     "no offset": [no_bias, permutation],
     "norms around": [actnorm, actnorm, qr, actnorm],
+    "whitening": [actnorm, whitening],
+    "whitening within": [permutation, actnorm, whitening, lu, actnorm],
     "broken by an inverse": [lu, actnorm, inverse, lu],
     "nothing to fold": [actnorm, permutation, affine],
 }
