@@ -108,7 +108,7 @@ def spline_maf(
     *,
     orders: Orders = alternating_orders,
     linear: Mixing | None = LULinear,
-    activation: Callable[[], nn.Module] = nn.SiLU,
+    activation: Callable[[], nn.Module] = nn.GELU,
     dropout: float = 0.0,
     whiten: bool = True,
     base: Base = StudentT,

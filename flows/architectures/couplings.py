@@ -109,7 +109,7 @@ def neural_spline_flow(
     *,
     masks: Masks = alternating,
     linear: Mixing | None = LULinear,
-    activation: Callable[[], nn.Module] = nn.SiLU,
+    activation: Callable[[], nn.Module] = nn.GELU,
     dropout: float = 0.0,
     whiten: bool = True,
     base: Base = StudentT,
