@@ -1,0 +1,156 @@
+"""Networks of images as the conditioners of couplings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from density.checks import check_count, find_reference
+from density.evaluating import evaluating
+from density.families.network import OutOfPlace, leaves_input_alone
+from density.rebuildable import Rebuildable
+from flows.images.networks import ImageNetwork
+from flows.images.shape import ImageShape
+from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
+from flows.monotone.spline import RationalQuadratic
+
+
+class Sight(NamedTuple):
+    """What a network sees and says of images of which a mask passes a part.
+
+    Attributes:
+        shape: of the images.
+        by_channel: whether a channel passes as a whole or not at all.
+        passed: channels that the network sees: those that pass, or all, zero where a pixel does not.
+        moved: channels that it speaks of: those that do not pass, or all.
+    """
+
+    shape: ImageShape
+    by_channel: bool
+    passed: int
+    moved: int
+
+    @classmethod
+    def of(cls, mask: Tensor, owner: str) -> Sight:
+        """What follows from a mask; TypeError or ValueError in the name of an owner if it is none."""
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 3:
+            what = f"{mask.dtype} of shape {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise TypeError(f"{owner} expects a mask of booleans [C, H, W], True for what passes; got {what}")
+        shape = ImageShape.of(mask.shape, owner)
+        planes = mask.flatten(1)
+        first = planes[:, 0]
+        if not bool((planes == first[:, None]).all()):
+            return cls(shape, False, shape.channels, shape.channels)
+        passed = int(first.sum())
+        return cls(shape, True, passed, shape.channels - passed)
+
+
+class ImageConditioner(Rebuildable, OutOfPlace):
+    r"""A network of images that says, from the features of an image that pass, how the others are moved.
+
+    A coupling gives it rows ``[n, d_1 + C]`` of passed features and contexts. It makes images of them, which the
+    network maps to P numbers at every pixel and channel, and picks those of the moved features: ``[n, P d_2]``. Where
+    whole channels pass, the network sees these, and speaks of the others; else it sees all, with zeros where something
+    is moved. A context stands at every pixel, in C further channels.
+
+    Args:
+        mask: booleans ``[C, H, W]``, True for what passes.
+        network: images ``[n, inputs, H, W]`` to ``[n, outputs, H, W]``, the first parameter of every channel, then the
+            second, …; :meth:`channels` says how many. It gets them channels last, which is faster on CPUs and GPUs.
+        parameters: P, 2 for affine couplings.
+        context_features: width of the context.
+
+    Raises:
+        TypeError: the mask is none.
+        ValueError: the network returns something else for such images.
+
+    Cost: that of the network.
+
+    >>> mask = torch.tensor([True, False])[:, None, None].expand(2, 4, 4)
+    >>> ImageConditioner(mask, nn.Conv2d(1, 2, 3, padding=1))(torch.zeros(5, 16)).shape
+    torch.Size([5, 32])
+    """
+
+    passed: Tensor
+    moved: Tensor
+
+    def __init__(self, mask: Tensor, network: nn.Module, parameters: int = 2, context_features: int = 0) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        self.sight = sight = Sight.of(mask, owner)
+        self.parameters_each = check_count(parameters, f"{owner}: parameters")
+        self.context_features = check_count(context_features, f"{owner}: context_features", least=0)
+        flat, place = mask.flatten(), torch.get_default_device()
+        self.register_buffer("passed", flat.nonzero()[:, 0].to(place))
+        self.register_buffer("moved", (~flat).nonzero()[:, 0].to(place))
+        self.network = network
+        inputs, outputs = self.channels(mask, self.parameters_each, self.context_features)
+        with torch.no_grad(), evaluating(network):
+            images = torch.zeros(1, inputs, sight.shape.height, sight.shape.width)
+            reference = find_reference(network)
+            output: object = network(images if reference is None else images.to(reference))
+        expected = [1, outputs, sight.shape.height, sight.shape.width]
+        if not isinstance(output, Tensor) or list(output.shape) != expected:
+            got = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(
+                f"{owner} expects its network to return {expected} for an image {list(images.shape)}; got {got}"
+            )
+
+    @staticmethod
+    def channels(mask: Tensor, parameters: int = 2, context_features: int = 0) -> tuple[int, int]:
+        """How many channels the network of a mask is given, and how many it returns.
+
+        >>> ImageConditioner.channels(torch.tensor([True, False, False])[:, None, None].expand(3, 4, 4))
+        (1, 4)
+        """
+        sight = Sight.of(mask, "ImageConditioner.channels")
+        return sight.passed + context_features, parameters * sight.moved
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The parameters ``[n, P d_2]`` of the moved features, from rows ``[n, d_1 + C]``."""
+        (channels, height, width), n = self.sight.shape, rows.shape[0]
+        passed = rows[:, : rows.shape[1] - self.context_features]
+        if not self.sight.by_channel:
+            passed = rows.new_zeros(n, channels * height * width).index_copy(1, self.passed, passed)
+        images = passed.reshape(n, self.sight.passed, height, width)
+        if self.context_features:
+            context = rows[:, -self.context_features :, None, None].expand(-1, -1, height, width)
+            images = torch.cat([images, context], 1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        output: Tensor = self.network(images if leaves_input_alone(self.network) else images.clone())
+        if self.sight.by_channel:
+            return output.reshape(n, -1)
+        return output.reshape(n, self.parameters_each, -1)[..., self.moved].reshape(n, -1)
+
+
+def image_coupling(
+    mask: Tensor, network: ImageNetwork, context_features: int = 0, spline: RationalQuadratic | None = None
+) -> Coupling:
+    """A coupling of flat images with an image network as its conditioner.
+
+    Args:
+        mask: booleans ``[C, H, W]``, True for what passes: :func:`~flows.images.masks.checkerboard`,
+            :func:`~flows.images.masks.channel_halves`.
+        network: makes the network from the numbers of channels at its two ends.
+        context_features: width C of the context, which the network sees at every pixel.
+        spline: bins and bound of a spline coupling; None for an affine one.
+
+    Raises:
+        TypeError, ValueError: as for :class:`ImageConditioner` and the couplings.
+
+    Cost: one pass of the network either way.
+
+    >>> from flows.images.masks import checkerboard
+    >>> from flows.images.networks import residual_network
+    >>> layer = image_coupling(checkerboard((1, 4, 4), 0), residual_network)
+    >>> type(layer).__name__, layer.features
+    ('AffineCoupling', 16)
+    """
+    parameters = 2 if spline is None else spline.parameters
+    made = network(*ImageConditioner.channels(mask, parameters, context_features))
+    conditioner = ImageConditioner(mask, made, parameters, context_features)
+    if spline is None:
+        return AffineCoupling(mask.flatten(), (), context_features, conditioner=conditioner)
+    return SplineCoupling(mask.flatten(), (), context_features, spline, conditioner)
