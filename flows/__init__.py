@@ -22,6 +22,7 @@ from flows.images.networks import ResidualBlock, convolutional_network, residual
 from flows.images.shape import squeeze
 from flows.layers.activation_norm import ActNorm
 from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
+from flows.layers.bounded import BoxLogit, HalfLineLog, on_box, on_half_line
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.layers.elementwise import Affine, Logit, Sigmoid
 from flows.layers.elementwise_spline import ElementwiseSpline
@@ -41,11 +42,13 @@ __all__ = [
     "Affine",
     "AffineCoupling",
     "Autoregressive",
+    "BoxLogit",
     "Chain",
     "Coupling",
     "ElementwiseSpline",
     "Flow",
     "GaussianAutoregressive",
+    "HalfLineLog",
     "ImageConditioner",
     "Inverse",
     "LULinear",
@@ -81,6 +84,8 @@ __all__ = [
     "linear_flow",
     "maf",
     "neural_spline_flow",
+    "on_box",
+    "on_half_line",
     "random_masks",
     "random_orders",
     "random_rotation",

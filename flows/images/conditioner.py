@@ -118,11 +118,11 @@ class ImageConditioner(Rebuildable, OutOfPlace):
         if self.context_features:
             context = rows[:, -self.context_features :, None, None].expand(-1, -1, height, width)
             images = torch.cat([images, context], 1)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.movedim(1, -1).contiguous().movedim(-1, 1)  # channels last
         output: Tensor = self.network(images if leaves_input_alone(self.network) else images.clone())
         if self.sight.by_channel:
-            return output.reshape(n, -1)
-        return output.reshape(n, self.parameters_each, -1)[..., self.moved].reshape(n, -1)
+            return output.flatten(1)
+        return output.flatten(1).unflatten(1, (self.parameters_each, -1))[..., self.moved].flatten(1)
 
 
 def image_coupling(
