@@ -105,7 +105,12 @@ class ImageConditioner(Rebuildable, OutOfPlace):
         >>> ImageConditioner.channels(torch.tensor([True, False, False])[:, None, None].expand(3, 4, 4))
         (1, 4)
         """
-        sight = Sight.of(mask, "ImageConditioner.channels")
+        owner = "ImageConditioner"
+        sight = Sight.of(mask, owner)
+        if not sight.moved:
+            raise ValueError(f"{owner} expects a mask with a False; all True leaves nothing to transform")
+        if not sight.passed + context_features:
+            raise ValueError(f"{owner} expects a mask with a True, or a context; all False leaves nothing to see")
         return sight.passed + context_features, parameters * sight.moved
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -18,15 +18,13 @@ from flows import (
     QRLinear,
     glow,
     iaf,
-    image_flow,
-    image_nvp,
     linear_flow,
     maf,
     neural_spline_flow,
     real_nvp,
     spline_maf,
 )
-from tests.cases.transforms import CONTEXT, CONVOLUTIONS, NARROW, RESIDUAL, vector
+from tests.cases.transforms import CONTEXT, NARROW, vector
 from tests.laws.transforms import randomise
 
 
@@ -48,8 +46,6 @@ FLOWS: dict[str, Callable[[], Flow]] = {
     "maf": lambda: maf(2, 3, NARROW),
     "spline maf, context": lambda: spline_maf(2, 2, NARROW, CONTEXT),
     "iaf, context": lambda: iaf(2, 2, NARROW, CONTEXT),
-    "image flow": lambda: image_flow((1, 1, 2), 1, 2, CONVOLUTIONS),
-    "image nvp, context": lambda: image_nvp((1, 1, 2), 1, 2, RESIDUAL, CONTEXT),
     "flow on a flow": lambda: Flow(real_nvp(2, 2, NARROW, CONTEXT), Permutation([1, 0])),
     "conditional base": lambda: Flow(conditional_base(), LULinear(2)),
     "conditional base and transform": lambda: Flow(

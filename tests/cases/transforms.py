@@ -59,7 +59,7 @@ NARROW = (8, 8)
 SPLINE = RationalQuadratic(bins=4, bound=6.0)
 CONVOLUTIONS = partial(convolutional_network, hidden=(4, 4))
 RESIDUAL = partial(residual_network, channels=4, blocks=1)
-ENDS = torch.tensor([0.0, 1.0, -math.inf], dtype=torch.float64), torch.tensor([2.0, math.inf, 5.0])
+ENDS = torch.tensor([0.0, -1.0, -math.inf], dtype=torch.float64), torch.tensor([2.0, math.inf, 5.0])
 
 
 def matrix(generator: Generator, features: int) -> Tensor:
@@ -139,9 +139,9 @@ def residual_autoregressive(places: Tensor, context: int) -> GaussianAutoregress
 
 
 def within_ends(x: Tensor) -> Tensor:
-    """Two pixels of three channels: between 0 and 2, above 1, below 5."""
+    """Two pixels of three channels: between 0 and 2, above −1, below 5."""
     first, second, third = x.chunk(3, -1)
-    return torch.cat([2 * first.sigmoid(), 1 + second.exp(), 5 - third.exp()], -1)
+    return torch.cat([2 * first.sigmoid(), second.exp() - 1, 5 - third.exp()], -1)
 
 
 def mixed_chain(generator: Generator) -> Chain:
