@@ -58,11 +58,11 @@ def test_multi_scale_flow_is_slices(
     values = flow.log_prob(x), model.log_prob(x)
     assert values[0].std() > 0.1
     error = ((values[1] - values[0]) / values[0]).detach().abs().max()
-    record_measurement("12  a multi-scale flow = its levels joined by slices", float(error), VALUE)
+    record_measurement("11  a multi-scale flow = its levels joined by slices", float(error), VALUE)
     shared = list(flow.transform.parameters())
     gradients = [torch.autograd.grad(value.mean(), shared) for value in values]
     scale = max(float(gradient.abs().max()) for gradient in gradients[0])
     worst = max(float((a - b).abs().max()) / scale for a, b in zip(*gradients, strict=True))
-    record_measurement("12b their gradients", worst, GRADIENT)
+    record_measurement("11b their gradients", worst, GRADIENT)
     drawn = model.sample(5, generator=generator)
     torch.testing.assert_close(flow.log_prob(drawn), model.log_prob(drawn), rtol=VALUE, atol=VALUE)
