@@ -34,7 +34,7 @@ def image_flow(
     levels: int = 2,
     steps: int = 8,
     network: ImageNetwork = convolutional_network,
-    context_features: int = 0,
+    context: int | Sequence[int] = 0,
     *,
     linear: Mixing = ROTATION,
     spline: RationalQuadratic | None = None,
@@ -55,7 +55,8 @@ def image_flow(
         network: makes a coupling's network from the numbers of channels at its two ends:
             :func:`~flows.images.networks.convolutional_network`, :func:`~flows.images.networks.residual_network`, or
             one's own; ``functools.partial`` sets its sizes.
-        context_features: width C of the context, which every coupling sees at every pixel, standardised by ``fit``.
+        context: width C of a context vector, which every coupling sees at every pixel, or the shape of context images,
+            such as those to be dequantised, which are squeezed to each level's size. Standardised by ``fit``.
         linear: makes the linear layer of each step from the number of channels: by default a random rotation, held as
             :class:`~flows.layers.lu.LULinear`.
         spline: bins and bound of spline couplings; None for affine ones.
@@ -85,7 +86,7 @@ def image_flow(
         parts: list[Transform] = [] if inner == shape else [squeeze(shape)]
         for _ in range(steps):
             affine = Chain(ActNorm(inner.channels), linear(inner.channels))
-            coupling = image_coupling(channel_halves(inner, 0), network, context_features, spline)
+            coupling = image_coupling(channel_halves(inner, 0), network, context, spline)
             parts += [PixelWise(affine, inner.pixels), coupling]
         return parts, inner
 
@@ -97,7 +98,7 @@ def image_nvp(
     levels: int = 2,
     steps: int = 3,
     network: ImageNetwork = residual_network,
-    context_features: int = 0,
+    context: int | Sequence[int] = 0,
     *,
     spline: RationalQuadratic | None = None,
     base: Base = StudentT,
@@ -109,7 +110,7 @@ def image_nvp(
 
     Args:
         steps: how many couplings of each kind at a level; at least 2, so that every pixel moves.
-        shape, levels, network, context_features, spline, base: as for :func:`image_flow`.
+        shape, levels, network, context, spline, base: as for :func:`image_flow`.
 
     Raises:
         TypeError, ValueError: as for :func:`image_flow`.
@@ -127,7 +128,7 @@ def image_nvp(
     def coupled(shape: ImageShape, masks: Callable[[ImageShape, int], Tensor], count: int) -> list[Transform]:
         parts: list[Transform] = []
         for number in range(count):
-            coupling = image_coupling(masks(shape, number), network, context_features, spline)
+            coupling = image_coupling(masks(shape, number), network, context, spline)
             parts += [PixelWise(ActNorm(shape.channels), shape.pixels), coupling]
         return parts
 

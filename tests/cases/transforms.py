@@ -227,8 +227,10 @@ TRANSFORMS: dict[str, TransformCase] = {
     "pixelwise, context": TransformCase(
         randomised(lambda: PixelWise(AffineCoupling([True, False], NARROW, CONTEXT), 2)), 4, context_reaches=(2, 3)
     ),
-    "checkerboard, context": TransformCase(
-        randomised(lambda: image_coupling(checkerboard((1, 2, 3), 0), RESIDUAL, CONTEXT)), 6, context_reaches=(1, 3, 5)
+    "checkerboard, context image": TransformCase(
+        randomised(lambda: image_coupling(checkerboard((1, 2, 3), 0), RESIDUAL, (1, 4, 3))),
+        6,
+        context_reaches=(1, 3, 5),
     ),
     "channels, spline": TransformCase(
         randomised(lambda: image_coupling(channel_halves((3, 1, 2), 1), CONVOLUTIONS, spline=SPLINE)), 6

@@ -141,6 +141,16 @@ def test_a_conditioner_is_its_network_on_images(mask: Tensor, generator: Generat
     torch.testing.assert_close(conditioner(rows), expected, rtol=EXACT, atol=EXACT)
 
 
+def test_context_images_are_squeezed_to_size(generator: Generator) -> None:
+    mask = channel_halves((2, 2, 3), 0)
+    network = randomise(convolutional_network(*ImageConditioner.channels(mask, 2, (1, 8, 12)), hidden=(4,)), generator)
+    x, context = images(generator, 4, 2, 2, 3), images(generator, 4, 1, 8, 12)
+    found = ImageConditioner(mask, network, 2, (1, 8, 12))(torch.cat([x[:, :1].flatten(1), context.flatten(1)], 1))
+    planes = F.pixel_unshuffle(F.pixel_unshuffle(context, 2), 2)
+    expected = network(torch.cat([x[:, :1], planes], 1)).flatten(1)
+    torch.testing.assert_close(found, expected, rtol=EXACT, atol=EXACT)
+
+
 def test_a_network_may_write_into_its_images(generator: Generator) -> None:
     mask = channel_halves((2, 3, 3), 0)
     writing = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(1, 2, 3, padding=1))
@@ -196,6 +206,7 @@ HALVES = channel_halves((2, 4, 4), 0)
         (lambda: ImageConditioner(HALVES, nn.Flatten()), ValueError, r"for an image \[1, 1, 4, 4\]; got \[1, 16\]"),
         (lambda: image_coupling(HALVES | True, convolutional_network), ValueError, "all True leaves nothing"),
         (lambda: image_coupling(HALVES & False, convolutional_network), ValueError, "all False leaves nothing"),
+        (lambda: image_coupling(HALVES, residual_network, (1, 6, 6)), ValueError, "squeezes make as large as 4×4; got"),
         (lambda: convolutional_network(1, 1, ()), ValueError, "^convolutional_network expects at least one hidden"),
         (lambda: residual_network(1, 1, blocks=0), ValueError, "^residual_network: blocks must be a positive int"),
     ],
