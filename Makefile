@@ -34,6 +34,7 @@ test-slow: $(STAMP)  ## the tests that take minutes
 bench: .venv-bench/.installed  ## our speed beside the peers', in an environment of its own: results/benchmarks/
 	.venv-bench/bin/python -m benchmarks.flows $(ARGS)
 	.venv-bench/bin/python -m benchmarks.models $(ARGS)
+	.venv-bench/bin/python -m benchmarks.images
 	.venv-bench/bin/python -m benchmarks.memory
 
 .venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt

@@ -11,18 +11,26 @@ from flows.architectures.arrangements import (
 )
 from flows.architectures.autoregressions import iaf, maf, spline_maf
 from flows.architectures.couplings import glow, neural_spline_flow, real_nvp
+from flows.architectures.images import image_flow, image_nvp
 from flows.architectures.linear_gaussian import linear_flow
 from flows.chain import Chain
 from flows.compilation import compiled
 from flows.flow import Flow
+from flows.images.conditioner import ImageConditioner, image_coupling
+from flows.images.masks import channel_halves, checkerboard
+from flows.images.networks import ResidualBlock, convolutional_network, residual_network
+from flows.images.shape import squeeze
 from flows.layers.activation_norm import ActNorm
 from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
+from flows.layers.bounded import BoxLogit, HalfLineLog, on_box, on_half_line
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.layers.elementwise import Affine, Logit, Sigmoid
 from flows.layers.elementwise_spline import ElementwiseSpline
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
+from flows.layers.on_features import OnFeatures
 from flows.layers.permutation import Permutation
+from flows.layers.pixelwise import PixelWise
 from flows.layers.qr import QRLinear
 from flows.layers.standardised_context import StandardisedContext
 from flows.layers.whitening import Whitening
@@ -35,11 +43,14 @@ __all__ = [
     "Affine",
     "AffineCoupling",
     "Autoregressive",
+    "BoxLogit",
     "Chain",
     "Coupling",
     "ElementwiseSpline",
     "Flow",
     "GaussianAutoregressive",
+    "HalfLineLog",
+    "ImageConditioner",
     "Inverse",
     "LULinear",
     "Linear",
@@ -47,9 +58,12 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "MaskedResidualMLP",
+    "OnFeatures",
     "Permutation",
+    "PixelWise",
     "QRLinear",
     "RationalQuadratic",
+    "ResidualBlock",
     "Sigmoid",
     "SplineAutoregressive",
     "SplineCoupling",
@@ -58,17 +72,27 @@ __all__ = [
     "Whitening",
     "alternating",
     "alternating_orders",
+    "channel_halves",
+    "checkerboard",
     "compiled",
+    "convolutional_network",
     "first_half",
     "glow",
     "halves",
     "iaf",
+    "image_coupling",
+    "image_flow",
+    "image_nvp",
     "linear_flow",
     "maf",
     "neural_spline_flow",
+    "on_box",
+    "on_half_line",
     "random_masks",
     "random_orders",
     "random_rotation",
     "real_nvp",
+    "residual_network",
     "spline_maf",
+    "squeeze",
 ]

@@ -11,6 +11,7 @@ from flows.architectures.arrangements import (
 )
 from flows.architectures.autoregressions import iaf, maf, spline_maf
 from flows.architectures.couplings import glow, neural_spline_flow, real_nvp
+from flows.architectures.images import image_flow, image_nvp
 from flows.architectures.linear_gaussian import linear_flow
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "glow",
     "halves",
     "iaf",
+    "image_flow",
+    "image_nvp",
     "linear_flow",
     "maf",
     "neural_spline_flow",

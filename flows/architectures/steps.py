@@ -34,6 +34,10 @@ def flow_of_steps(
         whitening = [Whitening(features)] if whiten and layer == 0 and features > 1 else []
         mixed = [] if mixing is None or features == 1 else [mixing(features)]
         parts += [ActNorm(features), *whitening, *mixed, step(layer)]
-    chain = Chain(*parts)
+    return flow_of(Chain(*parts), features, base)
+
+
+def flow_of(chain: Chain, features: int, base: Base) -> Flow:
+    """The flow of a chain over a base, or over what makes it from the width; ``fit`` standardises its contexts."""
     made = base if isinstance(base, Density) else base(features)
     return Flow(made, StandardisedContext(chain) if chain.context_features else chain)

@@ -40,22 +40,11 @@ class Affine(Transform):
     def __init__(self, shift: float | Tensor, scale: float | Tensor) -> None:
         super().__init__()
         owner = type(self).__name__
-        tensors = [value for value in (shift, scale) if isinstance(value, Tensor) and value.is_floating_point()]
-        dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
-        for name, value in (("shift", shift), ("scale", scale)):
-            try:
-                tensor = torch.as_tensor(value, dtype=dtype).detach().clone()
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise TypeError(f"{owner} expects {name} to be a number or of shape [D]; got {value!r}") from error
-            if tensor.ndim > 1 or tensor.numel() == 0:
-                raise ValueError(f"{owner} expects {name} to be a number or of shape [D]; got {list(tensor.shape)}")
+        (shift, scale), self.features = per_feature(owner, shift=shift, scale=scale)
+        for name, tensor in (("shift", shift), ("scale", scale)):
             if not tensor.isfinite().all() or (name == "scale" and (tensor == 0).any()):
                 raise ValueError(f"{owner} expects finite numbers and no scale of 0; got {name} {tensor.tolist()}")
             self.register_buffer(name, tensor)
-        widths = {len(tensor) for tensor in (self.shift, self.scale) if tensor.ndim}
-        if len(widths) > 1:
-            raise ValueError(f"{owner} expects shift and scale of one width; got {sorted(widths)}")
-        self.features = widths.pop() if widths else None
 
     @classmethod
     def standardise(cls, x: Tensor) -> Self:
@@ -127,6 +116,29 @@ class Sigmoid(Transform):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return _logit(z)
+
+
+def per_feature(owner: str, **values: float | Tensor) -> tuple[list[Tensor], int | None]:
+    """Numbers, or tensors ``[D]``, as tensors of their own and of one dtype; and D, or None of numbers alone.
+
+    Raises:
+        TypeError, ValueError: one is neither, or two differ in D; the owner and their names are in the message.
+    """
+    floating = [value for value in values.values() if isinstance(value, Tensor) and value.is_floating_point()]
+    dtype = floating[0].dtype if floating else torch.get_default_dtype()
+    tensors = []
+    for name, value in values.items():
+        try:
+            tensor = torch.as_tensor(value, dtype=dtype).detach().clone()
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(f"{owner} expects {name} to be a number or of shape [D]; got {value!r}") from error
+        if tensor.ndim > 1 or tensor.numel() == 0:
+            raise ValueError(f"{owner} expects {name} to be a number or of shape [D]; got {list(tensor.shape)}")
+        tensors.append(tensor)
+    widths = {len(tensor) for tensor in tensors if tensor.ndim}
+    if len(widths) > 1:
+        raise ValueError(f"{owner} expects {' and '.join(values)} of one width; got {sorted(widths)}")
+    return tensors, widths.pop() if widths else None
 
 
 def _logit(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from nflows import transforms as nflows_transforms
@@ -21,7 +23,9 @@ from flows import (
     Logit,
     LULinear,
     MaskedResidualMLP,
+    OnFeatures,
     Permutation,
+    PixelWise,
     QRLinear,
     RationalQuadratic,
     Sigmoid,
@@ -30,15 +34,23 @@ from flows import (
     StandardisedContext,
     Transform,
     Whitening,
+    channel_halves,
+    checkerboard,
+    convolutional_network,
     first_half,
     glow,
     iaf,
+    image_coupling,
+    image_flow,
+    image_nvp,
     maf,
     neural_spline_flow,
+    on_box,
     random_masks,
     random_orders,
     random_rotation,
     real_nvp,
+    residual_network,
     spline_maf,
 )
 from tests.laws.transforms import TransformCase, randomise
@@ -46,6 +58,9 @@ from tests.laws.transforms import TransformCase, randomise
 CONTEXT = 2
 NARROW = (8, 8)
 SPLINE = RationalQuadratic(bins=4, bound=6.0)
+CONVOLUTIONS = partial(convolutional_network, hidden=(4, 4))
+RESIDUAL = partial(residual_network, channels=4, blocks=1)
+ENDS = torch.tensor([0.0, -1.0, -math.inf], dtype=torch.float64), torch.tensor([2.0, math.inf, 5.0])
 
 
 def matrix(generator: Generator, features: int) -> Tensor:
@@ -131,6 +146,12 @@ def residual_autoregressive(places: Tensor, context: int) -> GaussianAutoregress
     return GaussianAutoregressive(len(places), (), places, context, conditioner=net)
 
 
+def within_ends(x: Tensor) -> Tensor:
+    """Two pixels of three channels: between 0 and 2, above −1, below 5."""
+    first, second, third = x.chunk(3, -1)
+    return torch.cat([2 * first.sigmoid(), second.exp() - 1, 5 - third.exp()], -1)
+
+
 def mixed_chain(generator: Generator) -> Chain:
     return Chain(
         actnorm(generator),
@@ -205,7 +226,31 @@ TRANSFORMS: dict[str, TransformCase] = {
     "affine, two numbers": TransformCase(lambda g: Affine(-1.5, -0.3).to(vector(g, 1))),
     "logit": TransformCase(lambda g: Logit(), domain=torch.sigmoid),
     "sigmoid": TransformCase(lambda g: Sigmoid()),
+    "on a box of mixed ends, pixelwise": TransformCase(lambda g: PixelWise(on_box(*ENDS), 2), 6, domain=within_ends),
     "permutation": TransformCase(permutation),
+    "some features": TransformCase(randomised(lambda: OnFeatures(4, [3, 1], LULinear(2))), 4),
+    "some features, context": TransformCase(
+        randomised(lambda: OnFeatures(4, [2, 0], GaussianAutoregressive(2, NARROW, context_features=CONTEXT))),
+        4,
+        context_reaches=(0, 2),
+    ),
+    "pixelwise lu": TransformCase(lambda g: PixelWise(LULinear.from_matrix(matrix(g, 2), vector(g, 2)), 3), 6),
+    "pixelwise, context": TransformCase(
+        randomised(lambda: PixelWise(AffineCoupling([True, False], NARROW, CONTEXT), 2)), 4, context_reaches=(2, 3)
+    ),
+    "checkerboard, context image": TransformCase(
+        randomised(lambda: image_coupling(checkerboard((1, 2, 3), 0), RESIDUAL, (1, 4, 3))),
+        6,
+        context_reaches=(1, 3, 5),
+    ),
+    "channels, spline": TransformCase(
+        randomised(lambda: image_coupling(channel_halves((3, 1, 2), 1), CONVOLUTIONS, spline=SPLINE)), 6
+    ),
+    "image flow, context": TransformCase(
+        lambda g: randomise(image_flow((1, 1, 4), 2, 2, CONVOLUTIONS, CONTEXT, linear=random_rotation(g)).transform, g),
+        4,
+    ),
+    "image nvp": TransformCase(randomised(lambda: image_nvp((1, 1, 4), 2, 2, RESIDUAL).transform), 4),
     "inverse of lu": TransformCase(randomised(lambda: Inverse(LULinear(3)))),
     "chain": TransformCase(mixed_chain),
     "inverse of a chain": TransformCase(
@@ -234,4 +279,4 @@ TRANSFORMS: dict[str, TransformCase] = {
     "ours in nflows in ours": TransformCase(randomised(lambda: there_and_back(CONTEXT))),
 }
 
-__all__ = ["CONTEXT", "NARROW", "TRANSFORMS", "matrix", "order", "vector"]
+__all__ = ["CONTEXT", "CONVOLUTIONS", "NARROW", "RESIDUAL", "TRANSFORMS", "matrix", "order", "vector"]

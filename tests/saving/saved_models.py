@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,11 +44,14 @@ from flows import (
     Permutation,
     QRLinear,
     RationalQuadratic,
+    convolutional_network,
     glow,
     iaf,
+    image_flow,
     linear_flow,
     maf,
     neural_spline_flow,
+    on_box,
     real_nvp,
     spline_maf,
 )
@@ -70,6 +74,7 @@ from tests.places import FIXTURES
 FOLDERS = {1: FIXTURES / "saved", 2: FIXTURES / "saved" / "2"}
 RECORD = FIXTURES / "saved" / "log_prob.json"
 D = 3
+INF = float("inf")
 
 
 def per_feature(latents: int) -> VAE:
@@ -142,6 +147,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "iaf": lambda: iaf(D, 2, (4,)),
     "neural_spline_flow": lambda: neural_spline_flow(D, 2, (4,)),
     "spline_maf": splines,
+    "image_flow": lambda: image_flow((1, 2, 2), 1, 1, partial(convolutional_network, hidden=(2,))),
+    "flow_on_a_box": lambda: Flow(
+        real_nvp(D, 2, (4,)), on_box(torch.tensor([-2.0, -3.0, -INF]), torch.tensor([2.0, INF, INF]))
+    ),
     "flow_by_hand": by_hand,
     "flow_vae": lambda: FlowVAE(maf(D, 2, (4,))),
     "vae_gaussian": lambda: per_feature(1),
