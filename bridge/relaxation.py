@@ -24,6 +24,7 @@ from torch.func import vjp, vmap
 from density.checks import check_points
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
+from density.fitting.fit_data import FitData
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
@@ -251,7 +252,7 @@ class GaussianRelaxation(LatentVariableModel):
             ValueError: unusable data.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
-        return self._maximise_elbo(x, training, 1, generator)
+        return self._maximise_elbo(FitData.to(self, self.features, x), training, 1, generator)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         self.prior._initialise(self.decoder.transform._initialise(x, UNKNOWN), UNKNOWN)

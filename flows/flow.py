@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from density.checks import check_context, check_data, check_points
 from density.contract import Density, ExactModel
 from density.data.ties import warn_of_ties
 from density.evaluating import evaluating
-from density.fitting.ascent import maximise
+from density.fitting.fit_data import FitData, Rows
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
@@ -71,15 +70,26 @@ class Flow(ExactModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: Rows,
         training: Training = Training(),
         *,
-        context: Tensor | None = None,
+        context: Rows | None = None,
+        weights: Tensor | None = None,
+        validation: Rows | tuple[Rows, Rows] | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
 
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
+
+        Args:
+            x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
+                whole.
+            training: see :class:`~density.fitting.training.Training`.
+            context: for each row.
+            weights: of the rows ``[n]``, not negative: Σ w log p / Σ w is maximised. A row of weight 0 is not there.
+            validation: rows to hold out, in place of a share of x; with contexts, a pair.
+            generator: of the order of the rows, on the device of x.
 
         Raises:
             TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, outside its
@@ -89,22 +99,17 @@ class Flow(ExactModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        name = type(self).__name__
-        check_points(x, self.features, name)
-        check_data(x, self.features, name)
-        check_context(context, self.context_features, name, reference=x)
-        data: tuple[Tensor, ...] = (x,)
-        if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,")
-            if len(context) != len(x):
-                raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
-            data = (x, context)
-        self.to(x)
+        given = FitData.to(
+            self, self.features, x, context,
+            context_features=self.context_features, weights=weights, validation=validation,
+        )  # fmt: skip
+        self.to(given.x)
         with evaluating(self):
-            self.check_support(x)
-        warn_of_ties(x, self)
-        self.initialise(x, context)
-        return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+            for points in given.points:
+                self.check_support(points)
+        warn_of_ties(given.x, self)
+        self.initialise(*given.data)
+        return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
 
     @property
     def support(self) -> Support | None:

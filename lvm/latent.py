@@ -19,7 +19,7 @@ from density.data.ties import warn_of_ties
 from density.evaluating import evaluating
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
-from density.fitting.ascent import maximise
+from density.fitting.fit_data import FitData, Rows
 from density.fitting.training import Training
 from density.history import History
 from density.importance.bound import importance
@@ -75,19 +75,19 @@ class LayeredModel(Bound, ABC):
         z, log_ratio = self.link.infer_once(x)
         return self.prior.log_prob(z) + log_ratio
 
-    def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
-        """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
-        check_data(x, self.features, type(self).__name__)
-        self.to(x)
+    def _maximise_elbo(self, given: FitData, training: Training, draws: int, generator: Generator | None) -> History:
+        """Gradient steps on the ELBO, from a data-dependent start where parts have one."""
+        self.to(given.x)
         with evaluating(self):
-            self._check_support(x)
-        warn_of_ties(x, self, depth=3)
-        self.initialise(x)
+            for points in given.points:
+                self._check_support(points)
+        warn_of_ties(given.x, self, depth=3)
+        self.initialise(given.x)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo(batch[0], draws=draws, generator=generator)
 
-        return maximise(self, objective, (x,), training, generator=generator)
+        return given.maximise(self, objective, training, generator)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         # Its own draws: a start is a function of model and data, and leaves other streams of random numbers alone.
@@ -135,7 +135,14 @@ class LinkedModel(LayeredModel):
         return self.layer
 
     def fit(
-        self, x: Tensor, training: Training = Training(), *, draws: int = 1, generator: Generator | None = None
+        self,
+        x: Rows,
+        training: Training = Training(),
+        *,
+        draws: int = 1,
+        weights: Tensor | None = None,
+        validation: Rows | None = None,
+        generator: Generator | None = None,
     ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
 
@@ -144,6 +151,8 @@ class LinkedModel(LayeredModel):
         Args:
             training: see :class:`~density.fitting.training.Training`.
             draws: latent draws a point and step, through which the ELBO is differentiated.
+            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
+            validation: rows ``[m, D]`` to hold out, in place of a share of x.
 
         Raises:
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
@@ -156,7 +165,9 @@ class LinkedModel(LayeredModel):
         draws = check_count(draws, "draws")
         for link in self.layer.links:
             link.check_pathwise()
-        return self._maximise_elbo(x, training, draws, generator)
+        return self._maximise_elbo(
+            FitData.to(self, self.features, x, weights=weights, validation=validation), training, draws, generator
+        )
 
 
 class ExactLayeredModel(ExactModel, LinkedModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -84,6 +85,19 @@ class Chunks:
                 if self.weighted and len(parts) < 2:
                     raise TypeError(f"a weighted chunk is a tuple (rows, weights); got {type(chunk).__name__}")
                 yield _tensor(parts[0]), _tensor(parts[1]) if self.weighted else None
+
+
+def mapped(source: Tensor | Array) -> Tensor:
+    """A tensor as it is, or an array as a tensor that shares its memory: a memory map stays where it is mapped from.
+
+    >>> mapped(np.zeros((2, 3), np.float32)).shape
+    torch.Size([2, 3])
+    """
+    if not isinstance(source, np.ndarray) or _is_masked(source):
+        return source  # type: ignore[return-value]  # for the checks of the model to refuse
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.asarray(source))
 
 
 def _tensor(rows: Tensor | Array) -> Tensor:

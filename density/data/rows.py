@@ -50,7 +50,7 @@ class Rows:
         self._features = features
         self._owner = owner
         self._values: Tensor | None = None
-        self.weights = None if weights is None else _checked(weights, owner)
+        self.weights = None if weights is None else check_weights(weights, owner)
         self.whole: Tensor | None = None
         self._chunks = Chunks([])
         self._like: Tensor | None = None
@@ -98,7 +98,7 @@ class Rows:
             if self.weights is not None and self.weights.shape[0] < end:
                 break
             try:
-                own = None if weights is None else _checked(weights, self._owner, chunk.shape[0])
+                own = None if weights is None else check_weights(weights, self._owner, chunk.shape[0])
                 own = own if self.weights is None else self.weights[start:end]
                 if chunk.shape[0] and (own is None or bool(own.any())):
                     rows, own = self._there(chunk, own)
@@ -162,7 +162,8 @@ class Rows:
             )
 
 
-def _checked(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
+def check_weights(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
+    """The weights of n rows, detached; ValueError unless they are ``[n]``, finite and none of them negative."""
     if not isinstance(weights, Tensor) or weights.ndim != 1 or n not in (None, weights.shape[0]):
         got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise ValueError(f"{owner} expects weights of shape [n], one for each row; got {got}")
@@ -170,6 +171,21 @@ def _checked(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
     if bool(bad.any()):
         raise ValueError(f"{owner} expects finite weights, none of them negative; got {weights[bad][0].item()}")
     return weights.detach()
+
+
+def weighed(data: tuple[Tensor, ...], weights: Tensor, owner: str) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Data without the rows of weight 0, and the weights of the others. A copy only where there are such rows.
+
+    Raises:
+        ValueError: the weights are not one for each row, finite and not negative, or all are 0.
+    """
+    weights = check_weights(weights, owner, len(data[0])).to(data[0])
+    there = weights > 0
+    if bool(there.all()):
+        return data, weights
+    if not bool(there.any()):
+        raise ValueError(f"{owner} expects at least one row of data; got none of positive weight")
+    return tuple(t[there] for t in data), weights[there]
 
 
 def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor, nn
 
-from density.checks import check_data
 from density.contract import Density
 from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
@@ -14,7 +13,8 @@ from density.families.conditional_gaussian import ConditionalGaussian, NetworkSc
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
-from density.fitting.ascent import maximise
+from density.fitting.batches import Objective
+from density.fitting.fit_data import FitData, Rows
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import Standardisation
@@ -129,19 +129,25 @@ class VAE(LatentVariableModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: Rows,
         training: Training = Training(),
         *,
         estimator: GradientEstimator = ANALYTIC_KL,
+        weights: Tensor | None = None,
+        validation: Rows | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
 
         Args:
+            x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
+                whole.
             training: see :class:`~density.fitting.training.Training`.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
                 β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
+            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
+            validation: rows ``[m, D]`` to hold out, in place of a share of x.
 
         Returns:
             History whose objective is the estimator's bound, nats per point.
@@ -154,16 +160,19 @@ class VAE(LatentVariableModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        check_data(x, self.features, type(self).__name__)
-        self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
-        self.to(x)
-        warn_of_ties(x, self)
-        self.initialise(x)
+        given = FitData.to(self, self.features, x, weights=weights, validation=validation)
+        for points in given.points:
+            self.decoder.check_support(points.to(self.prior.reference.device))  # the model moves once data is taken
+        self.to(given.x)
+        warn_of_ties(given.x, self)
+        self.initialise(given.x)
 
-        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
-            return estimator(self, batch[0], generator)
+        def bound(estimator: GradientEstimator) -> Objective:
+            return lambda batch, generator: estimator(self, batch[0], generator)
 
-        return maximise(self, objective, (x,), training, generator=generator)
+        judge = estimator.settled()
+        stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
+        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise)
 
 
 def _gaussian_encoder(
