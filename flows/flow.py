@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.contract import Density, ExactModel
+from density.data.chunks import Chunks, Source
 from density.data.ties import warn_of_ties
 from density.evaluating import evaluating
 from density.fitting.fit_data import FitData, Rows
@@ -70,7 +71,7 @@ class Flow(ExactModel):
 
     def fit(
         self,
-        x: Rows,
+        x: Source | Chunks,
         training: Training = Training(),
         *,
         context: Rows | None = None,
@@ -84,7 +85,8 @@ class Flow(ExactModel):
 
         Args:
             x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
-                whole.
+                whole. Or what :class:`~density.data.chunks.Chunks` reads, such as a DataLoader: then it is read in its
+                own order, the start is made from a sample, and rows to hold out are given as ``validation``.
             training: see :class:`~density.fitting.training.Training`.
             context: for each row.
             weights: of the rows ``[n]``, not negative: Σ w log p / Σ w is maximised. A row of weight 0 is not there.
@@ -108,7 +110,7 @@ class Flow(ExactModel):
             for points in given.points:
                 self.check_support(points)
         warn_of_ties(given.x, self)
-        self.initialise(*given.data)
+        self.initialise(*given.starts)
         return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
 
     @property

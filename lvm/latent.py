@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel
+from density.data.chunks import Chunks, Source
 from density.data.ties import warn_of_ties
 from density.evaluating import evaluating
 from density.families.gaussian import GaussianFamily
@@ -136,7 +137,7 @@ class LinkedModel(LayeredModel):
 
     def fit(
         self,
-        x: Rows,
+        x: Source | Chunks,
         training: Training = Training(),
         *,
         draws: int = 1,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 BYTES_AT_ONCE = 2**26
+ODD = 0x1E3779B97F4A7C15
 
 
 def parameters_in_words(module: nn.Module) -> str:
@@ -20,6 +21,18 @@ def parameters_in_words(module: nn.Module) -> str:
 def data_in_words(data: Iterable[Tensor]) -> str:
     """Shapes and dtypes of data, and a digest of every byte; O(nD), a gigabyte in about a second."""
     return ", ".join(f"{list(t.shape)} {t.dtype} {_digest(_bytes(t))}" for t in data)
+
+
+def unordered_in_words(chunks: Iterable[Tensor]) -> str:
+    """Number, width, dtype and a digest of rows ``[n, D]`` that may come in any order. O(nD)."""
+    rows, total, width, dtype = 0, 0, 0, ""
+    for chunk in chunks:
+        words = chunk.detach().cpu().contiguous().view(torch.int16).long()
+        mixed = (words + ODD * torch.arange(1, words.shape[1] + 1)).mul_(ODD)
+        mixed = (mixed ^ (mixed >> 31)).mul_(ODD).sum(1)
+        total += int((mixed ^ (mixed >> 29)).mul_(ODD).sum().item())
+        rows, width, dtype = rows + len(chunk), chunk.shape[1], str(chunk.dtype)
+    return f"[{rows}, {width}] {dtype} in chunks, {total % 2**64:016x}"
 
 
 def _bytes(tensor: Tensor) -> Iterable[memoryview]:

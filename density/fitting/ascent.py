@@ -14,13 +14,14 @@ from tqdm import tqdm
 from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
 from density.fitting.averaging import Average
-from density.fitting.batches import Batch, Objective, Stepwise, batches_of, join, weighted, weighted_by_step
+from density.fitting.batches import Batch, Blocks, Objective, Stepwise, batches_of, join, weighted, weighted_by_step
 from density.fitting.best_weights import NonFiniteObjective, Watch, copied, weights_of
 from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State
 from density.fitting.course import Course
 from density.fitting.identity import task_of
 from density.fitting.network_weights import groups_of
-from density.fitting.rows import LEAST_ROWS, RowSet, TrainingRows
+from density.fitting.rows import LEAST_ROWS, TrainingRows
+from density.fitting.stream import Stream, StreamedRows
 from density.fitting.training import Training
 from density.history import History
 from density.parallel import processes
@@ -32,7 +33,7 @@ ROWS_OF_PROBE = 16
 def maximise(
     module: nn.Module,
     objective: Objective,
-    data: tuple[Tensor, ...],
+    data: tuple[Tensor, ...] | Stream,
     training: Training,
     *,
     weights: Tensor | None = None,
@@ -50,7 +51,8 @@ def maximise(
     Args:
         module: whose parameters with ``requires_grad`` are trained, in place.
         objective: maps a batch (one slice of every data tensor) and a generator to nats per point, ``[batch]``.
-        data: tensors that share their first dimension n, on the module's device.
+        data: tensors that share their first dimension n, on the module's device; or a stream of chunks of one, which
+            brings its own weights.
         training: see :class:`Training`.
         weights: of the rows ``[n]``, positive: what is maximised is the weighted mean, Σ w f / Σ w, over the rows
             trained on as over those held out. A row is drawn as often whatever its weight.
@@ -73,14 +75,14 @@ def maximise(
     """
     if not isinstance(training, Training):
         raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
-    data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
+    if not isinstance(data, Stream):
+        data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
     validation = None if validation is None else tuple(t.detach() for t in validation)
     if validation is not None and training.refit:
         raise ValueError("refit trains on rows held out of the data; with validation rows of your own, there are none")
-    if training.autocast is not None and data[0].dtype != torch.float32:
-        raise ValueError(
-            f"autocast lowers the precision of float32; the data is {data[0].dtype}. Convert with x.float()"
-        )
+    dtype = data.dtype if isinstance(data, Stream) else data[0].dtype
+    if training.autocast is not None and dtype != torch.float32:
+        raise ValueError(f"autocast lowers the precision of float32; the data is {dtype}. Convert with x.float()")
     with mode_kept(module):
         return _Ascent(module, objective, data, training, weights, validation, stepwise, generator).run()
 
@@ -92,7 +94,7 @@ class _Ascent:
         self,
         module: nn.Module,
         objective: Objective,
-        data: Batch,
+        data: Batch | Stream,
         training: Training,
         weights: Tensor | None,
         validation: Batch | None,
@@ -106,18 +108,24 @@ class _Ascent:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
         self._make_optimiser()
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
-        self.randomness = Randomness(generator, data[0].device)
+        stream = data if isinstance(data, Stream) else None
+        tensors = () if isinstance(data, Stream) else data
+        self.randomness = Randomness(generator, data.device if isinstance(data, Stream) else data[0].device)
         self.arrived = self.randomness.state()
         parts = training.parts or processes.world()
-        given = (*data, *(() if weights is None else (weights,)), *(validation or ()))
-        task = task_of(module, self.optimiser, given, training, parts, generator)
+        given = (*tensors, *(() if weights is None else (weights,)), *(validation or ()))
+        task = task_of(module, self.optimiser, given, stream, training, parts, generator)
         join(module, task, self.randomness)
         self.log = Logbook(training.checkpoint, "gradient fit", task, self.randomness)
         self.entry = self.log.read()
         if self.entry is not None:
             self.randomness.restore(self.log.begun)
-        self.rows = TrainingRows(data, training, self.randomness, weights=weights, validation=validation)
-        if weights is not None:
+        self.rows: TrainingRows | StreamedRows = (
+            TrainingRows(tensors, training, self.randomness, weights=weights, validation=validation)
+            if stream is None
+            else StreamedRows(stream, training, self.randomness, validation)
+        )
+        if weights is not None or (stream is not None and stream.weight is not None):
             objective, stepwise = weighted(objective), None if stepwise is None else weighted_by_step(stepwise)
         self.at: Stepwise = stepwise or (lambda step: objective)
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
@@ -250,7 +258,7 @@ class _Ascent:
             self.average.update()
         return torch.as_tensor(loss).detach()
 
-    def _mean(self, rows: RowSet) -> Tensor:
+    def _mean(self, rows: Blocks) -> Tensor:
         """Mean objective of rows, in evaluation mode, always by the same draws."""
         with evaluating(self.module), torch.no_grad():
             return self.batches.total(rows) / len(rows)
@@ -303,7 +311,9 @@ class _Ascent:
 
     def _probe(self, step: int) -> float:
         """The mean objective of a few rows, by draws that are always the same: what no name of a function can tell."""
-        rows = next(self.rows.train.blocks(0, ROWS_OF_PROBE))
+        rows = self.rows.probe(ROWS_OF_PROBE)
+        if rows is None:
+            return math.nan
         random = self.randomness.state()
         with evaluating(self.module), torch.no_grad():
             value = self.at(step)(rows, Generator(rows[0].device).manual_seed(0)).double().mean().item()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Generator, Tensor, nn
 
 from density.checks import check_context, check_data, check_points
-from density.data.chunks import Array, mapped
+from density.data.chunks import Array, Chunks, Source, mapped
 from density.data.rows import weighed
 from density.fitting.ascent import maximise
 from density.fitting.batches import Batch, Objective, Stepwise
+from density.fitting.stream import Stream
 from density.fitting.training import Training
 from density.history import History
 
@@ -21,15 +24,16 @@ Rows = Tensor | Array
 class FitData:
     """The checked data of a gradient fit.
 
-    Arrays, memory maps among them, become tensors that share their memory.
+    Arrays, memory maps among them, become tensors that share their memory. What comes in chunks becomes a
+    :class:`~density.fitting.stream.Stream`.
 
     Attributes:
-        data: points ``[n, D]``, and contexts ``[n, C]`` if there are.
+        data: points ``[n, D]``, and contexts ``[n, C]`` if there are; or points in chunks.
         weights: ``[n]``, positive; None for equal ones.
         validation: the same of rows to hold out; None for a share of the data.
     """
 
-    data: Batch
+    data: Batch | Stream
     weights: Tensor | None
     validation: Batch | None
 
@@ -37,7 +41,7 @@ class FitData:
     def to(
         model: nn.Module,
         features: int,
-        x: Rows,
+        x: Source | Chunks,
         context: Rows | None = None,
         *,
         context_features: int = 0,
@@ -51,18 +55,26 @@ class FitData:
                 0, or not as many as the rows.
         """
         name = type(model).__name__
-        data, held_out = _checked(x, context, features, context_features, name), None
+        data, held_out = _taken(x, context, features, context_features, weights, name), None
+        first = data.sample if isinstance(data, Stream) else data[0]
         if validation is not None:
             rows, contexts = validation if isinstance(validation, tuple) else (validation, None)
-            held_out = _checked(rows, contexts, features, context_features, f"{name}, as validation,", data[0])
+            held_out = _checked(rows, contexts, features, context_features, f"{name}, as validation,", first)
+        if isinstance(data, Stream):
+            return FitData(data, None, held_out)
         if weights is not None:
             data, weights = weighed(data, weights, name)
         return FitData(data, weights, held_out)
 
     @property
     def x(self) -> Tensor:
-        """The points."""
-        return self.data[0]
+        """The points, or of a stream some of them, evenly spaced."""
+        return self.data.sample if isinstance(self.data, Stream) else self.data[0]
+
+    @property
+    def starts(self) -> Batch:
+        """Points and contexts that a model may start from."""
+        return (self.x,) if isinstance(self.data, Stream) else self.data
 
     @property
     def points(self) -> list[Tensor]:
@@ -83,6 +95,16 @@ class FitData:
             model, objective, self.data, training,
             weights=self.weights, validation=self.validation, stepwise=stepwise, generator=generator,
         )  # fmt: skip
+
+
+def _taken(
+    x: Source | Chunks, context: Rows | None, features: int, context_features: int, weights: Tensor | None, name: str
+) -> Batch | Stream:
+    if isinstance(x, Tensor | np.ndarray) or not isinstance(x, Chunks | Iterable):
+        return _checked(x, context, features, context_features, name)
+    if context is not None or context_features:
+        raise ValueError(f"{name} takes contexts beside a tensor or an array of points, not beside chunks")
+    return Stream(x, features, name, weights)
 
 
 def _checked(

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from density.data.digest import data_in_words, parameters_in_words
 from density.fitting.batches import Batch
 from density.fitting.checkpoint import Task
+from density.fitting.stream import Stream
 from density.fitting.training import Training
 from density.parallel import processes
 
@@ -16,6 +17,7 @@ def task_of(
     module: nn.Module,
     optimiser: Optimizer,
     data: Batch,
+    stream: Stream | None,
     training: Training,
     parts: int,
     generator: Generator | None,
@@ -30,7 +32,7 @@ def task_of(
     ]
     return {
         "model": parameters_in_words(module),
-        "data": data_in_words(data),
+        "data": "; ".join(filter(None, [data_in_words(data), "" if stream is None else stream.in_words()])),
         **training.task(),
         "optimiser": f"{type(optimiser).__name__} {groups}",
         "parts": parts,

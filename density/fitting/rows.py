@@ -28,6 +28,18 @@ def split(n: int, share: float, randomness: Randomness) -> tuple[Tensor, Tensor]
     return order[:held_out], order[held_out:]
 
 
+def batch_sizes(rows: int, batch_size: int) -> Iterator[int]:
+    """The sizes of an epoch's batches: the last may be smaller, but a single row joins the batch before.
+
+    >>> [*batch_sizes(40, 13)], [*batch_sizes(41, 13)]
+    ([13, 13, 14], [13, 13, 13, 2])
+    """
+    while rows > 0:
+        single = rows - batch_size < min(LEAST_ROWS, batch_size)
+        yield rows if single else batch_size
+        rows -= rows if single else batch_size
+
+
 class RowSet:
     """Rows of data, of which nothing is copied before they are read.
 
@@ -131,6 +143,10 @@ class TrainingRows:
             self.done += len(own)
             yield tuple(t[own] for t in self.train.data)
         self.done = 0
+
+    def probe(self, rows: int) -> Batch | None:
+        """A few rows that are the same whenever the fit is resumed."""
+        return next(self.train.blocks(0, rows), None)
 
     def release(self) -> None:
         """Train on the rows held out, too, from the next epoch on."""

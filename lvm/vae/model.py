@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
+from density.data.chunks import Chunks, Source
 from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
@@ -129,7 +130,7 @@ class VAE(LatentVariableModel):
 
     def fit(
         self,
-        x: Rows,
+        x: Source | Chunks,
         training: Training = Training(),
         *,
         estimator: GradientEstimator = ANALYTIC_KL,
@@ -141,7 +142,8 @@ class VAE(LatentVariableModel):
 
         Args:
             x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
-                whole.
+                whole. Or what :class:`~density.data.chunks.Chunks` reads, such as a DataLoader: then it is read in its
+                own order, the start is made from a sample, and rows to hold out are given as ``validation``.
             training: see :class:`~density.fitting.training.Training`.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
