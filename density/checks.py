@@ -157,7 +157,7 @@ def foreign(x: object, name: str) -> str:
     if isinstance(x, np.ma.MaskedArray):
         return f"{what}. torch.as_tensor({name}.filled(numpy.nan)) marks what it masks by nan, {MISSING}"
     if isinstance(x, np.ndarray):
-        return f"{what}. Convert with torch.as_tensor({name})"
+        return f"{what}. Convert with torch.as_tensor({name}), which copies nothing: a memory map stays where it lies"
     if hasattr(x, "to_numpy"):
         return f"{what}. Convert with torch.tensor({name}.to_numpy()), once its columns are all numbers"
     if isinstance(x, list | tuple):
@@ -167,7 +167,7 @@ def foreign(x: object, name: str) -> str:
     if isinstance(x, Iterable):
         return (
             f"{what}. Join its chunks, torch.cat(list({name})), or of a loader of tuples the rows alone, torch.cat("
-            f"[rows for rows, *_ in {name}]). Data in chunks is read by the fits of PPCA and GaussianMixture only"
+            f"[rows for rows, *_ in {name}]). Data in chunks is read by fits: of flows, VAEs, PPCA, GaussianMixture"
         )
     return f"{what}. Convert with torch.as_tensor({name})"
 

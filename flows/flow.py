@@ -5,10 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.contract import Density, ExactModel
-from density.data.chunks import Chunks, Source
-from density.data.ties import warn_of_ties
-from density.evaluating import evaluating
-from density.fitting.fit_data import FitData, Rows
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
@@ -71,12 +68,12 @@ class Flow(ExactModel):
 
     def fit(
         self,
-        x: Source | Chunks,
+        x: FitRows,
         training: Training = Training(),
         *,
-        context: Rows | None = None,
+        context: Tensor | None = None,
         weights: Tensor | None = None,
-        validation: Rows | tuple[Rows, Rows] | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
@@ -84,33 +81,26 @@ class Flow(ExactModel):
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
         Args:
-            x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
-                whole. Or what :class:`~density.data.chunks.Chunks` reads, such as a DataLoader: then it is read in its
-                own order, the start is made from a sample, and rows to hold out are given as ``validation``.
+            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
+                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. Of a flow that takes contexts, chunks
+                are tuples (rows, contexts); else what may come beside the rows, labels perhaps, is left alone.
             training: see :class:`~density.fitting.training.Training`.
-            context: for each row.
+            context: for each row of a tensor.
             weights: of the rows ``[n]``, not negative: Σ w log p / Σ w is maximised. A row of weight 0 is not there.
-            validation: rows to hold out, in place of a share of x; with contexts, a pair.
+                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            validation: rows to hold out, in place of a share of x; with contexts, a pair. They may come in chunks, and
+                are held in memory.
             generator: of the order of the rows, on the device of x.
 
         Raises:
             TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, outside its
-                support, or in other units than those of an earlier fit.
+                support, or in other units than those of an earlier fit. The flow is then as it was.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
 
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        given = FitData.to(
-            self, self.features, x, context,
-            context_features=self.context_features, weights=weights, validation=validation,
-        )  # fmt: skip
-        self.to(given.x)
-        with evaluating(self):
-            for points in given.points:
-                self.check_support(points)
-        warn_of_ties(given.x, self)
-        self.initialise(*given.starts)
+        given = prepare(self, x, training, self.check_support, context=context, weights=weights, validation=validation)
         return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
 
     @property

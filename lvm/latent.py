@@ -15,12 +15,9 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel
-from density.data.chunks import Chunks, Source
-from density.data.ties import warn_of_ties
-from density.evaluating import evaluating
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
-from density.fitting.fit_data import FitData, Rows
+from density.fitting.fit_data import FitData, FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.importance.bound import importance
@@ -77,13 +74,7 @@ class LayeredModel(Bound, ABC):
         return self.prior.log_prob(z) + log_ratio
 
     def _maximise_elbo(self, given: FitData, training: Training, draws: int, generator: Generator | None) -> History:
-        """Gradient steps on the ELBO, from a data-dependent start where parts have one."""
-        self.to(given.x)
-        with evaluating(self):
-            for points in given.points:
-                self._check_support(points)
-        warn_of_ties(given.x, self, depth=3)
-        self.initialise(given.x)
+        """Gradient steps on the ELBO."""
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo(batch[0], draws=draws, generator=generator)
@@ -137,12 +128,12 @@ class LinkedModel(LayeredModel):
 
     def fit(
         self,
-        x: Source | Chunks,
+        x: FitRows,
         training: Training = Training(),
         *,
         draws: int = 1,
         weights: Tensor | None = None,
-        validation: Rows | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
@@ -150,10 +141,8 @@ class LinkedModel(LayeredModel):
         Where the link is tight, this is maximum likelihood, and one draw as good as many.
 
         Args:
-            training: see :class:`~density.fitting.training.Training`.
+            x, training, weights, validation: see :meth:`lvm.vae.model.VAE.fit`.
             draws: latent draws a point and step, through which the ELBO is differentiated.
-            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
-            validation: rows ``[m, D]`` to hold out, in place of a share of x.
 
         Raises:
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
@@ -166,9 +155,8 @@ class LinkedModel(LayeredModel):
         draws = check_count(draws, "draws")
         for link in self.layer.links:
             link.check_pathwise()
-        return self._maximise_elbo(
-            FitData.to(self, self.features, x, weights=weights, validation=validation), training, draws, generator
-        )
+        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
+        return self._maximise_elbo(given, training, draws, generator)
 
 
 class ExactLayeredModel(ExactModel, LinkedModel):

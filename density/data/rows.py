@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from density.checks import check_data, check_incomplete, check_points
-from density.data.chunks import Chunks, Source
+from density.data.chunks import Chunks, Source, check_chunk
 from density.data.digest import data_in_words
 from density.linalg.moments import Moments
 from density.parallel import processes
@@ -89,11 +89,7 @@ class Rows:
     def _stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         start = 0
         for chunk, weights in self._chunks.pairs():
-            if chunk.ndim == 0:
-                raise TypeError(
-                    f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers. "
-                    "Convert with torch.tensor"
-                )
+            check_chunk(chunk, self._owner)
             end = start + chunk.shape[0]
             if self.weights is not None and self.weights.shape[0] < end:
                 break
@@ -171,21 +167,6 @@ def check_weights(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
     if bool(bad.any()):
         raise ValueError(f"{owner} expects finite weights, none of them negative; got {weights[bad][0].item()}")
     return weights.detach()
-
-
-def weighed(data: tuple[Tensor, ...], weights: Tensor, owner: str) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Data without the rows of weight 0, and the weights of the others. A copy only where there are such rows.
-
-    Raises:
-        ValueError: the weights are not one for each row, finite and not negative, or all are 0.
-    """
-    weights = check_weights(weights, owner, len(data[0])).to(data[0])
-    there = weights > 0
-    if bool(there.all()):
-        return data, weights
-    if not bool(there.any()):
-        raise ValueError(f"{owner} expects at least one row of data; got none of positive weight")
-    return tuple(t[there] for t in data), weights[there]
 
 
 def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from density.data.stream import Stream
 from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
 from density.fitting.averaging import Average
@@ -21,8 +22,8 @@ from density.fitting.course import Course
 from density.fitting.identity import task_of
 from density.fitting.network_weights import groups_of
 from density.fitting.rows import LEAST_ROWS, TrainingRows
-from density.fitting.stream import Stream, StreamedRows
-from density.fitting.training import Training
+from density.fitting.streamed import StreamedRows
+from density.fitting.training import Training, check_training
 from density.history import History
 from density.parallel import processes
 from density.parallel.random_streams import Randomness
@@ -73,8 +74,7 @@ def maximise(
         CheckpointMismatch, UnusableFile: the checkpoint is of another fit, or is none; the module was not changed.
         ProcessLost: another process has ended.
     """
-    if not isinstance(training, Training):
-        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
+    check_training(training)
     if not isinstance(data, Stream):
         data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
     validation = None if validation is None else tuple(t.detach() for t in validation)
@@ -125,7 +125,7 @@ class _Ascent:
             if stream is None
             else StreamedRows(stream, training, self.randomness, validation)
         )
-        if weights is not None or (stream is not None and stream.weight is not None):
+        if self.rows.weighted:
             objective, stepwise = weighted(objective), None if stepwise is None else weighted_by_step(stepwise)
         self.at: Stepwise = stepwise or (lambda step: objective)
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))

@@ -6,9 +6,9 @@ from torch import Generator, nn
 from torch.optim import Optimizer
 
 from density.data.digest import data_in_words, parameters_in_words
+from density.data.stream import Stream
 from density.fitting.batches import Batch
 from density.fitting.checkpoint import Task
-from density.fitting.stream import Stream
 from density.fitting.training import Training
 from density.parallel import processes
 

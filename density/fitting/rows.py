@@ -79,6 +79,7 @@ class TrainingRows:
         batch_size: how many make a step. The last step of an epoch may have fewer; a single row that is left over
             joins the batch before.
         done: how many of the present epoch have been given out.
+        weighted: whether rows have weights, the last tensor of every batch.
 
     Args:
         data: tensors that share their first dimension n.
@@ -98,7 +99,7 @@ class TrainingRows:
         weights: Tensor | None = None,
         validation: Batch | None = None,
     ) -> None:
-        self._data, self._weights = data, weights
+        self._data, self._weights, self.weighted = data, weights, weights is not None
         self._randomness, self._device = randomness, data[0].device
         share = training.validation if validation is None else 0.0
         held_out, others = split(data[0].shape[0], share, randomness)

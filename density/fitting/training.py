@@ -164,5 +164,11 @@ class Training:
         }
 
 
+def check_training(training: object) -> None:
+    """Raise TypeError unless settings are those of a gradient fit."""
+    if not isinstance(training, Training):
+        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
+
+
 def _described(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float) else f"{type(value).__name__} object"

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
-from density.data.chunks import Chunks, Source
-from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
 from density.fitting.batches import Objective
-from density.fitting.fit_data import FitData, Rows
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import Standardisation
@@ -130,26 +128,27 @@ class VAE(LatentVariableModel):
 
     def fit(
         self,
-        x: Source | Chunks,
+        x: FitRows,
         training: Training = Training(),
         *,
         estimator: GradientEstimator = ANALYTIC_KL,
         weights: Tensor | None = None,
-        validation: Rows | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
 
         Args:
-            x: a tensor, or an array, which may be a memory map: rows are read where they lie, and never copied as a
-                whole. Or what :class:`~density.data.chunks.Chunks` reads, such as a DataLoader: then it is read in its
-                own order, the start is made from a sample, and rows to hold out are given as ``validation``.
+            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
+                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. What comes beside the rows in a
+                chunk, labels perhaps, is left alone.
             training: see :class:`~density.fitting.training.Training`.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
                 β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
             weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
-            validation: rows ``[m, D]`` to hold out, in place of a share of x.
+                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            validation: rows ``[m, D]`` to hold out, in place of a share of x, perhaps in chunks; held in memory.
 
         Returns:
             History whose objective is the estimator's bound, nats per point.
@@ -162,12 +161,7 @@ class VAE(LatentVariableModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        given = FitData.to(self, self.features, x, weights=weights, validation=validation)
-        for points in given.points:
-            self.decoder.check_support(points.to(self.prior.reference.device))  # the model moves once data is taken
-        self.to(given.x)
-        warn_of_ties(given.x, self)
-        self.initialise(given.x)
+        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
 
         def bound(estimator: GradientEstimator) -> Objective:
             return lambda batch, generator: estimator(self, batch[0], generator)

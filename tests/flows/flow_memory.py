@@ -28,10 +28,10 @@ if __name__ == "__main__":
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     torch.set_num_threads(1)
-    x = np.memmap(path, np.float32, "r", shape=(rows, FEATURES))
+    x = np.memmap(path, np.float32, "c", shape=(rows, FEATURES))
     flow = real_nvp(FEATURES, 2, (8,))
     flow.fit(torch.from_numpy(np.array(x[: 2**15])), TRAINING)  # loads what is loaded
-    data = x if mapped else torch.from_numpy(np.array(x))
+    data = torch.from_numpy(x if mapped else np.array(x))
     before = peak()
     flow.fit(data, TRAINING, generator=torch.Generator().manual_seed(0))
     print(peak(), peak() - before, x.nbytes / 2**20)
