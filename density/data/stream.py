@@ -13,6 +13,7 @@ from density.data.digest import row_digests, unordered_in_words
 from density.data.reader import Reader
 from density.data.rows import check_weights
 from density.initialisation import INITIALISATION_ROWS
+from density.parallel import processes
 
 ROWS_AT_ONCE = 2**12
 MOST_HELD_OUT = 2**16
@@ -26,7 +27,7 @@ class Stream:
 
     A batch is points, contexts and weights, as far as there are. What a source draws from torch's own generator, as a
     loader that shuffles does, follows from the seed of a pass and is not felt outside. A pass outside the steps of a
-    fit also leaves the generator of a loader as it was.
+    fit also leaves the generator of a loader as it was. On several processes that of the first counts.
 
     Which rows are held out their own values say, by a hash, so that they are the same in whatever order rows come, and
     equal rows are held out together.
@@ -67,6 +68,7 @@ class Stream:
         self._order: list[int] | None = None  # by the first row of each chunk, where weights are given by position
         self.weighted = self._chunks.weighted or weights is not None
         self._generators = _generators(self._chunks.source)
+        self.place = processes.from_main(lambda: self.place)
         self._share, self._count, self._total = share, 0, 0.0
         self.sample: Batch = ()
         self.held_out: Batch | None = None

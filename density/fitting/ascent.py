@@ -40,6 +40,7 @@ def maximise(
     weights: Tensor | None = None,
     validation: tuple[Tensor, ...] | None = None,
     stepwise: Stepwise | None = None,
+    period: int = 0,
     generator: Generator | None = None,
 ) -> History:
     """Maximise the mean of an objective over data in the parameters of a module.
@@ -59,6 +60,7 @@ def maximise(
             trained on as over those held out. A row is drawn as often whatever its weight.
         validation: rows to hold out, of as many tensors as data, in place of a share of the data. They have no weights.
         stepwise: the objective of each step, from 0, where it is not the one by which held-out rows are judged.
+        period: steps after which that has been all that it will be; patience lasts so many longer.
         generator: of the row order and of the objective's draws, on the data's device. Held-out rows are always
             judged by the same draws, so that their value changes by the weights alone.
 
@@ -84,7 +86,7 @@ def maximise(
     if training.autocast is not None and dtype != torch.float32:
         raise ValueError(f"autocast lowers the precision of float32; the data is {dtype}. Convert with x.float()")
     with mode_kept(module):
-        return _Ascent(module, objective, data, training, weights, validation, stepwise, generator).run()
+        return _Ascent(module, objective, data, training, weights, validation, stepwise, period, generator).run()
 
 
 class _Ascent:
@@ -99,6 +101,7 @@ class _Ascent:
         weights: Tensor | None,
         validation: Batch | None,
         stepwise: Stepwise | None,
+        period: int,
         generator: Generator | None,
     ) -> None:
         self.module, self.training = module, training
@@ -131,7 +134,7 @@ class _Ascent:
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
         self.batches = batches_of(objective, self.parameters, parts, self.randomness, least, self.at)
         self.watch = Watch(module, History())
-        self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out)
+        self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out, period=period)
         self.average = None if training.averaging is None else Average(self.parameters, training.averaging)
         self.start = copied(module) if training.refit else None
         self.chosen: History | None = None  # of the fit that chose the steps, once all rows are fitted

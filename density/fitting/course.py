@@ -46,10 +46,11 @@ class Course:
         rows: how many rows are trained on.
         length: steps in a pass over them.
         held_out: are rows held out?
+        period: steps that patience lasts longer, in which the objective changes once through.
     """
 
-    def __init__(self, training: Training, rows: int, length: int, held_out: bool) -> None:
-        self.training, self.length, self.held_out = training, length, held_out
+    def __init__(self, training: Training, rows: int, length: int, held_out: bool, period: int = 0) -> None:
+        self.training, self.length, self.held_out, self.period = training, length, held_out, period
         self.unit = max(length, rows / USUAL_BATCH)  # steps in a pass, if batches are no larger than usual
         if training.steps is not None:
             self.end = -(-training.steps // length)
@@ -79,7 +80,8 @@ class Course:
     @property
     def waits(self) -> int:
         """Epochs that patience lasts."""
-        return max(self.training.patience or 0, math.ceil(self.training.patient_steps / self.unit))
+        usual = max(self.training.patience or 0, math.ceil(self.training.patient_steps / self.unit))
+        return usual + math.ceil(self.period / self.length)
 
     @property
     def climbing(self) -> bool:

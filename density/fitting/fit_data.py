@@ -47,11 +47,12 @@ class FitData:
         generator: Generator | None,
         *,
         stepwise: Stepwise | None = None,
+        period: int = 0,
     ) -> History:
         """:func:`~density.fitting.ascent.maximise` the mean of the objective over this data."""
         return maximise(
             model, objective, self.data, training,
-            weights=self.weights, validation=self.validation, stepwise=stepwise, generator=generator,
+            weights=self.weights, validation=self.validation, stepwise=stepwise, period=period, generator=generator,
         )  # fmt: skip
 
 

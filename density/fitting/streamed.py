@@ -12,7 +12,6 @@ from density.data.stream import Stream, joined
 from density.fitting.batches import Batch
 from density.fitting.rows import RowSet, batch_sizes
 from density.fitting.training import Training
-from density.parallel import processes
 from density.parallel.random_streams import Randomness
 
 
@@ -43,7 +42,6 @@ class StreamedRows:
         else:
             held_out = stream.held_out
             self.valid = RowSet(stream.sample, torch.arange(0)) if held_out is None else self._of(held_out)
-        stream.place = processes.from_main(lambda: stream.place)
         self.done, self._seed, self._place = 0, 0, stream.place
 
     @property

@@ -26,7 +26,7 @@ from density.checks import check_points, settle_counts
 from density.contract import Density
 from density.log_density import Measure
 from lvm.latent import LatentVariableModel
-from lvm.vae.kl_weights import KLWeight, check_weight
+from lvm.vae.kl_weights import KLWeight, weight_of
 
 
 class GradientEstimator(ABC):
@@ -71,6 +71,11 @@ class GradientEstimator(ABC):
     def at(self, step: int) -> GradientEstimator:
         """The estimator of a step of a fit, of which the first is 0: another one where it changes on the way."""
         return self
+
+    @property
+    def period(self) -> int:
+        """Steps after which it has been all that it will be in a fit; 0 where it is always the same."""
+        return 0
 
     def settled(self) -> GradientEstimator:
         """The estimator by which a fit judges held-out rows, whatever the step."""
@@ -183,10 +188,11 @@ class AnalyticKL(GradientEstimator):
             bound on log p(x) for β ≥ 1 only. A :class:`~lvm.vae.kl_weights.WarmUp` or
             :class:`~lvm.vae.kl_weights.Cyclical` changes it as a fit goes on.
         free_nats: KL that costs nothing: where a point's is smaller, this is in its place, with no gradient. These are
-            the free bits of Kingma et al. (2016, arXiv:1606.04934, equation 15) for all latents together and for each
-            point, rather than for their mean in a batch, so that points do not see each other.
+            the free bits of Kingma et al. (2016, arXiv:1606.04934, equation 15) for all latents together, and for each
+            point rather than for a batch, so that points do not see each other.
 
-    In a fit, held-out rows are judged by what β comes to, and without free nats.
+    In a fit, held-out rows are judged by what β comes to, and without free nats; patience lasts longer by the steps
+    that β takes to grow, or by a cycle.
 
     Raises:
         ValueError: draws < 1, or a kl_weight or free_nats that is negative or not finite.
@@ -198,21 +204,19 @@ class AnalyticKL(GradientEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.kl_weight, KLWeight):
-            check_weight(self.kl_weight)
+        weight_of(self.kl_weight)
         if not (math.isfinite(self.free_nats) and self.free_nats >= 0):
             raise ValueError(f"free_nats must be finite and at least 0; got {self.free_nats}")
 
     @property
-    def weight(self) -> float:
-        """β, or what it comes to."""
-        return self.kl_weight.weight if isinstance(self.kl_weight, KLWeight) else self.kl_weight
+    def period(self) -> int:
+        return weight_of(self.kl_weight).period
 
     def at(self, step: int) -> AnalyticKL:
-        return replace(self, kl_weight=self.kl_weight.at(step)) if isinstance(self.kl_weight, KLWeight) else self
+        return replace(self, kl_weight=weight_of(self.kl_weight).at(step))
 
     def settled(self) -> AnalyticKL:
-        settled = replace(self, kl_weight=self.weight, free_nats=0.0)
+        settled = replace(self, kl_weight=weight_of(self.kl_weight).weight, free_nats=0.0)
         return self if settled == self else settled
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -220,7 +224,7 @@ class AnalyticKL(GradientEstimator):
         self._require_path(model.encoder, z)
         if self.free_nats:
             divergence = divergence.clamp_min(self.free_nats)
-        bound = model.decoder.log_prob(x, z).mean(0) - self.weight * divergence
+        bound = model.decoder.log_prob(x, z).mean(0) - weight_of(self.kl_weight).weight * divergence
         return bound, bound
 
 

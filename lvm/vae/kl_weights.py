@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from density.checks import settle_counts
 
@@ -14,12 +15,15 @@ class KLWeight(ABC):
 
     Attributes:
         weight: what it comes to. Held-out rows are always judged by this one, so that their values can be compared.
+        period: steps after which it has been all that it will be. Patience lasts so many longer.
     """
 
     weight: float
+    period: int
 
     def __post_init__(self) -> None:
-        check_weight(self.weight)
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"kl_weight must be finite and at least 0; got {self.weight}")
 
     @abstractmethod
     def at(self, step: int) -> float:
@@ -40,6 +44,10 @@ class WarmUp(KLWeight):
     def __post_init__(self) -> None:
         super().__post_init__()
         settle_counts(self, "steps")
+
+    @property
+    def period(self) -> int:  # type: ignore[override]  # computed, not stored
+        return self.steps
 
     def at(self, step: int) -> float:
         return self.weight * min(1.0, step / self.steps)
@@ -72,7 +80,18 @@ class Cyclical(KLWeight):
         return self.weight * min(1.0, step % self.period / (self.ramp * self.period))
 
 
-def check_weight(weight: float) -> None:
-    """Raise ValueError unless a weight of the KL term is finite and not negative."""
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"kl_weight must be finite and at least 0; got {weight}")
+@dataclass(frozen=True)
+class Constant(KLWeight):
+    """β that is always the same."""
+
+    weight: float
+
+    period: ClassVar[int] = 0  # type: ignore[misc]  # of every one
+
+    def at(self, step: int) -> float:
+        return self.weight
+
+
+def weight_of(weight: float | KLWeight) -> KLWeight:
+    """A weight of the KL term as such: a number is a constant one; ValueError if it is negative or not finite."""
+    return weight if isinstance(weight, KLWeight) else Constant(weight)

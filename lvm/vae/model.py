@@ -168,7 +168,7 @@ class VAE(LatentVariableModel):
 
         judge = estimator.settled()
         stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
-        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise)
+        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise, period=estimator.period)
 
 
 def _gaussian_encoder(

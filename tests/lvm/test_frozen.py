@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import TypeVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from lvm import EM, PPCA, EMSolver, GaussianMixture, StochasticEM
 from lvm.mixture.covariance import Covariance, Diagonal, Full, Spherical, Tied
 from lvm.ppca import ClosedForm, MissingEM
 
+M = TypeVar("M", PPCA, GaussianMixture)
 PPCA_PARTS = ("mean", "weight", "log_std")
 MIXTURE_PARTS = ("logits", "means", "factor")
 STRUCTURES: list[Covariance] = [Full(), Tied(), Diagonal(), Spherical()]
@@ -60,7 +61,7 @@ def with_holes(x: Tensor, generator: Generator) -> Tensor:
     return torch.where(torch.rand(x.shape, generator=generator) < 0.2, torch.nan, x)
 
 
-def check(model: Any, fit: Callable[[Any], History], value: Callable[[Any], Tensor]) -> History:
+def check(model: M, fit: Callable[[M], History], value: Callable[[M], Tensor]) -> History:
     """Frozen ones stay to the bit; the objective never falls; the others have no gradient at the end."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     history = fit(model)

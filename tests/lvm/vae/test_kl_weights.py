@@ -46,7 +46,7 @@ def test_every_step_has_the_weight_of_its_number(weight: KLWeight, parts: int | 
     drawn: list[float] = []
 
     class Recorded(KLWeight):
-        weight = 1.0
+        weight, period = 1.0, 1
 
         def at(self, step: int) -> float:
             drawn.append(step)
@@ -102,11 +102,19 @@ def test_free_nats_keep_a_channel_open(generator: Generator) -> None:
     for free in (0.0, 1.0):
         torch.manual_seed(0)
         model = VAE.gaussian(3, 1, hidden=(8,), scale=FixedScale(1.0)).double()
-        settings = Training(epochs=150, batch_size=None, learning_rate=3e-2, validation=0, progress=False)
+        settings = Training(epochs=60, batch_size=None, learning_rate=6e-2, validation=0, progress=False)
         model.fit(x, settings, estimator=AnalyticKL(free_nats=free), generator=seeded())
         rates[free] = model.elbo_terms(x, generator=seeded()).kl.mean().item()
     assert rates[0.0] < 0.1
     assert rates[1.0] > 0.5
+
+
+@pytest.mark.parametrize("weight", [WarmUp(60), Cyclical(60), 1.0])
+def test_patience_outlasts_the_warm_up(weight: KLWeight | float, x: Tensor) -> None:
+    """Where nothing improves after the first epoch, of three steps, a fit waits 5 epochs, and 20 more for β."""
+    settings = replace(SHORT, epochs=100, patience=5, patient_steps=0, annealing=0, learning_rate=1e-30)
+    history = made().fit(x, settings, estimator=AnalyticKL(kl_weight=weight), generator=seeded())
+    assert len(history.validation) == (6 if weight == 1.0 else 26)
 
 
 def test_a_warm_up_that_is_cut_goes_on_at_its_step(x: Tensor, tmp_path: Path) -> None:
