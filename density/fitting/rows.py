@@ -136,7 +136,7 @@ class TrainingRows:
             self._randomness.restore(self._shuffling)
             order = self._permutation(self.count)
             self._randomness.restore(now)
-        order = self.train.numbers[order]
+        order = self.train.numbers[order].long()  # once, rather than in every batch
         while self.done < self.count:
             end = self.done + self.batch_size
             single = self.count - end < min(LEAST_ROWS, self.batch_size)
