@@ -35,10 +35,8 @@ if __name__ == "__main__":
     rows, path, where = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     data = mapped(rows, path) if where == "mapped" else torch.randn(rows, FEATURES)
     torch.set_num_threads(1)
-    flow = real_nvp(FEATURES, 2, (8,))
-    flow.fit(
-        torch.randn(2**18, FEATURES), TRAINING
-    )  # loads what is loaded, and looks for ties in as many rows as it may
+    # Loads what is loaded, and looks for ties in as many rows as it may.
+    real_nvp(FEATURES, 2, (8,)).fit(torch.randn(2**18, FEATURES), TRAINING)
     before = peak()
-    flow.fit(data, TRAINING, generator=torch.Generator().manual_seed(0))
+    real_nvp(FEATURES, 2, (8,)).fit(data, TRAINING, generator=torch.Generator().manual_seed(0))
     print(peak(), peak() - before, data.nbytes / 2**20)
