@@ -151,7 +151,7 @@ class Stream:
         kept: list[Batch] = []
         held: list[Batch] = []
         for batch in self._quietly(accept):
-            kept.append(tuple(t[-count % stride :: stride] for t in batch))
+            kept.append(tuple(t[-count % stride :: stride].clone() for t in batch))  # a view would keep the chunk
             count, total = count + len(batch[0]), total + _weight(batch, self.weighted)
             while sum(len(part[0]) for part in kept) > 2 * INITIALISATION_ROWS:
                 kept, stride = [tuple(t[::2] for t in joined(kept))], 2 * stride

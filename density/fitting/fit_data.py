@@ -113,8 +113,7 @@ def prepare(
             given = FitData(starts, None if weights is None else batch[-1], None)
         if validation is not None:
             held_out = _held_out(replace(reader, owner=f"{reader.owner}, as validation,"), validation, starts[0])
-            with evaluating(model):
-                check_support(held_out[0])
+            accept(held_out[0])
             given = replace(given, validation=held_out)
         warn_of_ties(starts[0], model, depth=3)
         model.initialise(*starts)

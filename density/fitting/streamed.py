@@ -61,9 +61,7 @@ class StreamedRows:
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of an epoch, or those that are left of it: what was given out is then read once more."""
-        if self.done:
-            self.train.place = self._place
-        else:
+        if not self.done:
             random = self._randomness
             self._seed = int(torch.randint(2**31, (), generator=random.generator, device=random.device).item())
             self._place = self.train.place
