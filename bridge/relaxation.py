@@ -24,6 +24,7 @@ from torch.func import vjp, vmap
 from density.checks import check_points
 from density.families.gaussian import GaussianFamily
 from density.families.scale import DiagonalScale, Scale, TriangularScale
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
@@ -242,16 +243,27 @@ class GaussianRelaxation(LatentVariableModel):
         encoder = self.encoder
         return encoder.limiting_gap(encoder.linearise(x)[1])
 
-    def fit(self, x: Tensor, training: Training = Training(), *, generator: Generator | None = None) -> History:
+    def fit(
+        self,
+        x: FitRows,
+        training: Training = Training(),
+        *,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
+        generator: Generator | None = None,
+    ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient at fixed σ, one draw a point, from :meth:`initialise`.
 
         The encoder being tied to the flow, this smooths: a linear flow fitted to data of covariance S ends at S + σ²I.
+
+        Args: as for :meth:`lvm.vae.model.VAE.fit`.
 
         Raises:
             ValueError: unusable data.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
         """
-        return self._maximise_elbo(x, training, 1, generator)
+        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
+        return self._maximise_elbo(given, training, 1, generator)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         self.prior._initialise(self.decoder.transform._initialise(x, UNKNOWN), UNKNOWN)

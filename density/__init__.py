@@ -1,6 +1,7 @@
 """The common log-density interface and the small densities that everything else is made of."""
 
 from density.contract import Bound, Density, ExactModel, Model
+from density.data.chunks import Chunks
 from density.data.findings import Findings, examine
 from density.data.ties import TiedColumns
 from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
@@ -43,6 +44,7 @@ __all__ = [
     "CategoricalFamily",
     "Checkpoint",
     "CheckpointMismatch",
+    "Chunks",
     "Claim",
     "ConditionalBernoulli",
     "ConditionalCategorical",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
 MISSING = "which model.observed takes for missing (PPCA, GaussianMixture); other models need complete rows"
+ROWS_AT_ONCE = 2**12
 
 
 def reference(module: nn.Module) -> Tensor:
@@ -88,7 +89,10 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
         raise ValueError(f"{owner} expects data of shape [n, {features}]; got {list(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(f"{owner} expects at least one row of data; got none")
-    if bool(x.detach().sum(dtype=torch.float64).isfinite()):
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for block in x.detach().split(ROWS_AT_ONCE):  # a sum in another dtype is that of a copy
+        total += block.sum(dtype=torch.float64)
+    if bool(total.isfinite()):
         return  # as no sum with an infinite or undefined term is; one pass instead of four
     finite = x.isfinite()
     if not finite.all():
@@ -153,7 +157,7 @@ def foreign(x: object, name: str) -> str:
     if isinstance(x, np.ma.MaskedArray):
         return f"{what}. torch.as_tensor({name}.filled(numpy.nan)) marks what it masks by nan, {MISSING}"
     if isinstance(x, np.ndarray):
-        return f"{what}. Convert with torch.as_tensor({name})"
+        return f"{what}. Convert with torch.as_tensor({name}), which copies nothing: a memory map stays where it lies"
     if hasattr(x, "to_numpy"):
         return f"{what}. Convert with torch.tensor({name}.to_numpy()), once its columns are all numbers"
     if isinstance(x, list | tuple):
@@ -163,7 +167,7 @@ def foreign(x: object, name: str) -> str:
     if isinstance(x, Iterable):
         return (
             f"{what}. Join its chunks, torch.cat(list({name})), or of a loader of tuples the rows alone, torch.cat("
-            f"[rows for rows, *_ in {name}]). Data in chunks is read by the fits of PPCA and GaussianMixture only"
+            f"[rows for rows, *_ in {name}]). Data in chunks is read by fits: of flows, VAEs, PPCA, GaussianMixture"
         )
     return f"{what}. Convert with torch.as_tensor({name})"
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from density.checks import check_context, check_data, check_points
 from density.contract import Density, ExactModel
-from density.data.ties import warn_of_ties
-from density.evaluating import evaluating
-from density.fitting.ascent import maximise
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
@@ -71,40 +68,40 @@ class Flow(ExactModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: FitRows,
         training: Training = Training(),
         *,
         context: Tensor | None = None,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
 
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
+        Args:
+            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
+                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. Of a flow that takes contexts, chunks
+                are tuples (rows, contexts); else what may come beside the rows, labels perhaps, is left alone.
+            training: see :class:`~density.fitting.training.Training`.
+            context: for each row of a tensor.
+            weights: of the rows ``[n]``, not negative: Σ w log p / Σ w is maximised. A row of weight 0 is not there.
+                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            validation: rows to hold out, in place of a share of x; with contexts, a pair. They may come in chunks, and
+                are held in memory.
+            generator: of the order of the rows, on the device of x.
+
         Raises:
             TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, outside its
-                support, or in other units than those of an earlier fit.
+                support, or in other units than those of an earlier fit. The flow is then as it was.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
 
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        name = type(self).__name__
-        check_points(x, self.features, name)
-        check_data(x, self.features, name)
-        check_context(context, self.context_features, name, reference=x)
-        data: tuple[Tensor, ...] = (x,)
-        if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,")
-            if len(context) != len(x):
-                raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
-            data = (x, context)
-        self.to(x)
-        with evaluating(self):
-            self.check_support(x)
-        warn_of_ties(x, self)
-        self.initialise(x, context)
-        return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+        given = prepare(self, x, training, self.check_support, context=context, weights=weights, validation=validation)
+        return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
 
     @property
     def support(self) -> Support | None:

@@ -15,11 +15,9 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound, Density, ExactModel
-from density.data.ties import warn_of_ties
-from density.evaluating import evaluating
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
-from density.fitting.ascent import maximise
+from density.fitting.fit_data import FitData, FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.importance.bound import importance
@@ -75,19 +73,13 @@ class LayeredModel(Bound, ABC):
         z, log_ratio = self.link.infer_once(x)
         return self.prior.log_prob(z) + log_ratio
 
-    def _maximise_elbo(self, x: Tensor, training: Training, draws: int, generator: Generator | None) -> History:
-        """Gradient steps on the ELBO of x ``[n, D]``, from a data-dependent start where parts have one."""
-        check_data(x, self.features, type(self).__name__)
-        self.to(x)
-        with evaluating(self):
-            self._check_support(x)
-        warn_of_ties(x, self, depth=3)
-        self.initialise(x)
+    def _maximise_elbo(self, given: FitData, training: Training, draws: int, generator: Generator | None) -> History:
+        """Gradient steps on the ELBO."""
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo(batch[0], draws=draws, generator=generator)
 
-        return maximise(self, objective, (x,), training, generator=generator)
+        return given.maximise(self, objective, training, generator)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         # Its own draws: a start is a function of model and data, and leaves other streams of random numbers alone.
@@ -135,14 +127,21 @@ class LinkedModel(LayeredModel):
         return self.layer
 
     def fit(
-        self, x: Tensor, training: Training = Training(), *, draws: int = 1, generator: Generator | None = None
+        self,
+        x: FitRows,
+        training: Training = Training(),
+        *,
+        draws: int = 1,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
+        generator: Generator | None = None,
     ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
 
         Where the link is tight, this is maximum likelihood, and one draw as good as many.
 
         Args:
-            training: see :class:`~density.fitting.training.Training`.
+            x, training, weights, validation: see :meth:`lvm.vae.model.VAE.fit`.
             draws: latent draws a point and step, through which the ELBO is differentiated.
 
         Raises:
@@ -156,7 +155,8 @@ class LinkedModel(LayeredModel):
         draws = check_count(draws, "draws")
         for link in self.layer.links:
             link.check_pathwise()
-        return self._maximise_elbo(x, training, draws, generator)
+        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
+        return self._maximise_elbo(given, training, draws, generator)
 
 
 class ExactLayeredModel(ExactModel, LinkedModel):

@@ -8,11 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from bridge.adapters.calls import seeded
-from density.checks import check_context, check_count, check_data
+from density.checks import check_count
 from density.contract import ExactModel
-from density.data.ties import warn_of_ties
-from density.evaluating import evaluating
-from density.fitting.ascent import maximise
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.log_density import Measure
@@ -48,13 +46,17 @@ class Adapted(ExactModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: FitRows,
         training: Training = Training(),
         *,
         context: Tensor | None = None,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
+
+        Args: as for :meth:`flows.flow.Flow.fit`.
 
         Raises:
             TypeError: nothing here can be trained: no module was given, or one without free parameters.
@@ -63,26 +65,13 @@ class Adapted(ExactModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        name = type(self).__name__
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise TypeError(
-                f"{name} has no parameters to fit: it was made of a distribution or a function without modules. Fit it "
-                "where it comes from, or give the module that makes it"
+                f"{type(self).__name__} has no parameters to fit: it was made of a distribution or a function without "
+                "modules. Fit it where it comes from, or give the module that makes it"
             )
-        check_data(x, self.features, name)
-        check_context(context, self.context_features, name, reference=x)
-        data: tuple[Tensor, ...] = (x,)
-        if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,")
-            if len(context) != len(x):
-                raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
-            data = (x, context)
-        self.to(x)
-        with evaluating(self):
-            self.check_support(x)
-        if self.measure is Measure.LEBESGUE:
-            warn_of_ties(x, self)
-        return maximise(self, lambda batch, _: self.log_prob(*batch), data, training, generator=generator)
+        given = prepare(self, x, training, self.check_support, context=context, weights=weights, validation=validation)
+        return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         batch = x.shape[:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from density.checks import foreign
 
 Array = NDArray[np.floating[Any]]
-Source = Tensor | Array | Iterable[Tensor | Array] | Iterable[tuple[Tensor | Array, ...]]
+Passes = Iterable[Tensor | Array] | Iterable[tuple[Tensor | Array, ...]]
+Source = Tensor | Array | Passes | Callable[[], Passes]
 
 ROWS_AT_ONCE = 2**16
 
@@ -28,10 +29,12 @@ class Chunks:
 
     Args:
         source: a tensor ``[n, D]``; a NumPy array or memory map; or an iterable that can be gone through again and
-            again (a list, a DataLoader) of tensors or arrays ``[rows, D]``. Of a tuple, as a loader of a TensorDataset
-            gives, the first entry is the rows. What a masked array masks is nan in the chunks: a missing entry.
+            again (a list, a DataLoader), or a function that returns one, of tensors or arrays ``[rows, D]``. Of a
+            tuple, as a loader of a TensorDataset gives, the first entry is the rows. What a masked array masks is nan
+            in the chunks: a missing entry.
         rows: rows in a chunk, of tensors and arrays; iterables decide for themselves.
-        weighted: the second entry of every tuple is the rows' weights ``[rows]``, and not, say, labels.
+        weighted: the second entry of every tuple is the rows' weights ``[rows]``, and not, say, labels; the third,
+            where a model takes contexts, which are then the second.
 
     Raises:
         TypeError: the source is none of these, or an iterator, which is spent after one pass.
@@ -41,6 +44,8 @@ class Chunks:
     [2, 2, 1]
     >>> [weights for _, weights in Chunks([(x, torch.ones(5))], weighted=True).pairs()]
     [tensor([1., 1., 1., 1., 1.])]
+    >>> [len(chunk) for chunk in Chunks(lambda: (x[i:] for i in range(3)))]
+    [5, 4, 3]
     """
 
     source: Source
@@ -54,7 +59,8 @@ class Chunks:
                 "object whose __iter__ starts anew"
             )
         source = self.source
-        if not isinstance(source, Iterable) or isinstance(source, Mapping | str) or _is_frame(source):
+        readable = isinstance(source, Iterable) or (callable(source) and not isinstance(source, type))
+        if not readable or isinstance(source, Mapping | str) or _is_frame(source):
             raise TypeError(f"data must be a tensor, an array or an iterable of them; got {foreign(source, 'data')}")
         if self.weighted and isinstance(self.source, Tensor | np.ndarray):
             raise TypeError("weighted chunks are tuples (rows, weights); beside a tensor or an array, give its weights")
@@ -69,21 +75,65 @@ class Chunks:
         Raises:
             TypeError: chunks should be weighted, and one is no tuple of rows and weights.
         """
+        for rows, _, weights in self.parts():
+            yield rows, weights
+
+    def parts(self, contexts: bool = False) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Chunks ``[rows, D]``, their contexts ``[rows, C]`` where they are to have some, and their weights ``[rows]``.
+
+        Raises:
+            TypeError: chunks should have contexts or weights, and one is no tuple of so many entries.
+        """
+        if isinstance(self.source, Tensor | np.ndarray):
+            if contexts:
+                raise TypeError("contexts come in the chunks, tuples (rows, contexts); a tensor or an array has none")
+            for part in self._cut():
+                yield part, None, None
+            return
+        entries = ["rows", *["contexts"] * contexts, *["weights"] * self.weighted]
+        for chunk in self.source() if callable(self.source) else self.source:
+            found = list(chunk) if isinstance(chunk, tuple | list) else [chunk]
+            if len(found) < len(entries):
+                kind = "weighted chunk" if self.weighted else "chunk of a model that takes contexts"
+                raise TypeError(f"a {kind} is a tuple ({', '.join(entries)}); got {type(chunk).__name__}")
+            rows, *others = (_tensor(entry) for entry in found[: len(entries)])
+            yield rows, others.pop(0) if contexts else None, others.pop() if self.weighted else None
+
+    def _cut(self) -> Iterator[Tensor]:
         if isinstance(self.source, Tensor):
-            for part in self.source.split(self.rows):
-                yield part, None
+            yield from self.source.split(self.rows)
         elif isinstance(self.source, np.ndarray):
             for start in range(0, len(self.source), self.rows):
                 part = self.source[start : start + self.rows]
                 rows = _tensor(part)
                 _give_back(part)
-                yield rows, None
-        else:
-            for chunk in self.source:
-                parts = list(chunk) if isinstance(chunk, tuple | list) else [chunk]
-                if self.weighted and len(parts) < 2:
-                    raise TypeError(f"a weighted chunk is a tuple (rows, weights); got {type(chunk).__name__}")
-                yield _tensor(parts[0]), _tensor(parts[1]) if self.weighted else None
+                yield rows
+
+
+def comes_in_chunks(source: object) -> bool:
+    """Whether data is to be read in chunks, rather than being a tensor, or something to make one of.
+
+    >>> x = torch.zeros(5, 2)
+    >>> [comes_in_chunks(source) for source in ([x, x], lambda: [x], x, x.numpy(), x.tolist(), (x, x))]
+    [True, True, False, False, False, False]
+    """
+    if isinstance(source, Chunks):
+        return True
+    if isinstance(source, Tensor | np.ndarray | Mapping | str | tuple | type) or _is_frame(source):
+        return False
+    first: Any = source
+    while isinstance(first, list) and first:
+        first = first[0]
+    return not isinstance(first, int | float) and (isinstance(source, Iterable) or callable(source))
+
+
+def check_chunk(rows: Tensor, owner: str) -> None:
+    """Raise TypeError for the entry of a list of numbers."""
+    if rows.ndim == 0:
+        raise TypeError(
+            f"{owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers. "
+            "Convert with torch.tensor"
+        )
 
 
 def _tensor(rows: Tensor | Array) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from density.checks import check_data, check_incomplete, check_points
-from density.data.chunks import Chunks, Source
+from density.data.chunks import Chunks, Source, check_chunk
 from density.data.digest import data_in_words
 from density.linalg.moments import Moments
 from density.parallel import processes
@@ -50,7 +50,7 @@ class Rows:
         self._features = features
         self._owner = owner
         self._values: Tensor | None = None
-        self.weights = None if weights is None else _checked(weights, owner)
+        self.weights = None if weights is None else check_weights(weights, owner)
         self.whole: Tensor | None = None
         self._chunks = Chunks([])
         self._like: Tensor | None = None
@@ -89,16 +89,12 @@ class Rows:
     def _stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         start = 0
         for chunk, weights in self._chunks.pairs():
-            if chunk.ndim == 0:
-                raise TypeError(
-                    f"{self._owner} expects data to be a torch.Tensor, an array or chunks of them; got numbers. "
-                    "Convert with torch.tensor"
-                )
+            check_chunk(chunk, self._owner)
             end = start + chunk.shape[0]
             if self.weights is not None and self.weights.shape[0] < end:
                 break
             try:
-                own = None if weights is None else _checked(weights, self._owner, chunk.shape[0])
+                own = None if weights is None else check_weights(weights, self._owner, chunk.shape[0])
                 own = own if self.weights is None else self.weights[start:end]
                 if chunk.shape[0] and (own is None or bool(own.any())):
                     rows, own = self._there(chunk, own)
@@ -162,7 +158,8 @@ class Rows:
             )
 
 
-def _checked(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
+def check_weights(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
+    """The weights of n rows, detached; ValueError unless they are ``[n]``, finite and none of them negative."""
     if not isinstance(weights, Tensor) or weights.ndim != 1 or n not in (None, weights.shape[0]):
         got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise ValueError(f"{owner} expects weights of shape [n], one for each row; got {got}")

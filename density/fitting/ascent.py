@@ -9,20 +9,21 @@ from dataclasses import asdict
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
 from tqdm import tqdm
 
-from density.data.digest import data_in_words, parameters_in_words
+from density.data.stream import Stream
 from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
 from density.fitting.averaging import Average
-from density.fitting.batches import Batch, Objective, batches_of, join
-from density.fitting.best_weights import NonFiniteObjective, Watch, Weights, weights_of
-from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State, Task
+from density.fitting.batches import Batch, Blocks, Objective, Stepwise, batches_of, join, weighted, weighted_by_step
+from density.fitting.best_weights import NonFiniteObjective, Watch, copied, weights_of
+from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State
 from density.fitting.course import Course
+from density.fitting.identity import task_of
 from density.fitting.network_weights import groups_of
 from density.fitting.rows import LEAST_ROWS, TrainingRows
-from density.fitting.training import Training
+from density.fitting.streamed import StreamedRows
+from density.fitting.training import Training, check_training
 from density.history import History
 from density.parallel import processes
 from density.parallel.random_streams import Randomness
@@ -33,9 +34,13 @@ ROWS_OF_PROBE = 16
 def maximise(
     module: nn.Module,
     objective: Objective,
-    data: tuple[Tensor, ...],
+    data: tuple[Tensor, ...] | Stream,
     training: Training,
     *,
+    weights: Tensor | None = None,
+    validation: tuple[Tensor, ...] | None = None,
+    stepwise: Stepwise | None = None,
+    period: int = 0,
     generator: Generator | None = None,
 ) -> History:
     """Maximise the mean of an objective over data in the parameters of a module.
@@ -48,8 +53,14 @@ def maximise(
     Args:
         module: whose parameters with ``requires_grad`` are trained, in place.
         objective: maps a batch (one slice of every data tensor) and a generator to nats per point, ``[batch]``.
-        data: tensors that share their first dimension n, on the module's device.
+        data: tensors that share their first dimension n, on the module's device; or a stream of chunks of one, which
+            brings its own weights.
         training: see :class:`Training`.
+        weights: of the rows ``[n]``, positive: what is maximised is the weighted mean, Σ w f / Σ w, over the rows
+            trained on as over those held out. A row is drawn as often whatever its weight.
+        validation: rows to hold out, of as many tensors as data, in place of a share of the data. They have no weights.
+        stepwise: the objective of each step, from 0, where it is not the one by which held-out rows are judged.
+        period: steps after which that has been all that it will be; patience lasts so many longer.
         generator: of the row order and of the objective's draws, on the data's device. Held-out rows are always
             judged by the same draws, so that their value changes by the weights alone.
 
@@ -58,22 +69,24 @@ def maximise(
 
     Raises:
         TypeError: training is not a :class:`Training`.
-        ValueError: nothing to train; fewer parts than processes; processes that were given different fits; autocast of
-            data that is not float32.
+        ValueError: nothing to train; a refit with validation rows that are none of the data; fewer parts than
+            processes; processes that were given different fits; autocast of data that is not float32.
         NonFiniteObjective: the objective became nan or infinite. The weights kept are the best by the held-out rows
             so far or, without held-out rows, those of the last epoch after which the objective was still finite.
         CheckpointMismatch, UnusableFile: the checkpoint is of another fit, or is none; the module was not changed.
         ProcessLost: another process has ended.
     """
-    if not isinstance(training, Training):
-        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
-    data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
-    if training.autocast is not None and data[0].dtype != torch.float32:
-        raise ValueError(
-            f"autocast lowers the precision of float32; the data is {data[0].dtype}. Convert with x.float()"
-        )
+    check_training(training)
+    if not isinstance(data, Stream):
+        data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
+    validation = None if validation is None else tuple(t.detach() for t in validation)
+    if validation is not None and training.refit:
+        raise ValueError("refit trains on rows held out of the data; with validation rows of your own, there are none")
+    dtype = data.dtype if isinstance(data, Stream) else data[0].dtype
+    if training.autocast is not None and dtype != torch.float32:
+        raise ValueError(f"autocast lowers the precision of float32; the data is {dtype}. Convert with x.float()")
     with mode_kept(module):
-        return _Ascent(module, objective, data, training, generator).run()
+        return _Ascent(module, objective, data, training, weights, validation, stepwise, period, generator).run()
 
 
 class _Ascent:
@@ -83,39 +96,53 @@ class _Ascent:
         self,
         module: nn.Module,
         objective: Objective,
-        data: Batch,
+        data: Batch | Stream,
         training: Training,
+        weights: Tensor | None,
+        validation: Batch | None,
+        stepwise: Stepwise | None,
+        period: int,
         generator: Generator | None,
     ) -> None:
-        self.module, self.objective, self.training = module, objective, training
+        self.module, self.training = module, training
         self.started = time.perf_counter()
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
         self._make_optimiser()
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
-        self.randomness = Randomness(generator, data[0].device)
+        stream = data if isinstance(data, Stream) else None
+        tensors = () if isinstance(data, Stream) else data
+        self.randomness = Randomness(generator, data.device if isinstance(data, Stream) else data[0].device)
         self.arrived = self.randomness.state()
         parts = training.parts or processes.world()
-        task = _task(module, self.optimiser, data, training, parts, generator)
+        given = (*tensors, *(() if weights is None else (weights,)), *(validation or ()))
+        task = task_of(module, self.optimiser, given, stream, training, parts, generator)
         join(module, task, self.randomness)
         self.log = Logbook(training.checkpoint, "gradient fit", task, self.randomness)
         self.entry = self.log.read()
         if self.entry is not None:
             self.randomness.restore(self.log.begun)
-        self.rows = TrainingRows(data, training, self.randomness)
+        self.rows: TrainingRows | StreamedRows = (
+            TrainingRows(tensors, training, self.randomness, weights=weights, validation=validation)
+            if stream is None
+            else StreamedRows(stream, training, self.randomness, validation)
+        )
+        if self.rows.weighted:
+            objective, stepwise = weighted(objective), None if stepwise is None else weighted_by_step(stepwise)
+        self.at: Stepwise = stepwise or (lambda step: objective)
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
-        self.batches = batches_of(objective, self.parameters, parts, self.randomness, least)
+        self.batches = batches_of(objective, self.parameters, parts, self.randomness, least, self.at)
         self.watch = Watch(module, History())
-        self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out)
+        self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out, period=period)
         self.average = None if training.averaging is None else Average(self.parameters, training.averaging)
-        self.start = _copied(module) if training.refit else None
+        self.start = copied(module) if training.refit else None
         self.chosen: History | None = None  # of the fit that chose the steps, once all rows are fitted
 
     @property
     def held_out(self) -> bool:
         """Whether rows are held out."""
-        return bool(len(self.rows.valid[0]))
+        return bool(len(self.rows.valid))
 
     def run(self) -> History:
         """The steps that are left, with a look at the held-out rows after every epoch."""
@@ -125,7 +152,7 @@ class _Ascent:
                 return self.watch.history
         try:
             self._climb()
-            if self.start is not None and self.held_out:
+            if self.start is not None and self.held_out and not self.course.asked:
                 self._release()
                 self._climb()
         except NonFiniteObjective:
@@ -155,6 +182,8 @@ class _Ascent:
                     improved = watch.judged(self._mean(rows.valid) if self.held_out else None)
                 if course.judged(improved):
                     self._return_to_best()
+                if self._asked_to_stop():
+                    course.stop()
                 bar.total = course.end
                 bar.set_postfix(watch.last(), refresh=False)
                 bar.update()
@@ -168,6 +197,13 @@ class _Ascent:
             watch.ended(self._mean(rows.train))
         history = watch.history
         history.stopped, history.climbing, history.converged = course.stopped(), course.climbing, not course.patient
+
+    def _asked_to_stop(self) -> bool:
+        callback, history = self.training.callback, self.watch.history
+        if callback is None:
+            return False
+        history.seconds = self._seconds()
+        return processes.from_main(lambda: bool(callback(history)))
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.shown()
@@ -225,10 +261,10 @@ class _Ascent:
             self.average.update()
         return torch.as_tensor(loss).detach()
 
-    def _mean(self, data: Batch) -> Tensor:
+    def _mean(self, rows: Blocks) -> Tensor:
         """Mean objective of rows, in evaluation mode, always by the same draws."""
         with evaluating(self.module), torch.no_grad():
-            return self.batches.total(data) / data[0].shape[0]
+            return self.batches.total(rows) / len(rows)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.started
@@ -244,7 +280,7 @@ class _Ascent:
             "average": None if self.average is None else self.average.state(),
             "start": self.start,
             "chosen": None if self.chosen is None else asdict(self.chosen),
-            "probe": self._probe(),
+            "probe": self._probe(self.course.steps),
         }
 
     def _restore(self, entry: Entry) -> None:
@@ -256,7 +292,7 @@ class _Ascent:
         else:
             if state["chosen"] is not None:
                 self.rows.release()
-            there, here = state["probe"], self._probe()
+            there, here = state["probe"], self._probe(state["course"]["steps"])
             if not math.isclose(there, here, rel_tol=1e-3, abs_tol=1e-6) and math.isfinite(there):
                 self.watch.restore()
                 self.randomness.restore(self.arrived)
@@ -276,41 +312,13 @@ class _Ascent:
                 self.average.load(state["average"])
         self.started -= self.watch.history.seconds
 
-    def _probe(self) -> float:
+    def _probe(self, step: int) -> float:
         """The mean objective of a few rows, by draws that are always the same: what no name of a function can tell."""
-        rows = tuple(t[:ROWS_OF_PROBE] for t in self.rows.train)
+        rows = self.rows.probe(ROWS_OF_PROBE)
+        if rows is None:
+            return math.nan
         random = self.randomness.state()
         with evaluating(self.module), torch.no_grad():
-            value = self.objective(rows, Generator(rows[0].device).manual_seed(0)).double().mean().item()
+            value = self.at(step)(rows, Generator(rows[0].device).manual_seed(0)).double().mean().item()
         self.randomness.restore(random)
         return value
-
-
-def _copied(module: nn.Module) -> Weights:
-    return {name: tensor.clone() for name, tensor in weights_of(module).items()}
-
-
-def _task(
-    module: nn.Module,
-    optimiser: Optimizer,
-    data: Batch,
-    training: Training,
-    parts: int,
-    generator: Generator | None,
-) -> Task:
-    """The identity of a fit: all that its checkpoint and its processes must agree on."""
-    if training.checkpoint is None and processes.world() == 1:
-        return {}
-    usual = ("lr", training.learning_rate)  # said already
-    groups = [
-        {name: value for name, value in group.items() if name != "params" and (name, value) != usual}
-        for group in optimiser.param_groups
-    ]
-    return {
-        "model": parameters_in_words(module),
-        "data": data_in_words(data),
-        **training.task(),
-        "optimiser": f"{type(optimiser).__name__} {groups}",
-        "parts": parts,
-        "generator": "torch's own" if generator is None else "given",
-    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,27 +14,49 @@ from density.parallel import processes
 from density.parallel.random_streams import Randomness, Streams
 
 Objective = Callable[[tuple[Tensor, ...], Generator | None], Tensor]
+Stepwise = Callable[[int], Objective]
 Batch = tuple[Tensor, ...]
 
-ROWS_AT_ONCE = 4096
+
+def weighted(objective: Objective) -> Objective:
+    """The objective times the weights, which are the last tensor of a batch."""
+    return lambda batch, generator: objective(batch[:-1], generator) * batch[-1]
+
+
+def weighted_by_step(stepwise: Stepwise) -> Stepwise:
+    """The same of the objective of each step."""
+    return lambda step: weighted(stepwise(step))
+
+
+class Blocks(Protocol):
+    """Rows that are read a block at a time."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Those from start to stop."""
 
 
 class WholeBatches:
     """The objective of a batch as one computation, drawing from the generator of the fit."""
 
-    def __init__(self, objective: Objective, generator: Generator | None) -> None:
+    def __init__(self, objective: Objective, generator: Generator | None, stepwise: Stepwise | None = None) -> None:
         self.objective = objective
+        self.at = stepwise or (lambda step: objective)
         self.generator = generator
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """−(mean objective) of a batch, its gradient added to the parameters' ``grad``."""
-        loss = -self.objective(batch, self.generator).mean()
+        loss = -self.at(step)(batch, self.generator).mean()
         loss.backward()
         return loss
 
-    def total(self, data: Batch) -> Tensor:
-        """Sum of the objective over all rows of data, in float64, always by the same draws."""
-        return _total(self.objective, data, Generator(data[0].device).manual_seed(0))
+    def total(self, rows: Blocks) -> Tensor:
+        """Sum of the objective over rows, in float64, always by the same draws."""
+        return _total(self.objective, rows.blocks(), Generator(rows.device).manual_seed(0))
 
 
 class PartedBatches:
@@ -60,9 +83,16 @@ class PartedBatches:
     """
 
     def __init__(
-        self, objective: Objective, parameters: list[nn.Parameter], parts: int, streams: Streams, least: int = 1
+        self,
+        objective: Objective,
+        parameters: list[nn.Parameter],
+        parts: int,
+        streams: Streams,
+        least: int = 1,
+        stepwise: Stepwise | None = None,
     ) -> None:
         self.objective = objective
+        self.at = stepwise or (lambda step: objective)
         self.parameters = parameters
         self.parts = parts
         self.streams = streams
@@ -70,25 +100,24 @@ class PartedBatches:
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """−(mean objective) of a batch, its gradient added to the parameters' ``grad``; the same on every process."""
-        rows = batch[0].shape[0]
+        rows, objective = batch[0].shape[0], self.at(step)
         loss = torch.zeros((), dtype=self.parameters[0].dtype, device=batch[0].device)
         for part in self._own():
             piece = self._piece(batch, part, max(1, min(self.parts, rows // self.least)))
             if piece[0].shape[0]:
                 with self.streams.at(step * self.parts + part) as stream:
-                    partial = -self.objective(piece, stream).sum() / rows
+                    partial = -objective(piece, stream).sum() / rows
                     partial.backward()
                 loss = loss + partial.detach()
         return self._summed(loss) if processes.world() > 1 else loss
 
-    def total(self, data: Batch) -> Tensor:
-        """Sum of the objective over all rows of data, in float64, always by the same draws."""
-        device = data[0].device
+    def total(self, rows: Blocks) -> Tensor:
+        """Sum of the objective over rows, in float64, always by the same draws."""
+        n, device = len(rows), rows.device
         total = torch.zeros((), dtype=torch.float64, device=device)
         for part in self._own():
-            total = total + _total(
-                self.objective, self._piece(data, part, self.parts), Generator(device).manual_seed(part)
-            )
+            own = rows.blocks(n * part // self.parts, n * (part + 1) // self.parts)
+            total = total + _total(self.objective, own, Generator(device).manual_seed(part))
         return processes.total(total)
 
     def _own(self) -> range:
@@ -113,15 +142,20 @@ class PartedBatches:
         return summed[0]
 
 
-def _total(objective: Objective, data: Batch, generator: Generator) -> Tensor:
-    total = torch.zeros((), dtype=torch.float64, device=data[0].device)
-    for batch in zip(*(t.split(ROWS_AT_ONCE) for t in data), strict=True):
+def _total(objective: Objective, batches: Iterable[Batch], generator: Generator) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64, device=generator.device)
+    for batch in batches:
         total = total + objective(batch, generator).double().sum()
     return total
 
 
 def batches_of(
-    objective: Objective, parameters: list[nn.Parameter], parts: int, randomness: Randomness, least: int = 1
+    objective: Objective,
+    parameters: list[nn.Parameter],
+    parts: int,
+    randomness: Randomness,
+    least: int = 1,
+    stepwise: Stepwise | None = None,
 ) -> WholeBatches | PartedBatches:
     """The objective of batches in so many parts, of least rows or more, drawing from the randomness of a fit.
 
@@ -131,11 +165,11 @@ def batches_of(
     if parts < processes.world():
         raise ValueError(f"{processes.world()} processes need a part of each batch; got parts={parts}")
     if parts == 1:
-        return WholeBatches(objective, randomness.generator)
+        return WholeBatches(objective, randomness.generator, stepwise)
     before = randomness.state()
     streams = Streams(randomness.generator, randomness.device)
     randomness.restore(before)  # rows are shuffled as they are without parts
-    return PartedBatches(objective, parameters, parts, streams, least)
+    return PartedBatches(objective, parameters, parts, streams, least, stepwise)
 
 
 def join(module: nn.Module, task: Task, randomness: Randomness) -> None:

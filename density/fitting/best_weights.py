@@ -31,6 +31,11 @@ def weights_of(module: nn.Module) -> Weights:
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 
 
+def copied(module: nn.Module) -> Weights:
+    """Copies of the same."""
+    return {name: tensor.clone() for name, tensor in weights_of(module).items()}
+
+
 class Watch:
     """The history of a fit, and copies of the weights that it may come back to.
 
@@ -51,7 +56,7 @@ class Watch:
         self.epoch = 0
         self._loss: Tensor | float = 0.0
         self._best = -math.inf
-        self._good = self._copy()
+        self._good = copied(self.module)
         self._proposed: Weights | None = None
 
     def step(self, loss: Tensor, rows: int) -> None:
@@ -73,12 +78,12 @@ class Watch:
         """The mean objective of the held-out rows after this epoch, None if there are none; is it the best so far?"""
         history = self.history
         if value is None:
-            history.best, self._proposed = self.epoch, self._copy()
+            history.best, self._proposed = self.epoch, copied(self.module)
         else:
             self.require_finite(value, "held-out objective")
             history.validation.append(value.item())
             if history.validation[-1] > self._best:
-                history.best, self._best, self._good = self.epoch, history.validation[-1], self._copy()
+                history.best, self._best, self._good = self.epoch, history.validation[-1], copied(self.module)
         self.epoch += 1
         return history.best == self.epoch - 1
 
@@ -122,6 +127,3 @@ class Watch:
         self.history, self.epoch = History(**state["history"]), state["epoch"]
         self._loss = loss.to(device) if isinstance(loss, Tensor) else loss
         self._best, self._good, self._proposed = state["best"], state["good"], state["proposed"]
-
-    def _copy(self) -> Weights:
-        return {name: tensor.clone() for name, tensor in weights_of(self.module).items()}

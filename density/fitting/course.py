@@ -39,16 +39,18 @@ class Course:
         end: epochs after which the fit ends.
         best: epochs after which the held-out rows were best, before annealing.
         patient: has patience not ended?
+        asked: was the fit asked to end?
 
     Args:
         training: the settings.
         rows: how many rows are trained on.
         length: steps in a pass over them.
         held_out: are rows held out?
+        period: steps that patience lasts longer, in which the objective changes once through.
     """
 
-    def __init__(self, training: Training, rows: int, length: int, held_out: bool) -> None:
-        self.training, self.length, self.held_out = training, length, held_out
+    def __init__(self, training: Training, rows: int, length: int, held_out: bool, period: int = 0) -> None:
+        self.training, self.length, self.held_out, self.period = training, length, held_out, period
         self.unit = max(length, rows / USUAL_BATCH)  # steps in a pass, if batches are no larger than usual
         if training.steps is not None:
             self.end = -(-training.steps // length)
@@ -60,6 +62,7 @@ class Course:
         self.annealing_from = self.end - math.ceil(training.annealed_share * self.end - SLACK)
         self.steps = self.epoch = self.best = 0
         self.patient = True
+        self.asked = False
 
     @property
     def factor(self) -> float:
@@ -77,12 +80,13 @@ class Course:
     @property
     def waits(self) -> int:
         """Epochs that patience lasts."""
-        return max(self.training.patience or 0, math.ceil(self.training.patient_steps / self.unit))
+        usual = max(self.training.patience or 0, math.ceil(self.training.patient_steps / self.unit))
+        return usual + math.ceil(self.period / self.length)
 
     @property
     def climbing(self) -> bool:
         """Whether the budget ended before patience did, with held-out rows that were best of late, before annealing."""
-        if not (self.held_out and self.training.patience is not None and self.patient and self.ended):
+        if self.asked or not (self.held_out and self.training.patience is not None and self.patient and self.ended):
             return False
         before = self.annealing_from or self.end * (self.training.annealed_share == 1)
         return before - self.best <= RECENT * before
@@ -108,8 +112,14 @@ class Course:
             self.end = min(self.end, self.epoch + length)
         return self.end > self.epoch
 
+    def stop(self) -> None:
+        """End the fit now."""
+        self.asked, self.end = True, self.epoch
+
     def stopped(self) -> str:
         """Why the fit stopped, in words."""
+        if self.asked:
+            return f"stopped by the callback after {self.epoch} epochs"
         epochs = self.end - self.annealing_from if self.annealing_from else 0
         annealed = f", then annealed for {epochs} epochs" if epochs else ""
         if not self.patient:
@@ -128,7 +138,7 @@ class Course:
 
     def state(self) -> dict[str, Any]:
         """Where the fit stands, for a checkpoint."""
-        names = ("steps", "epoch", "annealing_from", "end", "best", "patient")
+        names = ("steps", "epoch", "annealing_from", "end", "best", "patient", "asked")
         return {name: getattr(self, name) for name in names}
 
     def load(self, state: dict[str, Any]) -> None:

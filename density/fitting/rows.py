@@ -1,4 +1,8 @@
-"""The rows of a gradient fit: held out or trained on, shuffled, in batches, from where a cut fit stood."""
+"""The rows of a gradient fit: held out or trained on, shuffled, in batches, from where a cut fit stood.
+
+Rows are read from the data where it lies, by their numbers: a fit holds no second copy of it, and data that is mapped
+from a file stays there.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from density.fitting.batches import Batch
 from density.fitting.training import Training
 from density.parallel.random_streams import Randomness
 
+ROWS_AT_ONCE = 4096
+MOST_NARROW = 2**31 - 1  # rows that numbers of 32 bits can tell
 LEAST_ROWS = 2  # of what is left over for a last batch: batch normalisation has no statistics of one row
 
 
@@ -22,33 +28,97 @@ def split(n: int, share: float, randomness: Randomness) -> tuple[Tensor, Tensor]
     return order[:held_out], order[held_out:]
 
 
+def batch_sizes(rows: int, batch_size: int) -> Iterator[int]:
+    """The sizes of an epoch's batches: the last may be smaller, but a single row joins the batch before.
+
+    >>> [*batch_sizes(40, 13)], [*batch_sizes(41, 13)]
+    ([13, 13, 14], [13, 13, 13, 2])
+    """
+    while rows > 0:
+        single = rows - batch_size < min(LEAST_ROWS, batch_size)
+        yield rows if single else batch_size
+        rows -= rows if single else batch_size
+
+
+class RowSet:
+    """Rows of data, of which nothing is copied before they are read.
+
+    Args:
+        data: tensors that share their first dimension.
+        numbers: of the rows among them.
+
+    >>> rows = RowSet((torch.arange(10),), torch.tensor([7, 3, 5]))
+    >>> [block.tolist() for block, in rows.blocks(1, 3)]
+    [[3, 5]]
+    """
+
+    def __init__(self, data: Batch, numbers: Tensor) -> None:
+        self.data = data
+        self.numbers = numbers if len(data[0]) > MOST_NARROW else numbers.int()  # half the memory
+
+    @property
+    def device(self) -> torch.device:
+        """Of the data."""
+        return self.data[0].device
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Those from start to stop, 4096 at a time."""
+        for own in self.numbers[start:stop].split(ROWS_AT_ONCE):
+            yield tuple(t[own] for t in self.data)
+
+
 class TrainingRows:
     """Rows that are held out, and rows that are trained on, those in a new order every epoch.
 
     Attributes:
-        valid: the rows held out, of every data tensor.
+        valid: the rows held out, or those that came for it.
         train: the others.
-        count: how many these are.
         batch_size: how many make a step. The last step of an epoch may have fewer; a single row that is left over
             joins the batch before.
         done: how many of the present epoch have been given out.
+        weighted: whether rows have weights, the last tensor of every batch.
 
     Args:
         data: tensors that share their first dimension n.
         training: which share is held out, and the size of a batch.
         randomness: draws the orders.
+        weights: of the rows ``[n]``. In every set of rows they are divided by their mean, and then stand beside the
+            data as one tensor more.
+        validation: rows to hold out, in place of a share of the data; of weight 1.
     """
 
-    def __init__(self, data: Batch, training: Training, randomness: Randomness) -> None:
+    def __init__(
+        self,
+        data: Batch,
+        training: Training,
+        randomness: Randomness,
+        *,
+        weights: Tensor | None = None,
+        validation: Batch | None = None,
+    ) -> None:
+        self._data, self._weights, self.weighted = data, weights, weights is not None
         self._randomness, self._device = randomness, data[0].device
-        held_out, others = split(data[0].shape[0], training.validation, randomness)
-        self.valid = tuple(t[held_out] for t in data)
-        self.train = tuple(t[others] for t in data)
-        self.count = len(others)
+        share = training.validation if validation is None else 0.0
+        held_out, others = split(data[0].shape[0], share, randomness)
+        self.train = self._of(others)
+        if validation is None:
+            self.valid = self._of(held_out)
+        else:
+            numbers = torch.arange(len(validation[0]), device=self._device)
+            ones = () if weights is None else (weights.new_ones(len(numbers)),)
+            self.valid = RowSet((*validation, *ones), numbers)
         self._asked = training.batch_size
         self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0
         self._shuffling = randomness.state()  # when the rows of the present epoch were shuffled
+
+    @property
+    def count(self) -> int:
+        """How many rows are trained on."""
+        return len(self.train)
 
     @property
     def steps(self) -> int:
@@ -66,19 +136,23 @@ class TrainingRows:
             self._randomness.restore(self._shuffling)
             order = self._permutation(self.count)
             self._randomness.restore(now)
+        order = self.train.numbers[order].long()  # once, rather than in every batch
         while self.done < self.count:
             end = self.done + self.batch_size
             single = self.count - end < min(LEAST_ROWS, self.batch_size)
             own = order[self.done :] if single else order[self.done : end]
             self.done += len(own)
-            yield tuple(t[own] for t in self.train)
+            yield tuple(t[own] for t in self.train.data)
         self.done = 0
+
+    def probe(self, rows: int) -> Batch | None:
+        """A few rows that are the same whenever the fit is resumed."""
+        return next(self.train.blocks(0, rows), None)
 
     def release(self) -> None:
         """Train on the rows held out, too, from the next epoch on."""
-        self.train = tuple(torch.cat(pair) for pair in zip(self.train, self.valid, strict=True))
-        self.valid = tuple(t[:0] for t in self.valid)
-        self.count = self.train[0].shape[0]
+        self.train = self._of(torch.cat([self.train.numbers, self.valid.numbers]))
+        self.valid = RowSet(self.valid.data, self.valid.numbers[:0])
         self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0
 
@@ -89,6 +163,10 @@ class TrainingRows:
     def load(self, state: dict[str, Any]) -> None:
         """The position that :meth:`state` gave."""
         self.done, self._shuffling = state["done"], state["shuffling"]
+
+    def _of(self, numbers: Tensor) -> RowSet:
+        weights = () if self._weights is None else (self._weights / self._weights[numbers].mean(),)
+        return RowSet((*self._data, *weights), numbers)
 
     def _permutation(self, n: int) -> Tensor:
         return torch.randperm(n, generator=self._randomness.generator, device=self._device)

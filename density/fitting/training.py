@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ import torch
 from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint, Task
 from density.fitting.optimisers import OptimiserOf, Schedule, adam, constant, cosine, lbfgs
+from density.history import History
 
+Callback = Callable[[History], bool | None]
 SAME = (
     "epochs", "steps", "batch_size", "learning_rate", "clip", "validation", "patience", "patient_steps", "annealing",
     "weight_decay", "averaging", "refit",
@@ -52,6 +55,8 @@ class Training:
         patient_steps: steps that patience lasts at least, so that a few short epochs of little data do not end a fit.
         refit: once the held-out rows have said how many steps to do, fit all rows from the same start with as many, and
             keep the last weights. The history is that of the first fit.
+        callback: is called with the :class:`~density.history.History` so far after every epoch, by the first of several
+            processes; the fit ends if it returns True.
         progress: show a progress bar, if there is a terminal to show it on.
         checkpoint: where to write what a cut fit needs to go on; None not to.
         parts: parts that every batch is processed in, each with random draws of its own: the memory of one part at a
@@ -62,6 +67,25 @@ class Training:
     Raises:
         TypeError: optimiser or schedule is no function, or checkpoint no Checkpoint.
         ValueError: a setting is out of range; both epochs and steps; L-BFGS with weight decay or averaging.
+
+    A callback for TensorBoard, whose ``SummaryWriter`` has this method, that also ends a fit after an hour:
+
+    >>> from density import maximise
+    >>> class Writer:
+    ...     def add_scalar(self, tag, value, step):
+    ...         print(f"{tag} {step}: {value:.0f}")
+    >>> writer = Writer()
+    >>> def watch(history):
+    ...     step = len(history.objective)
+    ...     writer.add_scalar("objective/train", history.objective[-1], step)
+    ...     if history.validation:
+    ...         writer.add_scalar("objective/held out", history.validation[-1], step)
+    ...     return history.seconds > 3600
+    >>> settings = Training(epochs=2, validation=0.0, callback=watch)
+    >>> model = torch.nn.Linear(1, 1)
+    >>> _ = maximise(model, lambda batch, _: 1 + 0 * model(batch[0]).sum(-1), (torch.ones(9, 1),), settings)
+    objective/train 1: 1
+    objective/train 2: 1
     """
 
     epochs: int | None = None
@@ -82,6 +106,7 @@ class Training:
     averaging: float | None = None
     patient_steps: int = 500
     refit: bool = False
+    callback: Callback | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.optimiser):
@@ -94,6 +119,8 @@ class Training:
                 "schedule must be a function of the share of annealing done, in [0, 1], such as density.cosine or "
                 f"density.constant; got {_described(self.schedule)}"
             )
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback must be a function of a History; got {_described(self.callback)}")
         if not isinstance(self.checkpoint, Checkpoint | None):
             raise TypeError(f"checkpoint must be a density.Checkpoint(path); got {_described(self.checkpoint)}")
         settle_counts(self, "epochs", "steps", "batch_size", "patience", "parts")
@@ -135,6 +162,12 @@ class Training:
             "schedule": [self.schedule(eighth / 8) for eighth in range(9)],
             "autocast": None if self.autocast is None else str(self.autocast),
         }
+
+
+def check_training(training: object) -> None:
+    """Raise TypeError unless settings are those of a gradient fit."""
+    if not isinstance(training, Training):
+        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
 
 
 def _described(value: object) -> str:

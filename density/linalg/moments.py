@@ -67,6 +67,15 @@ class Moments:
             (self.scatter + other.scatter).addr_(self.count * share * shift, shift),
         )
 
+    def about(self, mean: Tensor | None) -> Moments:
+        """The same points with their scatter about another mean ``[D]``, which then is the mean here; None for no
+        other.
+        """
+        if mean is None:
+            return self
+        shift = self.mean - mean
+        return Moments(self.count, mean, self.scatter.addr(self.count * shift, shift))
+
     @property
     def covariance(self) -> Tensor:
         """The maximum-likelihood covariance, scatter / Σw."""

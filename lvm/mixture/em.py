@@ -77,6 +77,8 @@ class EM(Algorithm):
             return statistics.maximise(at, problem.ridge)
 
         def ways_up(at: MixtureParameters, statistics: Statistics) -> Iterator[MixtureParameters]:
+            if at.fixed:
+                return iter(())
             rows = some(problem.complete, problem.n)
             return splits.ways_up(at, rows, problem.ridge, filled=problem.complete is not problem.rows)
 

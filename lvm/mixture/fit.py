@@ -19,7 +19,7 @@ from density.parallel.random_streams import Randomness
 from lvm.em import Climbed, Present
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.regularisation import Regularisation, felt, ridge_of, spread
-from lvm.mixture.starts import Start, sample
+from lvm.mixture.starts import Given, Start, sample
 from lvm.mixture.statistics import Part, Statistics
 
 SOME_ROWS = 2**13  # by which the ridge and the shares of split components are chosen
@@ -86,6 +86,7 @@ class Problem:
         Raises:
             ValueError: fewer rows than components, or so alike that even one component for all has no density.
         """
+        present.require_free("GaussianMixture")
         lengths, columns = _survey(complete)
         n = sum(lengths)
         components = present.means.shape[0]
@@ -95,17 +96,21 @@ class Problem:
         return Problem(rows, complete, present, n, set(lengths), columns.total.item() / n, ridge, generator)
 
     def first(self, start: Start | Present) -> MixtureParameters:
-        """Parameters to start from."""
+        """Parameters to start from; where the means are fixed, from the rows next to each."""
         if isinstance(start, Present):
             return self.present
+        if "means" in self.present.fixed:
+            start = Given(self.present.means)
         components = self.present.means.shape[0]
         x, weights = sample(self.complete, self.n, components, self.generator)
-        return start.parameters(x, weights, components, self.present.structure, self.ridge, self.generator)
+        found = start.parameters(x, weights, components, self.present.structure, self.ridge, self.generator)
+        return self.present.keeping(found)
 
     def ended(self, climbed: Climbed[MixtureParameters]) -> Climbed[MixtureParameters]:
         """The same; its history says so where the ridge is felt."""
-        if climbed.parameters is not None and climbed.error is None:
-            climbed.history.stopped += felt(self.ridge, climbed.parameters)
+        at = climbed.parameters
+        if at is not None and climbed.error is None and "factor" not in at.fixed:
+            climbed.history.stopped += felt(self.ridge, at)
         return climbed
 
     def log(self, algorithm: Algorithm) -> Logbook:
@@ -120,12 +125,18 @@ class Problem:
         settings = {
             name: value for name, value in vars(algorithm).items() if name not in ("checkpoint", "progress", "start")
         }
-        return {
-            "model": f"GaussianMixture with {present.structure!r} and means {list(present.means.shape)}",
-            "data": self.rows.in_words(),
-            "algorithm": algorithm.in_words(),
-            "start": f"{start} {data_in_words(present.tensors())}" if isinstance(start, Present) else start.in_words(),
-        } | {name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()}
+        return (
+            {
+                "model": f"GaussianMixture with {present.structure!r} and means {list(present.means.shape)}",
+                "data": self.rows.in_words(),
+                "algorithm": algorithm.in_words(),
+                "start": f"{start} {data_in_words(present.tensors())}"
+                if isinstance(start, Present)
+                else start.in_words(),
+            }
+            | {name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()}
+            | present.fixed_in_words()
+        )
 
 
 def check_start(start: Start | Present, restarts: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Generator, Tensor
 
@@ -12,7 +14,7 @@ from density.families.categorical import Categorical
 from density.families.kl import kl
 from density.history import History
 from density.own_precision import in_own_precision
-from lvm.em import Climbed
+from lvm.em import Climbed, frozen
 from lvm.latent import CountedModel, ElboTerms
 from lvm.mixture.components import Components, Responsibilities
 from lvm.mixture.covariance import CollapsedComponent, Covariance, Full
@@ -171,6 +173,10 @@ class GaussianMixture(CountedModel):
         the expected value after adding noise of covariance R to the data, and log p(x) may fall a little on the way.
         A component whose total responsibility underflows keeps its mean and covariance, with a weight near 0.
 
+        Parameters without ``requires_grad`` stay what they are: the weights (``prior.logits``), the means
+        (``decoder.means``), the covariances (``decoder.factor``). The M-step is the maximum over the others; where the
+        means stay, starts are made from the rows next to each. Such a fit does not look for a way up from a saddle.
+
         Args:
             x: points ``[n, D]``, n ≥ K: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks`
                 reads. Of data in chunks no more than a chunk is held, and starts are made from 2¹⁶ rows drawn at
@@ -238,7 +244,8 @@ class GaussianMixture(CountedModel):
     @torch.no_grad()
     def parameters_on(self, device: torch.device) -> MixtureParameters:
         """The parameters as a record of its own, in float64 on a device: where EM goes on from."""
-        present = self.in_float64()
+        fixed = frozen(logits=self.prior.logits, means=self.decoder.means, factor=self.decoder.factor)
+        present = replace(self.in_float64(), fixed=fixed)
         return present.having(*(tensor.to(device, copy=True) for tensor in present.tensors()))
 
     @torch.no_grad()

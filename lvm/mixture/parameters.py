@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from density.linalg.cholesky import is_symmetric
-from lvm.em import Parameters
+from lvm.em import ModelParameters
 from lvm.mixture.covariance import CollapsedComponent, Covariance
 
 
 @dataclass(frozen=True, eq=False)
-class MixtureParameters(Parameters):
+class MixtureParameters(ModelParameters):
     """Weights, means and covariances of K Gaussians, as a mixture stores them: without constraints.
 
     Attributes:
@@ -21,12 +22,16 @@ class MixtureParameters(Parameters):
         logits: log π up to a constant, ``[K]``.
         means: μ, ``[K, D]``.
         factor: what the covariances follow from, in the structure's shape.
+        fixed: the names of those that stay what they are in a fit.
     """
+
+    names: ClassVar[tuple[str, ...]] = ("logits", "means", "factor")
 
     structure: Covariance
     logits: Tensor
     means: Tensor
     factor: Tensor
+    fixed: frozenset[str] = frozenset()
 
     @staticmethod
     def of(structure: Covariance, weights: Tensor, means: Tensor, covariances: Tensor) -> MixtureParameters:
@@ -41,7 +46,8 @@ class MixtureParameters(Parameters):
         return self.logits, self.means, self.factor
 
     def having(self, *tensors: Tensor) -> MixtureParameters:
-        return MixtureParameters(self.structure, *tensors)
+        logits, means, factor = tensors
+        return MixtureParameters(self.structure, logits, means, factor, self.fixed)
 
     @property
     def log_weights(self) -> Tensor:

@@ -97,19 +97,27 @@ class Statistics:
     def maximise(self, before: MixtureParameters, ridge: Tensor) -> MixtureParameters:
         r"""M-step: the parameters that maximise the expected log-joint, with a ridge ``[D]`` on every covariance.
 
-        A component without rows keeps the mean and the covariance that it had before, with a weight near 0.
+        A component without rows keeps the mean and the covariance that it had before, with a weight near 0. What is
+        fixed stays: weights do not depend on the others, means not on covariances, and covariances are those about the
+        means, whichever these are; so each is the maximum given what stays.
 
         Raises:
             CollapsedComponent: a covariance would be singular.
         """
-        structure = self.structure
+        structure, scatter, fixed = self.structure, self.scatter, before.fixed
         empty = self.count < EMPTY
+        logits = before.logits if "logits" in fixed else (self.count.clamp_min(EMPTY) / self.total).log()
         means = torch.where(empty.unsqueeze(-1), before.means, self.mean)
-        covariances = structure.add_ridge(structure.average(self.scatter, self.count), ridge)
+        if "means" in fixed:
+            means = before.means
+            scatter = scatter + structure.scatter((self.mean - means).unsqueeze(1), self.count.unsqueeze(1))
+        if "factor" in fixed:
+            return before.having(logits, means, before.factor)
+        covariances = structure.add_ridge(structure.average(scatter, self.count), ridge)
         covariances = structure.keep(empty, before.covariances, covariances)
         resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
         require_regular((structure.variances(covariances) > resolution.square()).all(-1))
-        return MixtureParameters.of(structure, self.count.clamp_min(EMPTY) / self.total, means, covariances)
+        return before.having(logits, means, structure.pack(covariances))
 
     def possible(self) -> Statistics:
         """These statistics, if every row had a density above 0; else ValueError."""

@@ -95,7 +95,7 @@ class PPCAClimb:
             if isinstance(self.start, Present):
                 return present
             noise = torch.randn(present.weight.shape, generator=generator, dtype=torch.float64)
-            return covariance.sketched(noise.to(present.weight.device))
+            return present.keeping(covariance.sketched(noise.to(present.weight.device)))
 
         def expected(at: PPCAParameters) -> tuple[float, Expectation]:
             found = expect(at)
@@ -112,12 +112,13 @@ class PPCAClimb:
                 "data": rows.in_words(),
                 "algorithm": type(self).__name__,
                 **{name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()},
+                **present.fixed_in_words(),
             }
         log = Logbook(self.checkpoint, "EM fit", task, Randomness(generator, torch.device("cpu")))
         climbed = climb(
             first,
             expected,
-            lambda _, found: found.maximise(),
+            lambda at, found: found.maximise(at),
             limits,
             log,
             present,

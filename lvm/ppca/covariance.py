@@ -41,8 +41,10 @@ class Operator(ABC):
         scale = torch.maximum(variances - noise_variance, 0.5 * variances).sqrt()
         return PPCAParameters(self.mean, axes * scale, noise_variance)
 
-    def improved(self, weight: Tensor) -> PPCAParameters:
-        r"""The best parameters within the span of W ``[D, q]`` and of the axis outside it along which S varies most.
+    def improved(self, weight: Tensor, noise_variance: Tensor | None = None) -> PPCAParameters:
+        r"""The best parameters, at a σ² if one is given, within the span of W ``[D, q]`` and of one more axis.
+
+        It is the axis outside W along which S varies most.
 
         At a stationary point of PPCA's likelihood the columns of W that are not 0 span eigenvectors of S. It is a
         maximum if these belong to the largest eigenvalues, and a saddle else (Tipping & Bishop 1999, appendix A): S
@@ -53,7 +55,7 @@ class Operator(ABC):
         axes = torch.linalg.svd(weight, full_matrices=False).U
         _, axis = largest_outside(lambda v: self.times(v.unsqueeze(1)).squeeze(1), axes, STEPS)
         axes, variances = self._axes_within(torch.cat([axes, axis.unsqueeze(1)], 1))
-        noise_variance = self._left(variances[:latents])
+        noise_variance = self._left(variances[:latents]) if noise_variance is None else noise_variance
         scale = (variances[:latents] - noise_variance).clamp_min(0).sqrt()
         return PPCAParameters(self.mean, axes[:, :latents] * scale, noise_variance)
 
@@ -82,18 +84,19 @@ class Covariance(Operator):
     dtype: torch.dtype
 
     @staticmethod
-    def of(data: Rows) -> Covariance:
+    def of(data: Rows, mean: Tensor | None = None) -> Covariance:
+        """Of data about its mean, or about another one."""
         x = data.whole
         if x is not None and x.shape[0] < x.shape[1]:
-            return Covariance.by_rows(x, data.weights)
-        moments = data.moments()
+            return Covariance.by_rows(x, data.weights, mean)
+        moments = data.moments().about(mean)
         matrix, mean = moments.covariance, moments.mean
         return Covariance._with_floor(mean, matrix, None, matrix.diagonal(), data.like.dtype)
 
     @staticmethod
-    def by_rows(x: Tensor, weights: Tensor | None = None) -> Covariance:
+    def by_rows(x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Covariance:
         """Of rows ``[n, D]``, without a D × D matrix."""
-        mean, centred = centre(x, weights)
+        mean, centred = centre(x, weights, mean)
         rows = centred * shares(x, weights).sqrt().unsqueeze(1)
         return Covariance._with_floor(mean, None, rows, rows.square().sum(0), x.dtype)
 

@@ -14,6 +14,7 @@ from density.data.rows import Rows
 from density.families.gaussian import StandardNormal
 from density.history import History
 from density.linalg.moments import Moments
+from lvm.em import frozen
 from lvm.latent import CountedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.ppca.climb import RandomWeight
@@ -116,6 +117,9 @@ class PPCA(CountedModel):
 
         On several processes each is given the same data, works on its share, and ends with the same parameters.
 
+        Parameters without ``requires_grad`` stay what they are: ``decoder.mean``, ``decoder.weight``,
+        ``decoder.log_std``, and the likelihood is maximised over the others. ``EMSolver`` does so whichever they are.
+
         Args:
             x: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
             solver: :class:`ClosedForm` or :class:`EMSolver`.
@@ -131,13 +135,16 @@ class PPCA(CountedModel):
             TypeError: the solver is none, such as the settings of the same name for mixtures, ``lvm.mixture.em.EM``.
             ValueError: x varies along no more than q axes (as with n ≤ q + 1), so that the likelihood has no maximum.
                 The model is then left as it was.
+            ValueError: W stays, and the solver is the closed form; or nothing is left to fit.
         """
         if not isinstance(solver, Solver):
             raise TypeError(
                 f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {in_words(solver)}"
             )
         rows = Rows(x, self.features, "PPCA", weights)
-        parameters, history = solver.solve(rows, self.parameters_on(rows.like.device))
+        present = self.parameters_on(rows.like.device)
+        present.require_free("PPCA")
+        parameters, history = solver.solve(rows, present)
         self.take(parameters, rows.like)
         return history
 
@@ -157,19 +164,24 @@ class PPCA(CountedModel):
             raise ValueError(f"PPCA expects moments of {self.features} features; got {list(moments.mean.shape)}")
         if not bool(moments.count > 0) or not bool(moments.scatter.isfinite().all() & moments.mean.isfinite().all()):
             raise ValueError("PPCA expects finite moments of at least one row; remove or impute what is not finite")
+        present = self.parameters_on(moments.mean.device)
+        if "weight" in present.fixed:
+            raise ValueError("PPCA has no closed form where W stays what it is; fit the rows by EMSolver()")
+        moments = moments.about(present.fixed_mean)
         spectrum = Spectrum.of_moments(moments, self.decoder.mean.dtype, self.latent_features)
-        parameters, history = spectrum.maximum(self.latent_features, time.perf_counter())
+        parameters, history = spectrum.maximum(self.latent_features, time.perf_counter(), present.fixed_noise)
         self.set_parameters(parameters)
         return history
 
     def em_step(self, x: Tensor) -> None:
-        """One iteration of EM from the present parameters; μ becomes the mean of x. O(nD · min(n, D) + nDq).
+        """One iteration of EM from the present parameters; μ, if free, becomes the mean of x. O(nD · min(n, D) + nDq).
 
         Never decreases the mean log p(x), up to the rounding of the model's dtype.
         """
         check_data(x, self.features, "PPCA", reference=self.reference)
-        covariance = Covariance.of(Rows(x, self.features, "PPCA"))
-        self.set_parameters(EStep.at(covariance, self.parameters_on(x.device), expanded=False).maximise())
+        present = self.parameters_on(x.device)
+        covariance = Covariance.of(Rows(x, self.features, "PPCA"), present.fixed_mean)
+        self.set_parameters(EStep.at(covariance, present, expanded=False).maximise(present))
 
     def posterior(self, x: Tensor) -> Posterior:
         """p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) for x ``[*batch, D]``."""
@@ -188,7 +200,8 @@ class PPCA(CountedModel):
         decoder = self.decoder
         tensors = (p.detach().to(device, torch.float64) for p in (decoder.mean, decoder.weight, decoder.log_std))
         mean, weight, log_std = tensors
-        return PPCAParameters(mean, weight, (2 * log_std).exp())
+        fixed = frozen(mean=decoder.mean, weight=decoder.weight, noise_variance=decoder.log_std)
+        return PPCAParameters(mean, weight, (2 * log_std).exp(), fixed)
 
     def take(self, parameters: PPCAParameters, like: Tensor) -> None:
         """Move to the dtype and device of the data, and take over the parameters."""
@@ -197,7 +210,9 @@ class PPCA(CountedModel):
 
     @torch.no_grad()
     def set_parameters(self, parameters: PPCAParameters) -> None:
-        """Take over μ, W and σ², rounded to the model's dtype."""
-        self.decoder.mean.copy_(parameters.mean)
-        self.decoder.weight.copy_(parameters.weight)
-        self.decoder.log_std.copy_(0.5 * parameters.noise_variance.log())
+        """Take over μ, W and σ², as far as they are not frozen, rounded to the model's dtype."""
+        decoder = self.decoder
+        found = (parameters.mean, parameters.weight, 0.5 * parameters.noise_variance.log())
+        for own, new in zip((decoder.mean, decoder.weight, decoder.log_std), found, strict=True):
+            if own.requires_grad:
+                own.copy_(new)

@@ -97,7 +97,9 @@ class ObservedPPCA(Observed):
         if not isinstance(em, MissingEM):
             raise TypeError(f"PPCA.observed.fit expects lvm.ppca.MissingEM() as em; got {in_words(em)}")
         rows = Rows(x, self.features, "PPCA", weights, incomplete=True)
-        parameters, history = em.solve(rows, self.model.parameters_on(rows.like.device))
+        present = self.model.parameters_on(rows.like.device)
+        present.require_free("PPCA")
+        parameters, history = em.solve(rows, present)
         self.model.take(parameters, rows.like)
         return history
 

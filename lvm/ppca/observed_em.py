@@ -40,6 +40,9 @@ class MissingEM(PPCAClimb):
     maxima: try several starts. With about as many entries in a row as latents, or fewer, a fit may also follow noise
     with σ² → 0; fewer latents are the remedy.
 
+    Parameters that stay what they are (see :meth:`lvm.ppca.model.PPCA.fit`) are given in the regression, which then is
+    the maximum over the others. Such a fit does not look for a way up from a saddle.
+
     O(nDq) an iteration, and O(Dq² + q³) for every different pattern of missing entries.
 
     Args:
@@ -54,8 +57,8 @@ class MissingEM(PPCAClimb):
         """μ, W and σ² for data with missing entries, computed in float64, and how it went."""
         latent_features = present.weight.shape[1]
         columns = Columns.of(rows)
-        variance = columns.variances.mean()
-        require_noise(variance, columns.floor, latent_features, columns.dtype)
+        if present.fixed_noise is None:
+            require_noise(columns.variances.mean(), columns.floor, latent_features, columns.dtype)
 
         def parts() -> Iterator[Part]:
             for x, weights in rows:
@@ -77,7 +80,13 @@ class MissingEM(PPCAClimb):
 
         most = columns.count.max()
         filled = Filled(rows, columns.mean, (columns.variances * columns.count).sum() / most, columns.floor, most)
-        return self.climb(rows, present, filled, expect, lambda at: ways_up(at, columns.mean, grouped, most))
+        return self.climb(
+            rows,
+            present,
+            filled,
+            expect,
+            lambda at: () if at.fixed else ways_up(at, columns.mean, grouped, most),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,20 +187,45 @@ class RegressionStatistics(Expectation):
         """Mean log p(x_o), nats per row that has an entry."""
         return self.log_likelihood / self.whole[-1, -1]
 
-    def maximise(self) -> PPCAParameters:
+    def maximise(self, before: PPCAParameters) -> PPCAParameters:
         size = self.whole.shape[0]
-        root, info = torch.linalg.cholesky_ex(self.second.unflatten(1, (size, size)))
+        second = self.second.unflatten(1, (size, size))
+        coefficients = self._regression(second, before)
+        variance = before.fixed_noise
+        if variance is None:
+            left = self.square - (coefficients * self.first).sum()
+            if before.fixed:  # not the best coefficients of all, which leave Σ c (first − second c) = 0
+                left = left - (coefficients * (self.first - (second @ coefficients.unsqueeze(-1)).squeeze(-1))).sum()
+            variance = left / self.count.sum()
+            require_noise(variance, self.columns.floor, size - 1, self.columns.dtype)
+        weight, offset = coefficients[:, :-1], coefficients[:, -1]
+        if "weight" in before.fixed:
+            return before.keeping(before.having(self.columns.mean + offset, weight, variance))
+        latent = self.whole / self.whole[-1, -1]
+        mean = latent[:-1, -1] if before.fixed_mean is None else torch.zeros_like(latent[:-1, -1])
+        scale = torch.linalg.cholesky(latent[:-1, :-1] - torch.outer(mean, mean))
+        found = before.having(self.columns.mean + offset + weight @ mean, weight @ scale, variance)
+        return before.keeping(found)
+
+    def _regression(self, second: Tensor, before: PPCAParameters) -> Tensor:
+        """The best (w_j, μ_j − columns' mean) of every feature, given what stays: ``[D, q + 1]``."""
+        offset = None if before.fixed_mean is None else (before.mean - self.columns.mean).unsqueeze(1)
+        if "weight" in before.fixed:
+            weight = before.weight
+            if offset is None:
+                offset = (self.first[:, -1:] - (second[:, -1, :-1] * weight).sum(1, keepdim=True)) / second[:, -1, -1:]
+            return torch.cat([weight, offset], 1)
+        if offset is None:
+            return self._solved(second, self.first)
+        weight = self._solved(second[:, :-1, :-1], self.first[:, :-1] - offset * second[:, :-1, -1])
+        return torch.cat([weight, offset], 1)
+
+    def _solved(self, second: Tensor, first: Tensor) -> Tensor:
+        root, info = torch.linalg.cholesky_ex(second)
         if bool(info.any()):
             column = int(info.nonzero()[0])
             raise ValueError(
                 f"PPCA: column {column}, with {self.count[column].item():g} entries, does not determine its row of W. "
                 "Use fewer latent features, or drop the column"
             )
-        coefficients = torch.cholesky_solve(self.first.unsqueeze(-1), root).squeeze(-1)
-        variance = (self.square - (coefficients * self.first).sum()) / self.count.sum()
-        require_noise(variance, self.columns.floor, size - 1, self.columns.dtype)
-        weight, offset = coefficients[:, :-1], coefficients[:, -1]
-        latent = self.whole / self.whole[-1, -1]
-        mean = latent[:-1, -1]
-        scale = torch.linalg.cholesky(latent[:-1, :-1] - torch.outer(mean, mean))
-        return PPCAParameters(self.columns.mean + offset + weight @ mean, weight @ scale, variance)
+        return torch.cholesky_solve(first.unsqueeze(-1), root).squeeze(-1)

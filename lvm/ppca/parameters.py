@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from lvm.em import Parameters
+from lvm.em import ModelParameters
 
 
 @dataclass(frozen=True, eq=False)
-class PPCAParameters(Parameters):
-    """μ ``[D]``, W ``[D, q]`` and σ², in float64."""
+class PPCAParameters(ModelParameters):
+    """μ ``[D]``, W ``[D, q]`` and σ², in float64, and which of them stay what they are in a fit."""
+
+    names: ClassVar[tuple[str, ...]] = ("mean", "weight", "noise_variance")
 
     mean: Tensor
     weight: Tensor
     noise_variance: Tensor
+    fixed: frozenset[str] = frozenset()
+
+    @property
+    def fixed_mean(self) -> Tensor | None:
+        """μ, if it stays."""
+        return self.mean if "mean" in self.fixed else None
+
+    @property
+    def fixed_noise(self) -> Tensor | None:
+        """σ², if it stays."""
+        return self.noise_variance if "noise_variance" in self.fixed else None
 
     def tensors(self) -> tuple[Tensor, ...]:
         return self.mean, self.weight, self.noise_variance
 
     def having(self, *tensors: Tensor) -> PPCAParameters:
-        return PPCAParameters(*tensors)
+        mean, weight, noise_variance = tensors
+        return PPCAParameters(mean, weight, noise_variance, self.fixed)
 
 
 class Expectation(ABC):
@@ -35,5 +50,5 @@ class Expectation(ABC):
     objective: Tensor
 
     @abstractmethod
-    def maximise(self) -> PPCAParameters:
-        """The M-step."""
+    def maximise(self, before: PPCAParameters) -> PPCAParameters:
+        """The M-step: the maximum over what is not fixed, from the parameters that the E-step was at."""

@@ -46,19 +46,24 @@ class ClosedForm(Solver):
     else all in O(D³). Where the noise is too faint for these products, by a singular value decomposition of the rows.
     All D − q discarded eigenvalues count, also the D − n that vanish. Each axis has its largest entry positive. Data in
     chunks is read once, for the covariance, which resolves variances down to 10 D ε times the largest.
+
+    Where μ stays what it is, S is about this μ; where σ² does, W is as above with this σ², and 0 along axes whose
+    variance is no larger. Where W stays there is no closed form.
     """
 
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         started = time.perf_counter()
+        if "weight" in present.fixed:
+            raise ValueError("PPCA has no closed form where W stays what it is; use solver=lvm.ppca.EMSolver()")
         features, latent_features = present.weight.shape
-        x = rows.whole
+        x, mean, noise = rows.whole, present.fixed_mean, present.fixed_noise
         if x is not None and x.shape[0] < features:
-            spectrum = Spectrum.of_gram(x, min(latent_features, x.shape[0]), rows.weights)
+            spectrum = Spectrum.of_gram(x, min(latent_features, x.shape[0]), rows.weights, mean)
         else:
-            spectrum = Spectrum.of_moments(rows.moments(), rows.like.dtype, latent_features)
-        if x is not None and not spectrum.resolves(latent_features):
-            spectrum = Spectrum.of_rows(x, rows.weights)
-        return spectrum.maximum(latent_features, started)
+            spectrum = Spectrum.of_moments(rows.moments().about(mean), rows.like.dtype, latent_features)
+        if x is not None and noise is None and not spectrum.resolves(latent_features):
+            spectrum = Spectrum.of_rows(x, rows.weights, mean)
+        return spectrum.maximum(latent_features, started, noise)
 
 
 @renamed(seed="start=RandomWeight(seed)", warm_start="start=Present()")
@@ -82,16 +87,18 @@ class EMSolver(PPCAClimb, Solver):
     expanded: bool = True
 
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
-        covariance = Covariance.of(rows)
+        covariance = Covariance.of(rows, present.fixed_mean)
         features, latent_features = present.weight.shape
-        variance = covariance.trace / features
-        covariance.require(variance, latent_features)
+        if present.fixed_noise is None:
+            covariance.require(covariance.trace / features, latent_features)
 
         def expect(parameters: PPCAParameters) -> EStep:
             return EStep.at(covariance, parameters, expanded=self.expanded)
 
-        present = replace(present, mean=covariance.mean)
-        return self.climb(rows, present, covariance, expect, lambda at: [covariance.improved(at.weight)])
+        def ways_up(at: PPCAParameters) -> list[PPCAParameters]:
+            return [] if "weight" in at.fixed else [at.keeping(covariance.improved(at.weight, at.fixed_noise))]
+
+        return self.climb(rows, replace(present, mean=covariance.mean), covariance, expect, ways_up)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +139,23 @@ class EStep(Expectation):
         objective = -0.5 * (square + log_det + features * math.log(2 * math.pi))
         return EStep(covariance, cross, second, rotation, objective, expanded)
 
-    def maximise(self) -> PPCAParameters:
-        """The M-step: W̃ = E[(x − μ)zᵀ] E[zzᵀ]⁻¹ and σ̃² = tr(S − E[(x − μ)zᵀ]W̃ᵀ) / D; expanded: W̃ E[zzᵀ]^½."""
-        root = torch.linalg.cholesky(0.5 * (self.second + self.second.mT))
-        weight = torch.cholesky_solve(self.cross.mT, root).mT
-        variance = (self.covariance.trace - (self.cross * weight).sum()) / weight.shape[0]
-        self.covariance.require(variance, weight.shape[1])
-        weight = (weight @ root if self.expanded else weight) @ self.rotation
-        return PPCAParameters(self.covariance.mean, weight, variance)
+    def maximise(self, before: PPCAParameters) -> PPCAParameters:
+        """The M-step: W̃ = E[(x − μ)zᵀ] E[zzᵀ]⁻¹ and σ̃² = tr(S − E[(x − μ)zᵀ]W̃ᵀ) / D; expanded: W̃ E[zzᵀ]^½.
+
+        Of a W that stays, σ̃² = tr(S − 2 E[(x − μ)zᵀ]Wᵀ + W E[zzᵀ] Wᵀ) / D. W̃ is the same whatever σ² is.
+        """
+        trace = self.covariance.trace
+        if "weight" in before.fixed:
+            weight = before.weight
+            turned = weight @ self.rotation.mT
+            left = trace - 2 * (self.cross * turned).sum() + ((turned @ self.second) * turned).sum()
+        else:
+            root = torch.linalg.cholesky(0.5 * (self.second + self.second.mT))
+            weight = torch.cholesky_solve(self.cross.mT, root).mT
+            left = trace - (self.cross * weight).sum()
+            weight = (weight @ root if self.expanded else weight) @ self.rotation
+        variance = before.fixed_noise
+        if variance is None:
+            variance = left / weight.shape[0]
+            self.covariance.require(variance, weight.shape[1])
+        return before.having(self.covariance.mean, weight, variance)

@@ -46,9 +46,9 @@ class Spectrum:
         return Spectrum(moments.mean, variances, axes, _rest(covariance, variances), floor, dtype)
 
     @staticmethod
-    def of_gram(x: Tensor, latent_features: int, weights: Tensor | None = None) -> Spectrum:
+    def of_gram(x: Tensor, latent_features: int, weights: Tensor | None = None, mean: Tensor | None = None) -> Spectrum:
         """By the n × n inner products of the centred rows, to 10 n ε times the largest. O(n²D) and O(n²q) to O(n³)."""
-        mean, rows = _scaled(x, weights)
+        mean, rows = _scaled(x, weights, mean)
         products = gram(rows.mT)
         variances, vectors = leading(products, latent_features)
         floor = 10 * len(products) * torch.finfo(variances.dtype).eps * variances[0]
@@ -60,9 +60,9 @@ class Spectrum:
         return Spectrum(mean, singular.square(), span @ rotation.mT, rest, floor, x.dtype)
 
     @staticmethod
-    def of_rows(x: Tensor, weights: Tensor | None = None) -> Spectrum:
+    def of_rows(x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Spectrum:
         """By the centred rows themselves, to the square of their precision. O(nD min(n, D))."""
-        mean, rows = _scaled(x, weights)
+        mean, rows = _scaled(x, weights, mean)
         _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
         variances = singular.square()
         floor = (10 * max(x.shape) * torch.finfo(variances.dtype).eps) ** 2 * variances[0]
@@ -76,33 +76,44 @@ class Spectrum:
     def resolves(self, latent_features: int) -> bool:
         return bool(self.noise_variance(latent_features) > self.floor)
 
-    def maximum(self, latent_features: int, started: float) -> tuple[PPCAParameters, History]:
-        features = self.mean.shape[0]
-        noise_variance = self.noise_variance(latent_features)
-        require_noise(noise_variance, self.floor, latent_features, self.dtype)
-        kept = self.variances[:latent_features]
-        weight = fix_signs(self.axes[:, :latent_features]) * (kept - noise_variance).clamp_min(0).sqrt()
-        log_det = kept.log().sum() + (features - latent_features) * noise_variance.log()
-        objective = -0.5 * (log_det + features * (1 + math.log(2 * math.pi))).item()
+    def maximum(
+        self, latent_features: int, started: float, noise_variance: Tensor | None = None
+    ) -> tuple[PPCAParameters, History]:
+        """The best parameters, at a σ² if one is given: W then has the axes of larger variances."""
+        features, kept = self.mean.shape[0], self.variances[:latent_features]
+        if noise_variance is None:
+            noise_variance = self.noise_variance(latent_features)
+            require_noise(noise_variance, self.floor, latent_features, self.dtype)
+            square: Tensor | int = features
+        else:
+            rest = self.variances[latent_features:].sum() + self.rest
+            square = (kept / kept.clamp_min(noise_variance)).sum() + rest / noise_variance
+            kept = kept.clamp_min(noise_variance)
+        weight = fix_signs(self.axes[:, : len(kept)]) * (kept - noise_variance).clamp_min(0).sqrt()
+        log_det = kept.log().sum() + (features - len(kept)) * noise_variance.log()
+        objective = -0.5 * (log_det + square + features * math.log(2 * math.pi)).item()
         seconds = time.perf_counter() - started
         history = History(objective=[objective], converged=True, seconds=seconds, stopped="closed form")
+        weight = torch.nn.functional.pad(weight, (0, latent_features - len(kept)))  # of fewer rows than latents
         return PPCAParameters(self.mean, weight, noise_variance), history
 
 
-def centre(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean ``[D]``, weighted if weights are given, and x − mean ``[n, D]``, in float64.
+def centre(x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean ``[D]``, weighted if weights are given, or another one, and x − mean ``[n, D]``, in float64.
 
     By way of the first row: constant columns become exact zeros.
     """
+    if mean is not None:
+        return mean, x.double() - mean
     origin = x[0].double()
     rows = x.double() - origin
     shift = rows.mean(0) if weights is None else shares(rows, weights) @ rows
     return origin + shift, rows.sub_(shift)
 
 
-def _scaled(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _scaled(x: Tensor, weights: Tensor | None, mean: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean, and rows √(wᵢ/Σw) (xᵢ − mean), whose scatter is the covariance."""
-    mean, rows = centre(x, weights)
+    mean, rows = centre(x, weights, mean)
     return mean, rows.mul_(shares(x, weights).sqrt_().unsqueeze(1))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,7 @@ from density.checks import check_points, settle_counts
 from density.contract import Density
 from density.log_density import Measure
 from lvm.latent import LatentVariableModel
+from lvm.vae.kl_weights import KLWeight, weight_of
 
 
 class GradientEstimator(ABC):
@@ -66,6 +67,19 @@ class GradientEstimator(ABC):
         check_points(x, model.features, name, reference=model.prior.reference)
         bound, surrogate = self._estimate(model, x, generator)
         return bound.detach() + (surrogate - surrogate.detach())
+
+    def at(self, step: int) -> GradientEstimator:
+        """The estimator of a step of a fit, of which the first is 0: another one where it changes on the way."""
+        return self
+
+    @property
+    def period(self) -> int:
+        """Steps after which it has been all that it will be in a fit; 0 where it is always the same."""
+        return 0
+
+    def settled(self) -> GradientEstimator:
+        """The estimator by which a fit judges held-out rows, whatever the step."""
+        return self
 
     @abstractmethod
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -171,24 +185,46 @@ class AnalyticKL(GradientEstimator):
     Args:
         draws: K.
         kl_weight: β; other than 1 it is the β-VAE (Higgins et al. 2017), whose value is reconstruction − β · KL: a
-            bound on log p(x) for β ≥ 1 only.
+            bound on log p(x) for β ≥ 1 only. A :class:`~lvm.vae.kl_weights.WarmUp` or
+            :class:`~lvm.vae.kl_weights.Cyclical` changes it as a fit goes on.
+        free_nats: KL that costs nothing: where a point's is smaller, this is in its place, with no gradient. These are
+            the free bits of Kingma et al. (2016, arXiv:1606.04934, equation 15) for all latents together, and for each
+            point rather than for a batch, so that points do not see each other.
+
+    In a fit, held-out rows are judged by what β comes to, and without free nats; patience lasts longer by the steps
+    that β takes to grow, or by a cycle.
 
     Raises:
-        ValueError: draws < 1, or a kl_weight that is negative or not finite.
+        ValueError: draws < 1, or a kl_weight or free_nats that is negative or not finite.
     """
 
     draws: int = 1
-    kl_weight: float = 1.0
+    kl_weight: float | KLWeight = 1.0
+    free_nats: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight must be finite and at least 0; got {self.kl_weight}")
+        weight_of(self.kl_weight)
+        if not (math.isfinite(self.free_nats) and self.free_nats >= 0):
+            raise ValueError(f"free_nats must be finite and at least 0; got {self.free_nats}")
+
+    @property
+    def period(self) -> int:
+        return weight_of(self.kl_weight).period
+
+    def at(self, step: int) -> AnalyticKL:
+        return replace(self, kl_weight=weight_of(self.kl_weight).at(step))
+
+    def settled(self) -> AnalyticKL:
+        settled = replace(self, kl_weight=weight_of(self.kl_weight).weight, free_nats=0.0)
+        return self if settled == self else settled
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, divergence = model.draw_latents(x, self.draws, generator=generator)
         self._require_path(model.encoder, z)
-        bound = model.decoder.log_prob(x, z).mean(0) - self.kl_weight * divergence
+        if self.free_nats:
+            divergence = divergence.clamp_min(self.free_nats)
+        bound = model.decoder.log_prob(x, z).mean(0) - weight_of(self.kl_weight).weight * divergence
         return bound, bound
 
 

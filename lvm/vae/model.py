@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor, nn
 
-from density.checks import check_data
 from density.contract import Density
-from density.data.ties import warn_of_ties
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
-from density.fitting.ascent import maximise
+from density.fitting.batches import Objective
+from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import Standardisation
@@ -129,19 +128,27 @@ class VAE(LatentVariableModel):
 
     def fit(
         self,
-        x: Tensor,
+        x: FitRows,
         training: Training = Training(),
         *,
         estimator: GradientEstimator = ANALYTIC_KL,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
 
         Args:
+            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
+                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. What comes beside the rows in a
+                chunk, labels perhaps, is left alone.
             training: see :class:`~density.fitting.training.Training`.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
                 β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
+            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
+                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
+            validation: rows ``[m, D]`` to hold out, in place of a share of x, perhaps in chunks; held in memory.
 
         Returns:
             History whose objective is the estimator's bound, nats per point.
@@ -154,16 +161,14 @@ class VAE(LatentVariableModel):
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        check_data(x, self.features, type(self).__name__)
-        self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
-        self.to(x)
-        warn_of_ties(x, self)
-        self.initialise(x)
+        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
 
-        def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
-            return estimator(self, batch[0], generator)
+        def bound(estimator: GradientEstimator) -> Objective:
+            return lambda batch, generator: estimator(self, batch[0], generator)
 
-        return maximise(self, objective, (x,), training, generator=generator)
+        judge = estimator.settled()
+        stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
+        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise, period=estimator.period)
 
 
 def _gaussian_encoder(

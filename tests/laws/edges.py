@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.masked import masked_tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from density import Bound, Density, ExactModel, Model
+from density import Bound, Density, ExactModel, Model, Training
 from density.rebuildable import Rebuildable, arguments_of
 from tests.laws.modules import ModuleCase
 
@@ -104,10 +107,62 @@ def foreign_data_is_one_message(case: ModuleCase, generator: Generator) -> None:
         for enter in entrances:
             with pytest.raises(TypeError, match=message):
                 enter(convert(x))
-    reads = type(model).__name__ in ("PPCA", "GaussianMixture")
-    for convert, message in (CONTAINERS if reads else CONTAINERS | NOT_READ).values():
-        with pytest.raises(TypeError, match=message):
-            model.fit(convert(x))  # type: ignore[arg-type]
+    sums = type(model).__name__ in ("PPCA", "GaussianMixture")  # statistics, of arrays, too
+    read = list(NOT_READ) if sums else ["loader"] if reads_chunks(model) else []
+    for name, (convert, message) in (CONTAINERS | NOT_READ).items():
+        if name not in read:
+            with pytest.raises(TypeError, match=message):
+                model.fit(convert(x))  # type: ignore[arg-type]
+
+
+def reads_chunks(model: Model) -> bool:
+    """Whether a model is fitted by gradient, to whatever comes."""
+    return "validation" in signature(model.fit).parameters
+
+
+@pytest.mark.filterwarnings("ignore:.*MaskedTensor.*")
+def chunks_are_the_data(case: ModuleCase, generator: Generator) -> None:
+    """A fit starts from chunks and judges them as it does a tensor, weights and all; refused, it leaves no trace."""
+    model = case.make(generator)
+    if not isinstance(model, Model) or not reads_chunks(model) or not any(True for _ in model.parameters()):
+        return
+    x, *context = case.inputs(model, generator)
+    weights = torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)
+    training = Training(epochs=1, validation=0.0, progress=False, learning_rate=1e-12, batch_size=3)
+
+    def fitted(data: object, **given: object) -> float | str:
+        """The objective of one step, in evaluation mode, or the error."""
+        own = deepcopy(model)
+        try:
+            history = own.fit(data, training, generator=Generator().manual_seed(0), **given)
+        except (TypeError, ValueError) as error:
+            before, after = model.state_dict(), own.state_dict()
+            assert all(after[name].equal(before[name]) for name in before)
+            assert all(after[name].dtype is before[name].dtype for name in before)
+            return str(error)
+        return history.objective[0]
+
+    def halves(data: Tensor) -> object:
+        parts = [data[:2], data[2:]] if not context else [(data[:2], context[0][:2]), (data[2:], context[0][2:])]
+        return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]
+
+    given = {"context": context[0]} if context else {}
+    expected, found = fitted(x, weights=weights, **given), fitted(halves(x), weights=weights)
+    if isinstance(expected, str):
+        assert expected in str(found)
+    elif isinstance(model, ExactModel):
+        assert found == pytest.approx(expected, rel=1e-9)
+    else:  # rows and draws are paired in another way
+        assert math.isfinite(found)
+    bad = x.index_fill(0, torch.tensor(2), math.nan)
+    said = fitted(halves(bad))
+    assert isinstance(said, str)
+    if "discrete" not in said:
+        assert "expects finite data; row 0, column 0 is nan" in said
+        assert said.endswith("(in a chunk that begins with row 2 of the data)")
+    narrow = (fitted(data) for data in (halves(x.float()), halves(bad.float())))
+    if not context and not isinstance(expected, str):
+        assert [isinstance(found, float) for found in narrow] == [True, False]
 
 
 def no_contexts_have_no_draws(case: ModuleCase, generator: Generator) -> None:
@@ -128,6 +183,7 @@ edge_laws: list[Callable[[ModuleCase, Generator], None]] = [
     true_is_no_size,
     an_outer_autocast_changes_nothing,
     foreign_data_is_one_message,
+    chunks_are_the_data,
     no_contexts_have_no_draws,
 ]
 

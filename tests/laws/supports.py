@@ -95,7 +95,11 @@ def data_outside_is_refused_where_it_enters(case: TransformCase, generator: Gene
         far = next(point for point in _candidates(x) if _refused(transform.domain, point))
         data = torch.cat([x, far.unsqueeze(0)])
         assert flow.log_prob(data)[-1] == -torch.inf
-        for use in (flow.log_density, transform.initialise, lambda data: flow.fit(data, Training(epochs=1))):  # noqa: B023
+        uses: list[Callable[[Tensor], object]] = [flow.log_density, transform.initialise]
+        uses += [lambda data: flow.fit(data, Training(epochs=1))]  # noqa: B023
+        uses += [lambda data: flow.fit([data[:5], data[5:]], Training(epochs=1, validation=0))]  # noqa: B023
+        uses += [lambda data: flow.fit(data[:5], Training(epochs=1), validation=data[5:])]  # noqa: B023
+        for use in uses:
             with pytest.raises(ValueError, match=r"expects .* at \[\d+, \d\] is .* are outside\)"):
                 use(data)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch import distributions as D
+from torch.utils.data import DataLoader, TensorDataset
 
 from bridge import FromDistribution, from_distribution, from_log_prob
-from density import Kind, Measure, Training
+from density import Chunks, Kind, Measure, Training
 
 
 class Made(nn.Module):
@@ -83,6 +84,22 @@ def test_a_module_is_trained_moved_and_in_evaluation_mode(generator: Generator) 
     density.fit(x, Training(epochs=20, progress=False), context=context, generator=generator)
     assert density.log_density(x, context=context).mean > one.mean + 0.05
     assert density.sample(4, context=context, generator=generator).shape == (4, 200, 2)
+
+
+def test_it_is_fitted_to_whatever_comes(generator: Generator) -> None:
+    """Chunks with contexts and weights, and rows of one's own to hold out."""
+    context = torch.randn(60, 3, generator=generator)
+    x, weights = context[:, :2] + 1, torch.arange(60.0)
+    density = from_distribution(Made(), 2, context_features=3)
+    settings = Training(epochs=1, learning_rate=1e-9, batch_size=60, progress=False)
+    source = Chunks(DataLoader(TensorDataset(x, context, weights), batch_size=7), weighted=True)
+    history = density.fit(source, settings, validation=(x[:9], context[:9]), generator=generator)
+    density.eval()
+    assert history.validation == [pytest.approx(density.log_prob(x[:9], context[:9]).mean().item(), rel=1e-5)]
+    again = density.fit(x, settings, context=context, weights=weights, validation=(x[:9], context[:9]))
+    assert again.validation == [pytest.approx(history.validation[0], rel=1e-5)]
+    with pytest.raises(TypeError, match=r"FromDistribution: .* tuple \(rows, contexts\)"):
+        density.fit([x], settings)
 
 
 def test_modules_that_a_function_names_are_parts(generator: Generator) -> None:

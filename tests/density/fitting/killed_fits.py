@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from density import Checkpoint, Model, Training, constant, lbfgs
+from density import Checkpoint, History, Model, Training, constant, lbfgs
+from density.data.chunks import Chunks
 from flows import real_nvp
 from lvm import VAE
 
@@ -40,7 +42,16 @@ FITS = {
         flow,
         Training(batch_size=None, learning_rate=1.0, validation=0, optimiser=lbfgs, schedule=constant, progress=False),
     ),
+    "stream": (flow, Training(batch_size=32, learning_rate=1e-2, validation=0.2, progress=False)),
 }
+
+
+def fit(name: str, model: Model, training: Training) -> History:
+    """Fit it to the rows; a stream of them has weights, and a loader that shuffles by a generator of its own."""
+    data = TensorDataset(rows(), rows()[:, 0].abs() + 0.1)
+    loader = DataLoader(data, batch_size=9, shuffle=True, generator=Generator().manual_seed(1))
+    x = Chunks(loader, weighted=True) if name == "stream" else rows()
+    return model.fit(x, training, generator=Generator().manual_seed(7))  # type: ignore[call-arg, arg-type]
 
 
 def settings(name: str, path: Path | None, **changes: object) -> Training:
@@ -53,8 +64,6 @@ def settings(name: str, path: Path | None, **changes: object) -> Training:
 if __name__ == "__main__":
     name, folder, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     model = FITS[name][0]()
-    history = model.fit(  # type: ignore[call-arg]
-        rows(), settings(name, folder / "fit.ckpt", epochs=epochs), generator=Generator().manual_seed(7)
-    )
+    history = fit(name, model, settings(name, folder / "fit.ckpt", epochs=epochs))
     record = {**asdict(history), "seconds": 0.0}
     torch.save({"weights": dict(model.state_dict()), "history": record}, folder / "result.pt")

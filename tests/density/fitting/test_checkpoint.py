@@ -173,9 +173,7 @@ def test_killed_at_twenty_random_moments(name: str, tmp_path: Path) -> None:
 def _killed(name: str, folder: Path, epochs: int, moments: Callable[[float], list[float]], *, at_least: int) -> None:
     model = killed_fits.FITS[name][0]()
     started = time.perf_counter()
-    history = model.fit(  # type: ignore[call-arg]
-        killed_fits.rows(), killed_fits.settings(name, folder / "uncut.ckpt", epochs=epochs), generator=seeded(7)
-    )
+    history = killed_fits.fit(name, model, killed_fits.settings(name, folder / "uncut.ckpt", epochs=epochs))
     lives = killed_until_done(SCRIPT, moments(time.perf_counter() - started), name, folder, str(epochs))
     result = torch.load(folder / "result.pt")
     assert len(lives) > at_least, lives

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from density import Checkpoint, Kind, LogDensity, NonFiniteObjective, Training, lbfgs, maximise, sharded
+from density.data.chunks import Chunks
 from density.importance.bound import importance
 from density.parallel import processes
 from flows import real_nvp
@@ -29,6 +31,12 @@ KILLED_AT = 30  # calls of a linear layer; a step makes four
 
 def rows(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(61, 3, generator=Generator().manual_seed(5), dtype=torch.float64).cumsum(1).to(dtype)
+
+
+def loader(x: Tensor) -> DataLoader[tuple[Tensor, ...]]:
+    """Rows with weights, in an order that is another one on every process, of which the first's counts."""
+    shuffling = Generator().manual_seed(processes.rank())
+    return DataLoader(TensorDataset(x, x[:, 0].abs() + 0.1), batch_size=7, shuffle=True, generator=shuffling)
 
 
 def generator() -> Generator:
@@ -81,6 +89,10 @@ def found(parts: int) -> dict[str, Any]:
     keep("annealed, averaged and refitted", again, again.fit(x, every, generator=generator()))
     single = real_nvp(3, 2, (4,)).float()
     keep("float32", single, single.fit(rows(torch.float32), training(parts), generator=generator()))
+    weighted = Chunks(loader(x), weighted=True)
+    stopping = training(parts, epochs=9, callback=lambda history: len(history.objective) == 3)
+    streamed = VAE.gaussian(3, 2, hidden=(8,))
+    keep("stream", streamed, streamed.fit(weighted, stopping, validation=x[:20], generator=generator()))
     one_row = real_nvp(3, 2, (4,))
     keep("one row", one_row, one_row.fit(x[:1], training(parts, epochs=2), generator=generator()))
 
