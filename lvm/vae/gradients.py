@@ -40,7 +40,13 @@ class GradientEstimator(ABC):
     def __post_init__(self) -> None:
         settle_counts(self, "draws")
 
-    def __call__(self, model: LatentVariableModel, x: Tensor, generator: Generator | None = None) -> Tensor:
+    def __call__(
+        self,
+        model: LatentVariableModel,
+        x: Tensor,
+        generator: Generator | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """An estimate of the bound at x ``[*batch, D]``, nats, whose *derivative* is the estimator's gradient.
 
         Value and gradient are kept apart: the value is that of the bound, unbiased, also where the expression that is
@@ -48,6 +54,7 @@ class GradientEstimator(ABC):
 
         Args:
             generator: of the latent draws, on the device of x.
+            context: contexts ``[*batch, C]`` of a conditional model.
 
         Returns:
             Shape ``[*batch]``.
@@ -55,7 +62,7 @@ class GradientEstimator(ABC):
         Raises:
             TypeError: the model has no encoder and decoder densities; x is of another dtype; or the estimator
                 differentiates through the draws and the encoder's are not reparametrised.
-            ValueError: x has the wrong shape.
+            ValueError: x has the wrong shape, or a context is missing, superfluous or of another size.
         """
         name = type(self).__name__
         if not isinstance(model, LatentVariableModel):
@@ -64,12 +71,15 @@ class GradientEstimator(ABC):
                 f"{type(model).__name__}"
             )
         check_points(x, model.features, name, reference=model.prior.reference)
-        bound, surrogate = self._estimate(model, x, generator)
+        bound, surrogate = self._estimate(model, model._rows(x, context), generator)
         return bound.detach() + (surrogate - surrogate.detach())
 
     @abstractmethod
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """The bound and the expression to differentiate, each ``[*batch]``."""
+        """The bound and the expression to differentiate, each ``[*batch]``.
+
+        Of a conditional model, x are points with their contexts behind them, as its parts see these.
+        """
 
     def _pathwise(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Draws ``[draws, *batch, d]`` that can be differentiated in φ, and their log q."""
@@ -105,7 +115,7 @@ class ScoreFunction(GradientEstimator):
         with torch.no_grad():
             z = model.encoder.sample(self.draws, context=x, generator=generator)
         log_q = model.encoder.log_prob(z, x)
-        log_p = model.log_joint(x, z)
+        log_p = model._log_joint(x, z)
         log_w = (log_p - log_q).detach()
         return log_w.mean(0), (log_p + self._centred(log_w) * log_q).mean(0)
 
@@ -153,7 +163,7 @@ class Reparametrised(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, log_q = self._pathwise(model, x, generator)
-        bound = (model.log_joint(x, z) - log_q).mean(0)
+        bound = (model._log_joint(x, z) - log_q).mean(0)
         return bound, bound
 
 
@@ -186,9 +196,9 @@ class AnalyticKL(GradientEstimator):
             raise ValueError(f"kl_weight must be finite and at least 0; got {self.kl_weight}")
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        z, divergence = model._draw_latents(x, self.draws, generator)
         self._require_path(model.encoder, z)
-        bound = model.decoder.log_prob(x, z).mean(0) - self.kl_weight * divergence
+        bound = model._log_likelihood(x, z).mean(0) - self.kl_weight * divergence
         return bound, bound
 
 
@@ -214,7 +224,7 @@ class StickingTheLanding(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, _ = self._pathwise(model, x, generator)
-        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        log_w = model._log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
         bound = _log_mean_exp(log_w) if self.importance_weighted else log_w.mean(0)
         return bound, bound
 
@@ -235,7 +245,7 @@ class ImportanceWeighted(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, log_q = self._pathwise(model, x, generator)
-        bound = _log_mean_exp(model.log_joint(x, z) - log_q)
+        bound = _log_mean_exp(model._log_joint(x, z) - log_q)
         return bound, bound
 
 
@@ -254,7 +264,7 @@ class DoublyReparametrised(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, _ = self._pathwise(model, x, generator)
-        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        log_w = model._log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
         normalised = log_w.detach().softmax(0)
         if z.requires_grad:  # what flows back into the draws gets the second w̃; what flows into θ has the first alone
             z.register_hook(lambda gradient: gradient * normalised.unsqueeze(-1))
@@ -275,9 +285,9 @@ class WrongGradient(GradientEstimator):
     draws: int = 1
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        z, divergence = model._draw_latents(x, self.draws, generator)
         self._require_path(model.encoder, z)
-        bound = model.decoder.log_prob(x, z.detach()).mean(0) - divergence
+        bound = model._log_likelihood(x, z.detach()).mean(0) - divergence
         return bound, bound
 
 
@@ -286,6 +296,9 @@ def _log_mean_exp(log_w: Tensor) -> Tensor:
 
 
 def _log_prob_with_fixed_parameters(density: Density, z: Tensor, context: Tensor) -> Tensor:
-    """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities."""
+    """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities.
+
+    Nor in its context, which an embedding network of the model may have made.
+    """
     fixed = {name: p.detach() for name, p in density.named_parameters()}
-    return torch.as_tensor(functional_call(density, fixed, (z, context)))
+    return torch.as_tensor(functional_call(density, fixed, (z, context.detach())))

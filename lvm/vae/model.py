@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_data
+from density.checks import check_contexts, check_count, check_data, find_reference
 from density.contract import Density
 from density.data.ties import warn_of_ties
+from density.evaluating import evaluating
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
+from density.families.network import network_output
 from density.families.rescaled import Rescaled
 from density.fitting.ascent import maximise
 from density.fitting.training import Training
 from density.history import History
-from density.initialisation import Standardisation
+from density.initialisation import Standardisation, StartingPoints, take_input
+from density.own_precision import in_own_precision
 from lvm.latent import LatentVariableModel, check_three
 from lvm.vae.gradients import AnalyticKL, GradientEstimator
 
@@ -39,11 +43,18 @@ class VAE(LatentVariableModel):
     The ELBO is a lower bound; :meth:`log_density` gives the tighter importance-weighted one with its errors, and
     ``lvm.evidence.gap`` what lies between. Generation needs no encoder.
 
+    A conditional VAE models p(x|c) = ∫ p(z|c) p(x|z, c) dz at contexts c ``[*batch, C]`` (Sohn et al. 2015). Contexts
+    pass an embedding first, once for all draws and parts; encoder and decoder read what it makes of them, H features,
+    behind x and z, and a conditional prior reads it alone.
+
     Args:
-        prior: unconditional density over z ``[*batch, d]``.
-        encoder: density over z with x as context; if it is not reparametrised (or z is discrete), ``fit`` needs a
-            score-function estimator.
-        decoder: density over x with z as context. Its measure is the model's.
+        prior: density over z ``[*batch, d]``, unconditional, or with H context features.
+        encoder: density over z with x as context, then the H features; if it is not reparametrised (or z is discrete),
+            ``fit`` needs a score-function estimator.
+        decoder: density over x with z as context, then the H features. Its measure is the model's.
+        context_features: C; 0 for an unconditional model.
+        embedding: any module that maps contexts ``[n, C]`` to ``[n, H]``, or to n events of H numbers, and is trained
+            with the rest; contexts are seen as they are, H = C, if None.
 
     Raises:
         ValueError: the sizes do not fit together; the message names the two that disagree.
@@ -58,15 +69,27 @@ class VAE(LatentVariableModel):
     (<Kind.LOWER: 'lower bound'>, 'importance-weighted bound, 100 draws')
     """
 
-    def __init__(self, prior: Density, encoder: Density, decoder: Density) -> None:
+    def __init__(
+        self,
+        prior: Density,
+        encoder: Density,
+        decoder: Density,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        check_three(prior, encoder, decoder)
+        context_features = check_count(context_features, "context_features", least=0)
+        if embedding is not None and not context_features:
+            raise ValueError("VAE: an embedding makes features of contexts; say of how many numbers: context_features=")
+        check_three(prior, encoder, decoder, context_features, embedded=embedding is not None)
+        self.context_features = context_features
         self.features = decoder.features
         self.latent_features = encoder.features
         self.measure = decoder.measure
         self.prior = prior
         self.encoder = encoder
         self.decoder = decoder
+        self.embedding = embedding
 
     @classmethod
     def gaussian(
@@ -79,6 +102,8 @@ class VAE(LatentVariableModel):
         prior: Density | None = None,
         standardise: bool = True,
         encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
     ) -> VAE:
         """The VAE of continuous data: diagonal Gaussian encoder and decoder on two perceptrons.
 
@@ -95,16 +120,21 @@ class VAE(LatentVariableModel):
                 units of the features' standard deviations. False models x as it is.
             encoder_scale: the encoder's σ; :class:`~density.families.conditional_gaussian.NetworkScale` if None, which
                 bounds |log σ| by 7; ``NetworkScale(bound=b)`` bounds it by b, ``NetworkScale(bound=None)`` not at all.
+            context_features: C of a conditional VAE: its encoder and decoder see the context, and so may the prior.
+            embedding: of contexts, a module from ``[n, C]`` to ``[n, H]``; the first ``fit`` standardises them if None.
         """
         scale = NetworkScale(std=START) if scale is None else scale
-        network = mlp(latent_features, scale.outputs * features, hidden[::-1])
-        decoder: Density = ConditionalGaussian(network, features, latent_features, scale)
+        embedding, seen = _embedding(context_features, embedding)
+        network = mlp(latent_features + seen, scale.outputs * features, hidden[::-1])
+        decoder: Density = ConditionalGaussian(network, features, latent_features + seen, scale)
         if standardise:
             decoder = Rescaled(decoder)
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, standardise, encoder_scale),
+            _gaussian_encoder(features + seen, latent_features, hidden, standardise, encoder_scale),
             decoder,
+            context_features,
+            embedding,
         )
 
     @classmethod
@@ -116,15 +146,21 @@ class VAE(LatentVariableModel):
         hidden: Sequence[int] = (128, 128),
         prior: Density | None = None,
         encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
     ) -> VAE:
         """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
 
         Args: as in :meth:`gaussian`.
         """
+        embedding, seen = _embedding(context_features, embedding)
+        network = mlp(latent_features + seen, features, hidden[::-1])
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, False, encoder_scale),
-            ConditionalBernoulli(mlp(latent_features, features, hidden[::-1]), features, latent_features),
+            _gaussian_encoder(features + seen, latent_features, hidden, False, encoder_scale),
+            ConditionalBernoulli(network, features, latent_features + seen),
+            context_features,
+            embedding,
         )
 
     def fit(
@@ -132,6 +168,7 @@ class VAE(LatentVariableModel):
         x: Tensor,
         training: Training = Training(),
         *,
+        context: Tensor | None = None,
         estimator: GradientEstimator = ANALYTIC_KL,
         generator: Generator | None = None,
     ) -> History:
@@ -139,6 +176,7 @@ class VAE(LatentVariableModel):
 
         Args:
             training: see :class:`~density.fitting.training.Training`.
+            context: contexts ``[n, C]`` of a conditional model.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
                 β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
@@ -147,23 +185,58 @@ class VAE(LatentVariableModel):
             History whose objective is the estimator's bound, nats per point.
 
         Raises:
-            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
+            ValueError: unusable data or contexts, or such in other units than those of an earlier fit
+                (:meth:`initialise`).
             TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
 
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        check_data(x, self.features, type(self).__name__)
+        name = type(self).__name__
+        check_data(x, self.features, name)
+        check_contexts(context, self.context_features, x, name)
         self.decoder.check_support(x.to(self.prior.reference.device))  # the model moves once the data is taken
         self.to(x)
         warn_of_ties(x, self)
-        self.initialise(x)
+        self.initialise(x, context)
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
-            return estimator(self, batch[0], generator)
+            return estimator(self, batch[0], generator, *batch[1:])
 
-        return maximise(self, objective, (x,), training, generator=generator)
+        data = (x,) if context is None else (x, context)
+        return maximise(self, objective, data, training, generator=generator)
+
+    @in_own_precision
+    def _embedded(self, context: Tensor) -> Tensor:
+        if self.embedding is None:
+            return context
+        width = self.encoder.context_features - self.features
+        return network_output(self.embedding, context, width, f"{type(self).__name__}'s embedding", "features")
+
+    def _start_embedding(self, context: StartingPoints) -> StartingPoints:
+        if self.embedding is None:
+            return context
+        take_input(self.embedding, self.context_features, context)
+        return context.through(self.embedding, self._embedded)
+
+
+def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.Module | None, int]:
+    """The embedding of a VAE with such contexts, and the number of features that it makes."""
+    if not check_count(context_features, "context_features", least=0):
+        return embedding, 0
+    if embedding is None:
+        return Standardisation(context_features), context_features
+    like = find_reference(embedding)
+    contexts = torch.zeros(1, context_features) if like is None else like.new_zeros(1, context_features)
+    with torch.no_grad(), evaluating(embedding):
+        output: object = embedding(contexts)
+    if not isinstance(output, Tensor) or output.shape[:1] != (1,):
+        raise ValueError(
+            f"VAE expects an embedding from contexts [n, {context_features}] to features [n, H]; for n = 1 it returned "
+            f"{list(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
+        )
+    return embedding, output.numel()
 
 
 def _gaussian_encoder(
