@@ -221,7 +221,8 @@ class ExactModel(Density, Model):
         name, reference = type(self).__name__, self.reference
         check_data(x, self.features, name, reference=reference)
         self.check_support(x)
-        if context is not None and self.context_features:
+        check_context(context, self.context_features, name, reference=reference)
+        if context is not None:
             check_data(context, self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
             value = in_blocks(self.log_prob, x, context)

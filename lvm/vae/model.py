@@ -211,7 +211,7 @@ class VAE(LatentVariableModel):
     def _embedded(self, context: Tensor) -> Tensor:
         if self.embedding is None:
             return context
-        width = self.encoder.context_features - self.features
+        width = self.decoder.context_features - self.latent_features
         return network_output(self.embedding, context, width, f"{type(self).__name__}'s embedding", "features")
 
     def _start_embedding(self, context: StartingPoints) -> StartingPoints:
