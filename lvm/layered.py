@@ -142,12 +142,13 @@ class LayeredModel(Bound, ABC):
             return prior.sample(n, generator=generator), None
         return self._drawn_prior(n, seen if prior.context_features else None, seen.shape[:-1], generator), seen
 
+    @in_own_precision
     def _drawn_prior(
         self, n: int, context: Tensor | None, batch: tuple[int, ...], generator: Generator | None
     ) -> Tensor:
         if context is not None:
             return self.prior.sample(n, context=context, generator=generator)
-        z = self.prior.sample(n * math.prod(batch), generator=generator)
+        z = self.prior._sample(n * math.prod(batch), None, generator)  # no contexts have no draws
         return z.reshape(n, *batch, self.prior.features)
 
     def _log_weight(self, rows: Tensor) -> Tensor:

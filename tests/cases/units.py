@@ -114,6 +114,11 @@ FLOWS: dict[str, UnitsCase] = {
 
 MODELS: dict[str, UnitsCase] = {
     "FlowVAE": UnitsCase(lambda unit: FlowVAE(maf(3, 2, NARROW)), 3),
+    "FlowVAE, context": UnitsCase(lambda unit: FlowVAE(maf(3, 2, NARROW, 2)), 3, 2),
+    "VAE, context": UnitsCase(lambda unit: VAE.gaussian(3, 2, hidden=NARROW, context_features=2), 3, 2),
+    "VAE, embedding": UnitsCase(
+        lambda unit: VAE.gaussian(3, 2, hidden=NARROW, context_features=2, embedding=standardised(2, 4)), 3, 2
+    ),
     "relaxation": UnitsCase(  # which is built in float32, with a σ that is rounded so
         lambda unit: GaussianRelaxation(real_nvp(3, 2, NARROW), 0.1 * unit), 3, tolerance=1e-6
     ),
