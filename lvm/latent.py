@@ -55,9 +55,12 @@ class LatentVariableModel(LayeredModel, ABC):
 
         Of a conditional model log p(x, z|c), at contexts ``[*batch, C]``.
         """
-        return self._log_joint(self._rows(x, context), z)
+        rows = self._rows(x, context) if self.context_features or context is not None else x
+        return self._log_prior(z, rows) + self._log_likelihood(rows, z)
 
     def _log_joint(self, rows: Tensor, z: Tensor) -> Tensor:
+        if not self.context_features:
+            return self.log_joint(rows, z)
         return self._log_prior(z, rows) + self._log_likelihood(rows, z)
 
     def _log_likelihood(self, rows: Tensor, z: Tensor) -> Tensor:
