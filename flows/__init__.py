@@ -20,6 +20,7 @@ from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, 
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.layers.elementwise import Affine, Logit, Sigmoid
 from flows.layers.elementwise_spline import ElementwiseSpline
+from flows.layers.embedded_context import EmbeddedContext
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
 from flows.layers.permutation import Permutation
@@ -37,6 +38,7 @@ __all__ = [
     "Chain",
     "Coupling",
     "ElementwiseSpline",
+    "EmbeddedContext",
     "Flow",
     "GaussianAutoregressive",
     "Inverse",

@@ -81,6 +81,8 @@ class VAE(LatentVariableModel):
         context_features = check_count(context_features, "context_features", least=0)
         if embedding is not None and not context_features:
             raise ValueError("VAE: an embedding makes features of contexts; say of how many numbers: context_features=")
+        if embedding is not None and not isinstance(embedding, nn.Module):
+            raise TypeError(f"VAE takes an embedding of contexts as an nn.Module; got {type(embedding).__name__}")
         check_three(prior, encoder, decoder, context_features, embedded=embedding is not None)
         self.context_features = context_features
         self.features = decoder.features

@@ -233,6 +233,8 @@ def test_sizes_that_do_not_fit_are_named() -> None:
         VAE.gaussian(3, 2, embedding=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"VAE expects an embedding from contexts \[n, 2\] to features \[n, H\]"):
         VAE.gaussian(3, 2, context_features=2, embedding=nn.Flatten(0))
+    with pytest.raises(TypeError, match=r"VAE takes an embedding of contexts as an nn\.Module; got builtin"):
+        VAE(three.prior, three.encoder, three.decoder, 2, torch.relu)  # type: ignore[arg-type]
     wrong = VAE(three.prior, three.encoder, three.decoder, 5, nn.Linear(5, 3))
     with pytest.raises(ValueError, match=r"VAE's embedding expects its network to return \[n, 2\] for n points"):
         wrong.elbo(torch.zeros(4, 3), context=torch.zeros(4, 5))
