@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -125,38 +126,57 @@ def test_the_naive_average_and_the_sandwich(generator: Generator) -> None:
         sandwich(model, 20, context=context[:3], generator=generator)
 
 
+class Lifted(nn.Module):
+    """Rows whose contexts an embedding of their own replaces."""
+
+    def __init__(self, width: int, embedding: nn.Module) -> None:
+        super().__init__()
+        self.width, self.embedding = width, embedding
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows[:, : self.width], self.embedding(rows[:, self.width :])], -1)
+
+
 @pytest.mark.parametrize(
     "estimator",
     [
-        gradients.ScoreFunction(4),
-        gradients.LeaveOneOut(4),
-        gradients.Reparametrised(),
-        gradients.AnalyticKL(),
-        gradients.StickingTheLanding(),
-        gradients.ImportanceWeighted(2),
-        gradients.DoublyReparametrised(2),
+        gradients.ScoreFunction(3),
+        gradients.LeaveOneOut(3),
+        gradients.Reparametrised(3),
+        gradients.AnalyticKL(3),
+        gradients.StickingTheLanding(3),
+        gradients.ImportanceWeighted(3),
+        gradients.DoublyReparametrised(3),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_gradients_have_the_right_mean(estimator: gradients.GradientEstimator, generator: Generator) -> None:
-    """Of prior, decoder, encoder and the embedding that all of them read: that of the plain estimator of one bound."""
-    model, x, context, _ = linear(generator, 2)
-    plain = gradients.ImportanceWeighted(2) if estimator.draws == 2 else gradients.Reparametrised()
-    repeats = 6000
-
-    def mean(estimator: gradients.GradientEstimator) -> tuple[Tensor, Tensor]:
-        rows, given = x.repeat(repeats, 1), context.repeat(repeats, 1)
-        bound = estimator(model, rows, generator, given).reshape(20, -1).mean(1)
-        flat = [
-            torch.cat([g.flatten() for g in torch.autograd.grad(part, list(model.parameters()), retain_graph=True)])
-            for part in bound
-        ]
-        parts = torch.stack(flat)
-        return parts.mean(0), parts.std(0) / math.sqrt(len(parts))
-
-    (found, error), (expected, other) = mean(estimator), mean(plain)
-    deviation = (found - expected) / torch.hypot(error, other)
-    assert deviation.abs().max() < 6  # of Student's t with some 20 degrees of freedom, and 60 of them
+def test_a_shared_embedding_has_the_gradients_of_two(
+    estimator: gradients.GradientEstimator, generator: Generator
+) -> None:
+    """Of the encoder's, whose score some estimators leave out or weigh again, and of the decoder's."""
+    base = randomise(VAE.gaussian(3, 2, hidden=(5,), context_features=4, standardise=False), generator, 0.3)
+    encoder, decoder = base.encoder, base.decoder
+    assert isinstance(encoder, ConditionalGaussian)
+    assert isinstance(decoder, ConditionalGaussian)
+    embedding = randomise(nn.Sequential(nn.Linear(CONTEXT, 4), nn.Tanh()), generator, 0.3)
+    shared = VAE(base.prior, encoder, decoder, CONTEXT, embedding)
+    own = [deepcopy(embedding) for _ in range(2)]
+    reads_x = nn.Sequential(Lifted(3, own[0]), encoder.network)
+    reads_z = nn.Sequential(Lifted(2, own[1]), decoder.network)
+    apart = VAE(
+        base.prior,
+        ConditionalGaussian(reads_x, 2, 3 + CONTEXT, encoder.scale),
+        ConditionalGaussian(reads_z, 3, 2 + CONTEXT, decoder.scale),
+        CONTEXT,
+    )
+    x, context = (torch.randn(6, size, generator=generator, dtype=torch.float64) for size in (3, CONTEXT))
+    bounds = [estimator(model, x, Generator().manual_seed(1), context) for model in (shared, apart)]
+    torch.testing.assert_close(bounds[0], bounds[1], rtol=1e-12, atol=1e-12)
+    of_one = torch.autograd.grad(bounds[0].sum(), list(embedding.parameters()))
+    of_two = torch.autograd.grad(bounds[1].sum(), [p for each in own for p in each.parameters()])
+    for one, first, second in zip(of_one, of_two[:2], of_two[2:], strict=True):
+        assert first.abs().max() > 1e-3
+        torch.testing.assert_close(one, first + second, rtol=1e-10, atol=1e-10)
 
 
 def test_a_constant_context_is_a_bias(generator: Generator) -> None:
