@@ -16,27 +16,29 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.data.joined import parted
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from density.support import Step, Support, preimage
 from flows.flow import Flow
 from flows.transform import Transform
-from lvm.latent import ExactLayeredModel
+from lvm.layered import ExactLayeredModel
 from lvm.links import Link
 
 
 class DeltaLink(Link):
     r"""The link of an invertible map: encoder δ(z − f(x)), decoder δ(x − g(z)), log-ratio log|det ∂f/∂x|.
 
-    Tight and deterministic. Cost: that of the transform.
+    Tight and deterministic. Conditional where the transform is: z = f(x; c). Cost: that of the transform.
 
     Args:
-        transform: unconditional.
+        transform: data to latent.
         features: D; only needed for a transform that takes any number of features.
+        context_features: C; only needed where the latent's density is conditional and the transform is not.
 
     Raises:
         TypeError: not a Transform.
-        ValueError: the transform is conditional, or its width is unknown or another one.
+        ValueError: the transform's width is unknown or another one, or its context is.
 
     >>> import torch
     >>> from flows import Affine
@@ -50,15 +52,18 @@ class DeltaLink(Link):
     tight = True
     deterministic = True
 
-    def __init__(self, transform: Transform, features: int | None = None) -> None:
+    def __init__(self, transform: Transform, features: int | None = None, context_features: int | None = None) -> None:
         super().__init__()
         features = None if features is None else check_count(features, "DeltaLink: features")
         if not isinstance(transform, Transform):
             raise TypeError(f"DeltaLink takes a Transform; got {type(transform).__name__}")
-        if transform.context_features:
+        own = transform.context_features
+        context_features = (
+            own if context_features is None else check_count(context_features, "context_features", least=0)
+        )
+        if own not in (0, context_features):
             raise ValueError(
-                f"DeltaLink joins x to z alone; {type(transform).__name__} needs a context of "
-                f"{transform.context_features} features. Model p(x|c) with the Flow itself"
+                f"DeltaLink: {type(transform).__name__} needs a context of {own} features; got {context_features=}"
             )
         width = features if transform.features is None else transform.features
         if width is None:
@@ -69,6 +74,7 @@ class DeltaLink(Link):
         if features not in (None, width):
             raise ValueError(f"DeltaLink: {type(transform).__name__} has {width} features; got features={features}")
         self.features = self.latent_features = width
+        self.context_features = context_features
         self.transform = transform
 
     @property
@@ -80,19 +86,27 @@ class DeltaLink(Link):
         return z.expand(draws, *z.shape), log_ratio.expand(draws, *log_ratio.shape)
 
     def infer_once(self, x: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        z, log_ratio = self.transform(x)
+        z, log_ratio = self.transform(*self._arguments(x))
         return z, log_ratio
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        z, context = self._arguments(z)
         self.transform.check_image(z)
-        return self.transform.inverse(z)[0]
+        return self.transform.inverse(z, context)[0]
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
-        return self.transform._initialise(x, UNKNOWN)
+    def _arguments(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Points and contexts, each a tensor of its own in memory, as a flow has them."""
+        x, context = parted(rows, self.features)
+        if context is None:
+            return x, None
+        return x.contiguous(), context.contiguous() if self.transform.context_features else None
+
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
+        return self.transform._initialise(x, context if self.transform.context_features else UNKNOWN)
 
 
 class FlowVAE(ExactLayeredModel):
-    """A flow as the VAE that it is: prior = base, encoder and decoder the deltas of its transform.
+    """A flow, conditional or not, as the VAE that it is: prior = base, encoder and decoder the deltas of its transform.
 
     Shares the flow's parameters. Every log-weight is log p(x), the gap is 0, and ``fit``, which maximises the ELBO, is
     maximum likelihood, from the same data-dependent start as ``Flow.fit``. Both evaluate the same operations in the
@@ -102,7 +116,6 @@ class FlowVAE(ExactLayeredModel):
 
     Raises:
         TypeError: not a Flow.
-        ValueError: the flow is conditional.
 
     >>> import torch
     >>> from flows import linear_flow
@@ -116,4 +129,5 @@ class FlowVAE(ExactLayeredModel):
     def __init__(self, flow: Flow) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"FlowVAE takes a Flow; got {type(flow).__name__}")
-        super().__init__(flow.base, DeltaLink(flow.transform, flow.features), "tight ELBO of delta encoder and decoder")
+        link = DeltaLink(flow.transform, flow.features, flow.context_features)
+        super().__init__(flow.base, link, "tight ELBO of delta encoder and decoder")

@@ -101,7 +101,7 @@ def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:
 
     Args:
         model: whose parts are shared.
-        flow: unconditional, over the latent.
+        flow: over the latent; unconditional, or of the features that a conditional model sees of its contexts.
 
     Raises:
         ValueError: the flow's size is not the latent's.
@@ -111,12 +111,12 @@ def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:
     >>> model.prior.features
     2
     """
-    return VAE(flow, model.encoder, model.decoder)
+    return _like(model, flow, model.encoder, model.decoder)
 
 
 def with_posterior(model: LatentVariableModel, posterior: Density) -> VAE:
     """The VAE with the model's prior and decoder and another q(z|x), such as :func:`coupling_posterior` makes."""
-    return VAE(model.prior, posterior, model.decoder)
+    return _like(model, model.prior, posterior, model.decoder)
 
 
 def coupling_posterior(
@@ -210,9 +210,8 @@ def with_flow_decoder(
     >>> with_flow_decoder(VAE.gaussian(3, 2), layers=2, hidden=(8,)).sample(4).shape
     torch.Size([4, 3])
     """
-    latent = model.encoder.features
-    decoder: Density = glow(model.features, layers, hidden, context_features=latent)
-    return VAE(model.prior, model.encoder, Rescaled(decoder) if standardise else decoder)
+    decoder: Density = glow(model.features, layers, hidden, context_features=model.decoder.context_features)
+    return _like(model, model.prior, model.encoder, Rescaled(decoder) if standardise else decoder)
 
 
 def flow_with_vae_top(transform: Transform, model: LatentVariableModel) -> LooseLayeredModel:
@@ -231,6 +230,12 @@ def flow_with_vae_top(transform: Transform, model: LatentVariableModel) -> Loose
     """
     top = StochasticLink(model.encoder, model.decoder)
     return LooseLayeredModel(model.prior, LinkChain(DeltaLink(transform, model.features), top))
+
+
+def _like(model: LatentVariableModel, prior: Density, encoder: Density, decoder: Density) -> VAE:
+    """A VAE of these parts, with the contexts of a model."""
+    embedding = model.embedding if isinstance(model, VAE) else None
+    return VAE(prior, encoder, decoder, model.context_features, embedding)
 
 
 def _posterior(

@@ -229,13 +229,15 @@ class GaussianRelaxation(LatentVariableModel):
         log_q = -0.5 * noise.square().sum(-1) - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
         return self.log_joint(x, mean + scale.color(noise)) - log_q
 
-    def elbo(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
+    def elbo(
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 1, generator: Generator | None = None
+    ) -> Tensor:
         """The mean log-weight ``[*batch]``, which as an estimate of the ELBO has noise of size σ.
 
         The KL in closed form would leave the reconstruction's noise, of size √D whatever σ is (Roeder et al. 2017). To
         train with it in a loop of your own, call :meth:`initialise` first, as ``fit`` does.
         """
-        return self.log_weights(x, draws, generator=generator).mean(0)
+        return self.log_weights(x, draws, context=context, generator=generator).mean(0)
 
     def limiting_gap(self, x: Tensor) -> Tensor:
         """lim log p(x) − ELBO as σ → 0 at x ``[*batch, D]``, 0 for :class:`JacobianEncoder`: ``[*batch]``, nats."""

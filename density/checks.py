@@ -103,6 +103,16 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
         )
 
 
+def check_contexts(context: Tensor | None, features: int, x: Tensor, owner: str) -> None:
+    """Raise unless there is a finite context ``[n, features]`` for each row of data x ``[n, D]``, or none is due."""
+    check_context(context, features, owner, reference=x)
+    if context is None:
+        return
+    check_data(context, features, f"{owner}, as context,", reference=x)
+    if len(context) != len(x):
+        raise ValueError(f"{owner} expects a context for each of the {len(x)} rows of data; got {len(context)}")
+
+
 def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
     """The count as an int, whatever kind of integer it is; ValueError unless it is one, and at least so large.
 

@@ -28,7 +28,15 @@ from typing import no_type_check
 import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_batches, check_context, check_count, check_data, check_points, reference
+from density.checks import (
+    check_batches,
+    check_context,
+    check_contexts,
+    check_count,
+    check_data,
+    check_points,
+    reference,
+)
 from density.data.blocks import in_blocks
 from density.data.points import Points
 from density.evaluating import evaluated
@@ -213,7 +221,8 @@ class ExactModel(Density, Model):
         name, reference = type(self).__name__, self.reference
         check_data(x, self.features, name, reference=reference)
         self.check_support(x)
-        if context is not None and self.context_features:
+        check_context(context, self.context_features, name, reference=reference)
+        if context is not None:
             check_data(context, self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
             value = in_blocks(self.log_prob, x, context)
@@ -227,12 +236,21 @@ class ExactModel(Density, Model):
 
 
 class Bound(Model):
-    """A model whose log p(x) is bounded through a latent."""
+    """A model whose log p(x) is bounded through a latent.
+
+    Attributes:
+        context_features: size C of the vector that it is conditioned on; 0 for an unconditional one, which is all that
+            a subclass with the methods below can be. Conditional ones are :class:`~lvm.layered.LayeredModel`.
+    """
 
     @no_type_check  # a model that is both a density and a bound answers as a density
-    def forward(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, draws: int = 1, generator: Generator | None = None
+    ) -> Tensor:
         """:meth:`elbo`."""
-        return self.elbo(x, draws=draws, generator=generator)
+        if context is None:
+            return self.elbo(x, draws=draws, generator=generator)
+        return self.elbo(x, context=context, draws=draws, generator=generator)
 
     @abstractmethod
     def log_weights(self, x: Tensor, draws: int, *, generator: Generator | None = None) -> Tensor:
@@ -251,3 +269,12 @@ class Bound(Model):
     def check_input(self, x: Tensor) -> None:
         """Raise unless x is a data set ``[n, D]`` that this model can have produced. O(nD)."""
         check_data(x, self.features, type(self).__name__)
+
+    def _check_asked(self, x: Tensor, context: Tensor | None) -> None:
+        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, or None. O(n(D + C))."""
+        self.check_input(x)
+        check_contexts(context, self.context_features, x, type(self).__name__)
+
+    def _log_weights(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
+        """:meth:`log_weights` of points with their contexts behind them, ``[*batch, D + C]``."""
+        return self.log_weights(rows, draws, generator=generator)

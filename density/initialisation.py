@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from density.checks import check_context, check_count, check_data, find_reference
+from density.checks import check_contexts, check_count, check_data, find_reference
 from density.evaluating import evaluating
 from density.families.network import VIEWS, OutOfPlace
 from density.linalg.moments import centre, is_constant
@@ -190,13 +190,8 @@ class Initialisable(nn.Module):
         """
         name, reference = type(self).__name__, find_reference(self)
         check_data(x, self.features, name, reference=reference)
-        check_context(context, self.context_features, name, reference=x)
-        given = UNKNOWN
-        if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,", reference=x)
-            if len(context) != len(x):
-                raise ValueError(f"{name} expects a context for each of the {len(x)} rows of data; got {len(context)}")
-            given = StartingPoints.of(context, "contexts")
+        check_contexts(context, self.context_features, x, name)
+        given = UNKNOWN if context is None else StartingPoints.of(context, "contexts")
         with torch.no_grad(), evaluating(self):  # batch statistics are not the start's to move
             self._initialise(StartingPoints.of(x), given)
 

@@ -26,6 +26,7 @@ from flows.layers.bounded import BoxLogit, HalfLineLog, on_box, on_half_line
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.layers.elementwise import Affine, Logit, Sigmoid
 from flows.layers.elementwise_spline import ElementwiseSpline
+from flows.layers.embedded_context import EmbeddedContext
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
 from flows.layers.on_features import OnFeatures
@@ -47,6 +48,7 @@ __all__ = [
     "Chain",
     "Coupling",
     "ElementwiseSpline",
+    "EmbeddedContext",
     "Flow",
     "GaussianAutoregressive",
     "HalfLineLog",

@@ -1,14 +1,8 @@
 """Latent-variable models."""
 
 from lvm.em import Present
-from lvm.latent import (
-    ElboTerms,
-    ExactLatentVariableModel,
-    ExactLayeredModel,
-    LatentVariableModel,
-    LayeredModel,
-    LinkedModel,
-)
+from lvm.latent import ElboTerms, ExactLatentVariableModel, LatentVariableModel
+from lvm.layered import ExactLayeredModel, LayeredModel, LinkedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.links import Link, StochasticLink
 from lvm.mixture.components import Components, Responsibilities

@@ -1,9 +1,9 @@
 """The former address of :mod:`lvm.vae.gradients`."""
 
+from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradients import (
     AnalyticKL,
     DoublyReparametrised,
-    GradientEstimator,
     ImportanceWeighted,
     LeaveOneOut,
     Reparametrised,

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor, nn
 
+from density.checks import check_context, check_count
 from density.contract import Density
+from density.data.joined import joined, parted
 from density.evaluating import evaluating
 from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
@@ -18,11 +20,14 @@ from density.support import Step, Support, preimage
 class Link(Rebuildable, nn.Module, ABC):
     """An encoder q(z|x) and a decoder p(x|z) as one layer (Nielsen et al. 2020, SurVAE Flows, section 2).
 
-    Subclasses write ``infer`` and ``generate``; everything else has a default.
+    Subclasses write ``infer`` and ``generate``; everything else has a default. A conditional link, q(z|x, c) and
+    p(x|z, c), gets each point with its context behind it (:func:`~density.data.joined.joined`): C more columns than
+    said below, in ``infer`` and in ``generate``; its ``_initialise`` gets the contexts apart.
 
     Attributes:
         features: size D of x.
         latent_features: size d of z.
+        context_features: size C of the context c; 0 for an unconditional link.
         measure: what p(x|z), and so the model's density, is with respect to.
         latent_measure: what the density of z must be with respect to; None if any will do.
         tight: whether q(z|x) is the exact posterior of this layer, so that the log-ratio costs no bound.
@@ -31,6 +36,7 @@ class Link(Rebuildable, nn.Module, ABC):
 
     features: int
     latent_features: int
+    context_features: int = 0
     measure: Measure = Measure.LEBESGUE
     latent_measure: Measure | None = None
     tight: bool = False
@@ -57,20 +63,26 @@ class Link(Rebuildable, nn.Module, ABC):
         z, log_ratio = self.infer(x, 1, generator=generator)
         return z.squeeze(0), log_ratio.squeeze(0)
 
-    def initialise(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def initialise(self, x: Tensor, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Set what is to be set from data ``[n, D]``, and return where the data goes: one draw ``[n, d]`` of z.
 
         No gradients are recorded.
 
         Raises:
-            ValueError: data in other units than before (:func:`~density.initialisation.check_units`).
+            ValueError: data in other units than before (:func:`~density.initialisation.check_units`), or a context
+                that is missing, superfluous or of another size.
         """
+        check_context(context, self.context_features, type(self).__name__)
+        given = UNKNOWN if context is None else StartingPoints.all(context, "contexts")
         with torch.no_grad(), evaluating(self):
-            return self._initialise(StartingPoints.all(x), generator).points
+            return self._initialise(StartingPoints.all(x), given, generator).points
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
-        """Set what this link takes from the points that reach it; where they go, one draw of z each."""
-        return x.through(self, lambda x: self.infer_once(x, generator)[0])
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
+        """Set what this link takes from the points that reach it, and from their contexts if it is conditional; where
+        the points go, one draw of z each.
+        """
+        rows = x.beside(context) if self.context_features else x
+        return rows.through(self, lambda rows: self.infer_once(rows, generator)[0])
 
     @property
     def support(self) -> Support | None:
@@ -87,7 +99,7 @@ class Link(Rebuildable, nn.Module, ABC):
 
     def check_prior(self, prior: Density) -> None:
         """Raise ValueError unless size, measure and range of a density are those of the latent."""
-        check_size(prior, self.latent_features, f"the latent of {self.description}")
+        check_size(prior, self.latent_features, f"the latent of {self.description}", self.context_features)
         measure = self.latent_measure
         if measure is not None and prior.measure is not measure:
             raise ValueError(
@@ -117,18 +129,21 @@ class StochasticLink(Link):
     """The link of two densities, q(z|x) and p(x|z). The encoder runs once for all draws.
 
     Args:
-        encoder: density over z with x as context.
-        decoder: density over x with z as context.
+        encoder: density over z with x as context, or x and then c.
+        decoder: density over x with z as context, or z and then c.
+        context_features: C, the size of c.
 
     Raises:
         ValueError: the sizes do not fit together.
     """
 
-    def __init__(self, encoder: Density, decoder: Density) -> None:
+    def __init__(self, encoder: Density, decoder: Density, context_features: int = 0) -> None:
         super().__init__()
-        check_pair(encoder, decoder)
+        context_features = check_count(context_features, "context_features", least=0)
+        check_pair(encoder, decoder, context_features)
         self.features = decoder.features
         self.latent_features = encoder.features
+        self.context_features = context_features
         self.measure = decoder.measure
         self.latent_measure = encoder.measure
         self.encoder = encoder
@@ -136,16 +151,17 @@ class StochasticLink(Link):
 
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         z, log_q = self.encoder.sample_with_log_prob(draws, context=x, generator=generator)
-        return z, self.decoder.log_prob(x, z) - log_q
+        return z, log_likelihood(self.decoder, x, z) - log_q
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         encoder = self.encoder
-        encoder._initialise(UNKNOWN, x)  # it is about z, which only it itself could draw
-        z = x.encoded(lambda x: encoder.sample(1, context=x, generator=generator).squeeze(0))
-        self.decoder._initialise(x, z)
+        rows = x.beside(context) if self.context_features else x
+        encoder._initialise(UNKNOWN, rows)  # it is about z, which only it itself could draw
+        z = rows.encoded(lambda rows: encoder.sample(1, context=rows, generator=generator).squeeze(0))
+        self.decoder._initialise(x, z.beside(context) if self.context_features else z)
         return z
 
     @property
@@ -161,6 +177,12 @@ class StochasticLink(Link):
                 f"fit differentiates through the latent draws, and those of {type(self.encoder).__name__} are "
                 "discrete. Fit that layer as a VAE with a score-function estimator"
             )
+
+
+def log_likelihood(decoder: Density, rows: Tensor, z: Tensor) -> Tensor:
+    """log p(x|z) of points, or log p(x|z, c) of points with contexts behind them; batch shapes broadcast."""
+    x, context = parted(rows, decoder.features)
+    return decoder.log_prob(x, joined(z, context))
 
 
 @torch.no_grad()
@@ -185,24 +207,32 @@ def _check_range(prior: Density, link: Link, below: list[Link], points: Tensor) 
         )
 
 
-def check_size(prior: Density, latent_features: int, latent: str) -> None:
-    """Raise unless a prior is an unconditional density over that many features."""
-    if prior.features != latent_features or prior.context_features:
+def check_size(prior: Density, latent_features: int, latent: str, context_features: int = 0) -> None:
+    """Raise unless a prior is a density over that many features, unconditional or of that context."""
+    if prior.features != latent_features or prior.context_features not in (0, context_features):
+        expected = "an unconditional density" if context_features == 0 else "a density"
+        of_context = f", of no context or of one of {context_features} features" if context_features else ""
         raise ValueError(
-            f"the prior must be an unconditional density over the {latent_features} features of {latent}; got "
+            f"the prior must be {expected} over the {latent_features} features of {latent}{of_context}; got "
             f"{type(prior).__name__} over {prior.features} features with {prior.context_features} context features"
         )
 
 
-def check_pair(encoder: Density, decoder: Density) -> None:
-    """Raise unless encoder and decoder agree on the sizes of x and z."""
+def check_pair(encoder: Density, decoder: Density, context_features: int = 0) -> None:
+    """Raise unless encoder and decoder agree on the sizes of x and z, and are of that context beside."""
     for name, density, own, given in (
         ("encoder", encoder, encoder.features, decoder.context_features),
         ("decoder", decoder, decoder.features, encoder.context_features),
     ):
-        if own != given:
+        if own + context_features != given:
             other = "decoder" if name == "encoder" else "encoder"
+            formulas = "encoder q(z|x) and decoder p(x|z) must agree on the sizes of x and z"
+            if context_features:
+                formulas = (
+                    f"encoder q(z|x, c) and decoder p(x|z, c) must be conditioned on x or z and then on the "
+                    f"{context_features} features of c"
+                )
             raise ValueError(
                 f"the {name} ({type(density).__name__}) is a density over {own} features, but the {other} is "
-                f"conditioned on {given}; encoder q(z|x) and decoder p(x|z) must agree on the sizes of x and z"
+                f"conditioned on {given}; {formulas}"
             )

@@ -37,8 +37,10 @@ class AdaptedVAE(VAE):
         super().__init__(prior, encoder, decoder)
         self.reading = reading
 
-    def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:
-        claim = super().log_density(x, draws=draws, generator=generator)
+    def log_density(
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 1000, generator: Generator | None = None
+    ) -> LogDensity:
+        claim = super().log_density(x, context=context, draws=draws, generator=generator)
         return replace(claim, method=f"{claim.method}; {self.reading}")
 
 

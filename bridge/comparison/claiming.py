@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from density.contract import Bound, ExactModel, Model
+from density.contract import Bound, Model
 from density.log_density import Difference, LogDensity, Measure
 from lvm.evidence.gap import gap
 from lvm.evidence.strongest import evidence
@@ -89,14 +89,11 @@ def _asked(
         )
     if x is None:
         raise ValueError(f"compare: '{name}' is a model, which needs points x to be asked about")
-    conditional = context is not None and getattr(fit, "context_features", 0) > 0
-    if conditional and method is not None:
-        return method(fit, x, context=context, generator=generator), None
-    if conditional and isinstance(fit, ExactModel):
-        return fit.log_density(x, context=context), None
-    claim = evidence(fit, x, method=method, generator=generator)
+    given = context if fit.context_features else None
+    claim = evidence(fit, x, context=given, method=method, generator=generator)
     if elbo_draws and isinstance(fit, Bound):
-        return claim, gap(fit, x, draws=elbo_draws, log_density=claim, generator=generator).difference
+        found = gap(fit, x, context=given, draws=elbo_draws, log_density=claim, generator=generator)
+        return claim, found.difference
     return claim, None
 
 

@@ -46,9 +46,9 @@ class Augmentation(GenerativeSurjection):
         self.features, self.latent_features = features, features + extra.features
         self.extra = extra
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         start(self.extra, UNKNOWN, x)
-        return super()._initialise(x, generator)
+        return super()._initialise(x, context, generator)
 
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         a, log_q = drawn_with_log_prob(self.extra, x, draws, generator)
@@ -96,9 +96,9 @@ class ReLU(GenerativeSurjection):
     def support(self) -> Region:
         return NOT_NEGATIVE
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         start(self.deficits, x.mapped(_as_large), x)
-        return super()._initialise(x, generator)
+        return super()._initialise(x, context, generator)
 
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         context = x if self.deficits.context_features else None

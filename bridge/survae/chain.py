@@ -16,7 +16,7 @@ from typing import cast
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count, check_points
-from density.initialisation import StartingPoints
+from density.initialisation import UNKNOWN, StartingPoints
 from density.log_density import Measure
 from density.support import Step, Support, preimage
 from lvm.links import Link
@@ -54,6 +54,11 @@ class LinkChain(Link):
                 raise TypeError(
                     f"LinkChain is made of Links; link {position} is a {type(link).__name__} (wrap a Transform in "
                     "DeltaLink, an encoder and a decoder in StochasticLink)"
+                )
+            if link.context_features:
+                raise ValueError(
+                    f"LinkChain joins x to z alone; link {position} ({type(link).__name__}) needs a context of "
+                    f"{link.context_features} features"
                 )
         for position, (link, following) in enumerate(pairwise(links)):
             names = f"link {position} ({type(link).__name__})", f"link {position + 1} ({type(following).__name__})"
@@ -105,9 +110,9 @@ class LinkChain(Link):
             z = link.generate(z, generator=generator)
         return z
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         for link in self.links:
-            x = link._initialise(x, generator)
+            x = link._initialise(x, UNKNOWN, generator)
         return x
 
     @property

@@ -128,9 +128,9 @@ class VariationalDequantisation(Dequantisation):
         check_part(type(self).__name__, "the noise", noise, noise.features, noise.features, Measure.LEBESGUE)
         self.noise = noise
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         start(self.noise, UNKNOWN, x.mapped(self._context))
-        return super()._initialise(x, generator)
+        return super()._initialise(x, context, generator)
 
     def _context(self, x: Tensor) -> Tensor:
         return x if self.levels is None else (2 * x + 1) / self.levels - 1

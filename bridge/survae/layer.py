@@ -36,7 +36,7 @@ class Layer(Link):
         check_points(z, self.latent_features, f"{type(self).__name__}.generate")
         return self._generate(z, generator)
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         # What a surjection draws is as large as the data that it belongs to, whatever its parameters.
         return x.mapped(lambda x: self.infer_once(x, generator)[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from density.contract import Density
-from lvm.latent import ExactLayeredModel, LinkedModel
+from lvm.layered import ExactLayeredModel, LinkedModel
 from lvm.links import Link
 
 

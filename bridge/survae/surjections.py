@@ -70,7 +70,7 @@ class Abs(InferenceSurjection):
         sizes = torch.tensor([1e-3, 0.1, 1.0, 10.0], device=self.columns.device).unsqueeze(1)
         return sizes.expand(-1, self.features).index_copy(1, self.columns, -sizes.expand(-1, len(self.columns)))
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         z = x.mapped(self._sizes)
         if self.signs is not None:
             start(self.signs, x.mapped(self._bits), z)
@@ -139,7 +139,7 @@ class Max(InferenceSurjection):
         self.deficits = HalfNormal(rest) if deficits is None else deficits
         self.index_logits = nn.Parameter(torch.zeros(groups, size))
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         z = x.mapped(lambda x: self._split(x)[0])
         start(self.deficits, x.mapped(lambda x: self._split(x)[1]), z)
         return z
@@ -225,7 +225,7 @@ class Slice(InferenceSurjection):
     def check_support(self, x: Tensor) -> None:
         self.rest.check_support(x[..., self.dropped])
 
-    def _initialise(self, x: StartingPoints, generator: Generator | None) -> StartingPoints:
+    def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         z = x.mapped(lambda x: x[..., self.kept])
         start(self.rest, x.mapped(lambda x: x[..., self.dropped]), z)
         return z

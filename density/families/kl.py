@@ -12,7 +12,7 @@ from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
 
 
-def kl(q: Density, p: Density, context: Tensor | None = None) -> Tensor | None:
+def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tensor | None = None) -> Tensor | None:
     r"""KL(q(·|c) ‖ p) in nats where a closed form exists, else None.
 
     Two Gaussians with Σ = S Sᵀ:
@@ -24,8 +24,9 @@ def kl(q: Density, p: Density, context: Tensor | None = None) -> Tensor | None:
 
     Args:
         q: may be conditional; then the context is its.
-        p: unconditional, or conditional on the same context.
+        p: unconditional, or conditional on the same context, or on one of its own.
         context: shape ``[*batch, C]``.
+        p_context: p's own.
 
     Returns:
         Shape ``[*batch]``, differentiable, or None.
@@ -40,7 +41,7 @@ def kl(q: Density, p: Density, context: Tensor | None = None) -> Tensor | None:
     if q.features != p.features:
         raise ValueError(f"kl compares densities over the same space; got {q.features} and {p.features} features")
     for_q = context if q.context_features else None
-    for_p = context if p.context_features else None
+    for_p = context if p.context_features and p_context is None else p_context
     if context is not None and for_q is None and for_p is None:
         raise ValueError(f"{type(q).__name__} and {type(p).__name__} take no context; got one")
     q._check_context(for_q)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count
 from density.contract import Bound
+from density.data.joined import joined
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.pareto import pareto_k, reliability_threshold, smoothed
@@ -19,7 +20,13 @@ from density.weight_diagnostics import WeightDiagnostics
 
 @evaluated
 def importance(
-    model: Bound, x: Tensor, *, draws: int = 1000, smooth: bool = False, generator: Generator | None = None
+    model: Bound,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    draws: int = 1000,
+    smooth: bool = False,
+    generator: Generator | None = None,
 ) -> LogDensity:
     r"""A lower bound on log p(x) by importance sampling with the model's own q (Burda et al. 2016, equation 8).
 
@@ -38,6 +45,7 @@ def importance(
     Args:
         model: anything with log-weights.
         x: points ``[n, D]``.
+        context: contexts ``[n, C]`` of a conditional model.
         draws: K.
         smooth: average Pareto-smoothed weights instead (Vehtari et al. 2024): less variance where the tail is heavy, at
             the price of a bias, so that the kind is ESTIMATE.
@@ -48,29 +56,41 @@ def importance(
 
     Raises:
         TypeError: the model has no log-weights.
-        ValueError: draws < 1, unusable data, or a non-finite log-weight (which is named).
+        ValueError: draws < 1, unusable data, contexts that are missing or superfluous, or a non-finite log-weight
+            (which is named).
     """
     if not isinstance(model, Bound):
         raise TypeError(
             f"importance needs a model with log-weights; {type(model).__name__} has none. An exact model's "
             "log_density(x) is exact; a flow has log-weights as bridge.FlowVAE(flow)"
         )
-    model.check_input(x)
+    model._check_asked(x, context)
 
     def draw(rows: Tensor, k: int) -> Tensor:
-        return model.log_weights(rows, k, generator=generator)
+        return model._log_weights(rows, k, generator)
 
-    return average(draw, x, draws, model.measure, "importance-weighted bound", smooth=smooth)
+    return average(draw, x, draws, model.measure, "importance-weighted bound", joined(x, context), smooth=smooth)
 
 
 def average(
-    draw: DrawLogWeights, x: Tensor, draws: int, measure: Measure, name: str, *, smooth: bool = False
+    draw: DrawLogWeights,
+    x: Tensor,
+    draws: int,
+    measure: Measure,
+    name: str,
+    rows: Tensor | None = None,
+    *,
+    smooth: bool = False,
 ) -> LogDensity:
-    """Log-mean-exp of log-weights with E w = p(x), drawn in blocks, as a claim with all its diagnostics."""
+    """Log-mean-exp of log-weights with E w = p(x), drawn in blocks, as a claim with all its diagnostics.
+
+    Args:
+        rows: what is drawn for, ``[n, *]``: points with their contexts behind them; x itself if None.
+    """
     draws = check_count(draws, "draws")
     value, error = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(2))
     parts = []
-    for points, log_weights in weight_blocks(draw, x, draws):
+    for points, log_weights in weight_blocks(draw, x if rows is None else rows, draws):
         value[points], error[points], part = diagnosed(log_weights, x.dtype, x.shape[-1], smooth=smooth)
         parts.append(part)
     return LogDensity(

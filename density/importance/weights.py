@@ -25,7 +25,7 @@ def weight_blocks(draw: DrawLogWeights, x: Tensor, draws: int) -> Iterator[tuple
     Runs without gradients; where it takes long, a progress bar shows, if there is a terminal to show it on.
 
     Args:
-        draw: maps rows ``[m, D]`` and a number of draws K to log-weights ``[K, m]``.
+        draw: maps rows ``[m, D]`` of x and a number of draws K to log-weights ``[K, m]``.
 
     Raises:
         ValueError: a log-weight is nan or +inf; the message names the point and the draw. (−inf is a weight of zero.)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from density.initialisation import Standardisation, StartingPoints
-from density.support import Support
+from flows.layers.embedded_context import ContextSeen
 from flows.transform import Transform
 
 
-class StandardisedContext(Transform):
+class StandardisedContext(ContextSeen):
     r"""A conditional transform that sees its context standardised: z = f(x; (c − mean)/std), feature by feature.
 
     Mean and standard deviation are buffers, taken from contexts once, by :meth:`initialise`: a year and a price in
@@ -34,42 +34,12 @@ class StandardisedContext(Transform):
     """
 
     def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        owner = type(self).__name__
-        if not isinstance(transform, Transform):
-            raise TypeError(f"{owner} takes a Transform; got a {type(transform).__name__}")
-        if not transform.context_features:
-            raise ValueError(f"{owner} expects a conditional transform; {type(transform).__name__} takes no context")
-        self.transform = transform
-        self.features = transform.features
-        self.context_features = transform.context_features
+        super().__init__(transform)
         self.standardise = Standardisation(transform.context_features)
-
-    @property
-    def domain(self) -> Support | None:
-        return self.transform.domain
-
-    @property
-    def image(self) -> Support | None:
-        return self.transform.image
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.transform._forward(x, self._seen(context))
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.transform._inverse(z, self._seen(context))
-
-    def _forward_columns(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.transform._forward_columns(x, self._seen(context, columns=True))
-
-    def _inverse_columns(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.transform._inverse_columns(z, self._seen(context, columns=True))
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
         self.standardise.take(context)
         return self.transform._initialise(x, context.mapped(self.standardise))
 
-    def _seen(self, context: Tensor | None, *, columns: bool = False) -> Tensor:
-        """The context as the transform sees it, points as rows or as columns."""
-        assert context is not None, "the public methods have checked it"
-        return self.standardise(context.T).T if columns else self.standardise(context)
+    def _seen(self, context: Tensor) -> Tensor:
+        return self.standardise(context)

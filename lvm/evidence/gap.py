@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count
 from density.contract import Bound, ExactModel
+from density.data.joined import joined
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import diagnosed
@@ -99,6 +100,7 @@ def gap(
     model: Bound,
     x: Tensor,
     *,
+    context: Tensor | None = None,
     draws: int = 1000,
     log_density: LogDensity | None = None,
     local: LocalFit | None = None,
@@ -113,6 +115,7 @@ def gap(
     Args:
         model: a :class:`~density.contract.Bound`; a flow becomes one as ``bridge.FlowVAE(flow)``.
         x: points ``[n, D]``.
+        context: contexts ``[n, C]`` of a conditional model.
         draws: K, at least 2.
         log_density: a stronger claim about log p(x) at these points, from quadrature or annealing, say. By default
             exact where the model knows it and the importance-weighted bound elsewhere.
@@ -120,7 +123,7 @@ def gap(
 
     Raises:
         TypeError: the model has no log-weights, or, with ``local``, no log_joint.
-        ValueError: draws < 2, unusable data, a claim about other points, or a non-finite log-weight.
+        ValueError: draws < 2, unusable data or contexts, a claim about other points, or a non-finite log-weight.
 
     Cost O(nK) passes of the decoder, memory independent of n; for ``local`` see :func:`~lvm.evidence.local.local_elbo`.
 
@@ -140,9 +143,9 @@ def gap(
     draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("gap needs at least 2 draws to have a Monte Carlo error; got 1")
-    model.check_input(x)
+    model._check_asked(x, context)
     if log_density is None and isinstance(model, ExactModel):
-        log_density = model.log_density(x)
+        log_density = model.log_density(x, context=context)
     if log_density is not None and log_density.value.shape != x.shape[:1]:
         raise ValueError(
             f"the claim about log p(x) must be about the same {x.shape[0]} points; got {list(log_density.value.shape)}"
@@ -161,9 +164,9 @@ def gap(
     weights = []
 
     def draw(rows: Tensor, count: int) -> Tensor:
-        return model.log_weights(rows, count, generator=generator)
+        return model._log_weights(rows, count, generator)
 
-    for points, log_weights in weight_blocks(draw, x, draws):
+    for points, log_weights in weight_blocks(draw, joined(x, context), draws):
         elbo[points] = log_weights.mean(0)
         elbo_error[points] = log_weights.std(0) / math.sqrt(draws)
         if known is not None:
@@ -195,7 +198,7 @@ def gap(
         return Gap(log_density, bound, total)
     if not isinstance(model, LatentVariableModel):
         raise TypeError(f"local posteriors need a model with log_joint; {type(model).__name__} has none")
-    best = local_elbo(model, x, local, draws=draws, generator=generator)
+    best = local_elbo(model, x, local, context=context, draws=draws, generator=generator)
     return Gap(log_density, bound, total, _parts(log_density, bound, best))
 
 

@@ -39,14 +39,22 @@ class KlParts:
 
 
 @evaluated
-def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generator: Generator | None = None) -> KlParts:
+def kl_parts(
+    model: LatentVariableModel,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    draws: int = 10,
+    generator: Generator | None = None,
+) -> KlParts:
     """Mutual information and marginal KL of the encoder on x ``[n, D]``, by draws from it.
 
     Args:
+        context: contexts ``[n, C]`` of a conditional model: the index i then stands for a point and its context.
         draws: latent draws for each point, at least 2.
 
     Raises:
-        TypeError: the model has no encoder density.
+        TypeError: the model has no encoder density, or its prior is conditional: there is no one p(z) to be near to.
         ValueError: draws < 2 or unusable data.
 
     Cost O(n² · draws) evaluations of log q. The mutual information is that of these n points: with more points it grows
@@ -56,16 +64,20 @@ def kl_parts(model: LatentVariableModel, x: Tensor, *, draws: int = 10, generato
     if draws < 2:
         raise ValueError("kl_parts needs at least 2 draws to have a Monte Carlo error; got 1")
     _check_model(model, "kl_parts")
-    model.check_input(x)
+    if model.prior.context_features:
+        raise TypeError(
+            f"kl_parts measures q(z) by one prior p(z); {type(model.prior).__name__} is another one for every context"
+        )
+    given = model._data_rows(x, context)
     n = x.shape[0]
     with torch.no_grad():
-        z, log_q = model.encoder.sample_with_log_prob(draws, context=x, generator=generator)
+        z, log_q = model.encoder.sample_with_log_prob(draws, context=given, generator=generator)
         log_prior = model.prior.log_prob(z)
         flat = z.reshape(draws * n, 1, -1)
         step = max(1, PAIRS_AT_ONCE // n)
-        log_aggregate = torch.cat([model.encoder.log_prob(rows, x).logsumexp(-1) for rows in flat.split(step)]).reshape(
-            draws, n
-        ) - math.log(n)
+        log_aggregate = torch.cat(
+            [model.encoder.log_prob(rows, given).logsumexp(-1) for rows in flat.split(step)]
+        ).reshape(draws, n) - math.log(n)
     terms = {
         "KL(q(z|x) ‖ p(z))": log_q - log_prior,
         "mutual information": log_q - log_aggregate,
@@ -110,8 +122,12 @@ class LatentUsage:
 
 
 @evaluated
-def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.01) -> LatentUsage:
+def latent_usage(
+    model: LatentVariableModel, x: Tensor, *, context: Tensor | None = None, threshold: float = 0.01
+) -> LatentUsage:
     """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
+
+    Of a conditional model at contexts ``[n, C]``; a latent that repeats what its context says counts as active, too.
 
     Raises:
         TypeError: a model without an encoder density, an encoder that is not a diagonal Gaussian, or a prior that is
@@ -119,17 +135,18 @@ def latent_usage(model: LatentVariableModel, x: Tensor, *, threshold: float = 0.
         ValueError: fewer than two points, or unusable data.
     """
     _check_model(model, "latent_usage")
-    model.check_input(x)
+    rows = model._data_rows(x, context)
     n = x.shape[0]
     if n < 2:
         raise ValueError("latent_usage is about variation over points; got one point")
     if not isinstance(model.encoder, GaussianFamily) or not isinstance(model.prior, StandardNormal):
         raise TypeError(
             "latent_usage needs a Gaussian encoder and a standard normal prior; got "
-            f"{type(model.encoder).__name__} and {type(model.prior).__name__}. kl_parts works for any"
+            f"{type(model.encoder).__name__} and {type(model.prior).__name__}. kl_parts works for any, but for a "
+            "conditional prior"
         )
     with torch.no_grad():
-        mean, scale = model.encoder.at(x)
+        mean, scale = model.encoder.at(rows)
         if not isinstance(scale, DiagonalScale):
             raise TypeError("latent_usage needs an encoder with a diagonal covariance; kl_parts works for any")
         mean = mean.double()

@@ -81,6 +81,7 @@ def local_elbo(
     x: Tensor,
     fit: LocalFit = LocalFit(),
     *,
+    context: Tensor | None = None,
     draws: int = 1000,
     generator: Generator | None = None,
 ) -> LocalElbo:
@@ -95,6 +96,7 @@ def local_elbo(
     Args:
         model: continuous latent, with ``log_joint``.
         fit: family and settings.
+        context: contexts ``[n, C]`` of a conditional model.
         draws: of the final ELBO, at least 2.
 
     Raises:
@@ -106,7 +108,7 @@ def local_elbo(
     """
     if not isinstance(model, LatentVariableModel):
         raise TypeError(f"local posteriors need a model with log_joint; {type(model).__name__} has none")
-    model.check_input(x)
+    given = model._data_rows(x, context)
     if model.prior.measure is not Measure.LEBESGUE:
         raise ValueError(f"local posteriors are continuous; the latent of {type(model).__name__} is discrete")
     if draws < 2:
@@ -120,11 +122,11 @@ def local_elbo(
         )
     if family.measure is not Measure.LEBESGUE or not list(family.parameters()):
         raise ValueError(f"the family must be a continuous density with parameters to fit; got {type(family).__name__}")
-    family, x = deepcopy(family).to(x).eval(), x.detach()
+    family, given = deepcopy(family).to(x).eval(), given.detach()
     hidden = None if fit.progress and processes.is_main() else True
     parts = [
         _local_elbo(model, rows, family, fit, draws, generator)
-        for rows in tqdm(x.split(POINTS_AT_ONCE), desc="local posteriors", leave=False, disable=hidden)
+        for rows in tqdm(given.split(POINTS_AT_ONCE), desc="local posteriors", leave=False, disable=hidden)
     ]
     return LocalElbo(*(torch.cat([getattr(part, name) for part in parts]) for name in LocalElbo.__annotations__))
 
@@ -155,7 +157,7 @@ def _local_elbo(
                 group["lr"] = fit.learning_rate * cosine(step / fit.steps)
             optimiser.zero_grad()
             z, log_q = q.stuck(fit.draws, generator)
-            (log_q - model.log_joint(both, z)).mean(0).sum().backward()
+            (log_q - model._log_joint(both, z)).mean(0).sum().backward()
             optimiser.step()
         final = judge()
         gain = final - checkpoints[0]
@@ -182,7 +184,7 @@ def _log_weights(model: LatentVariableModel, x: Tensor, q: _Local, draws: int, g
     with torch.no_grad():
         for start in range(0, draws, step):
             z, log_q = q.draw(min(step, draws - start), generator)
-            blocks.append((model.log_joint(x, z) - log_q).double())
+            blocks.append((model._log_joint(x, z) - log_q).double())
     return torch.cat(blocks)
 
 
@@ -195,7 +197,7 @@ def _frames(model: LatentVariableModel, x: Tensor, generator: Generator | None) 
         else:
             z = model.encoder.sample(FRAME_DRAWS, context=x, generator=generator)
             mean, std = z.mean(0), z.std(0)
-        z = model.prior.sample(4 * FRAME_DRAWS, generator=generator)
+        z = model.prior.sample(4 * FRAME_DRAWS, context=model._prior_context(x), generator=generator)
         neutral_mean, neutral_std = z.mean(0).expand_as(mean), z.std(0).expand_as(mean)
         return torch.cat([mean, neutral_mean]), torch.cat([std, neutral_std])
 

@@ -18,7 +18,12 @@ from lvm.latent import LatentVariableModel
 
 @evaluated
 def prior_average(
-    model: LatentVariableModel, x: Tensor, *, draws: int = 1000, generator: Generator | None = None
+    model: LatentVariableModel,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    draws: int = 1000,
+    generator: Generator | None = None,
 ) -> LogDensity:
     r"""The lecture's average of log p(x|z) over the prior: the ELBO with q = prior.
 
@@ -29,6 +34,7 @@ def prior_average(
     Args:
         model: a latent-variable model with a decoder density.
         x: points ``[n, D]``.
+        context: contexts ``[n, C]`` of a conditional model, whose prior may be p(z|c).
         draws: K, at least 2.
 
     Returns:
@@ -41,9 +47,9 @@ def prior_average(
     draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("prior_average needs at least 2 draws to have a Monte Carlo error; got 1")
-    draw = _reconstruction(model, x, generator)
+    draw, rows = _reconstruction(model, x, context, generator)
     value, error = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(2))
-    for points, log_likelihoods in weight_blocks(draw, x, draws):
+    for points, log_likelihoods in weight_blocks(draw, rows, draws):
         value[points] = log_likelihoods.mean(0)
         error[points] = log_likelihoods.std(0) / math.sqrt(draws)
     return LogDensity(
@@ -58,7 +64,12 @@ def prior_average(
 
 @evaluated
 def prior_importance(
-    model: LatentVariableModel, x: Tensor, *, draws: int = 1000, generator: Generator | None = None
+    model: LatentVariableModel,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    draws: int = 1000,
+    generator: Generator | None = None,
 ) -> LogDensity:
     r"""Importance sampling from the prior: the log-mean-exp of log p(x|z).
 
@@ -74,20 +85,20 @@ def prior_importance(
     >>> prior_importance(model, x, draws=100).method
     'importance-weighted bound from the prior, 100 draws'
     """
-    return average(
-        _reconstruction(model, x, generator), x, draws, model.measure, "importance-weighted bound from the prior"
-    )
+    draw, rows = _reconstruction(model, x, context, generator)
+    return average(draw, x, draws, model.measure, "importance-weighted bound from the prior", rows)
 
 
-def _reconstruction(model: LatentVariableModel, x: Tensor, generator: Generator | None) -> DrawLogWeights:
+def _reconstruction(
+    model: LatentVariableModel, x: Tensor, context: Tensor | None, generator: Generator | None
+) -> tuple[DrawLogWeights, Tensor]:
+    """Draws of log p(x|z) under the prior, and the rows that they are for."""
     if not isinstance(model, LatentVariableModel):
         raise TypeError(
             f"draws from the prior need a model with prior and decoder densities; {type(model).__name__} has none"
         )
-    model.check_input(x)
 
     def draw(rows: Tensor, k: int) -> Tensor:
-        z = model.prior.sample(k * rows.shape[0], generator=generator)
-        return model.decoder.log_prob(rows, z.reshape(k, rows.shape[0], -1))
+        return model._log_likelihood(rows, model._prior_draws(k, rows, generator))
 
-    return draw
+    return draw, model._data_rows(x, context)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from density.contract import Bound, ExactModel, Model
 from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
+from density.families.gaussian import GaussianFamily
 from density.importance.bound import importance
 from density.log_density import LogDensity, Measure
 from lvm.evidence.annealing.bounds import annealed
@@ -24,7 +25,12 @@ Method = Callable[..., LogDensity]
 
 @evaluated
 def evidence(
-    model: Model, x: Tensor, *, method: Method | None = None, generator: Generator | None = None
+    model: Model,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    method: Method | None = None,
+    generator: Generator | None = None,
 ) -> LogDensity:
     """log p(x) by the strongest method that this model affords; the result's ``method`` says which.
 
@@ -34,14 +40,16 @@ def evidence(
     2. a one-hot latent: the exact sum;
     3. up to two continuous latents: quadrature, exact to 1e-8 nats, or to 4e-5 where the decoder has kinks, if its
        error estimate says so for all points, and else an estimate;
-    4. more of them: annealed importance sampling from the encoder, a lower bound;
+    4. more of them, or a conditional prior that is not Gaussian: annealed importance sampling from the encoder, a lower
+       bound;
     5. any other model with log-weights: the importance-weighted bound with 5,000 draws.
 
     Args:
         model: anything of which one can ask log p(x).
         x: points ``[n, D]``.
-        method: use this one instead, called as ``method(model, x, generator=generator)``: ``quadrature`` for three
-            latents, say, or ``functools.partial(annealed, steps=1000)``.
+        context: contexts ``[n, C]`` of a conditional model.
+        method: use this one instead, called as ``method(model, x, generator=generator)``, and with ``context=`` where
+            there is one: ``quadrature`` for three latents, say, or ``functools.partial(annealed, steps=1000)``.
         generator: of all draws, on the device of x.
 
     Raises:
@@ -58,16 +66,19 @@ def evidence(
     <Kind.EXACT: 'exact'>
     """
     if method is not None:
-        return method(model, x, generator=generator)
+        if context is None:
+            return method(model, x, generator=generator)
+        return method(model, x, context=context, generator=generator)
     if isinstance(model, ExactModel):
-        return model.log_density(x)
+        return model.log_density(x, context=context)
     if isinstance(model, LatentVariableModel):
         if isinstance(model.prior, CategoricalFamily):
-            return quadrature(model, x)
+            return quadrature(model, x, context=context)
         if model.prior.measure is Measure.LEBESGUE:
-            if model.prior.features <= AFFORDABLE_LATENTS:
-                return quadrature(model, x, generator=generator)
-            return annealed(model, x, generator=generator)
+            integrable = isinstance(model.prior, GaussianFamily) or not model.prior.context_features
+            if integrable and model.prior.features <= AFFORDABLE_LATENTS:
+                return quadrature(model, x, context=context, generator=generator)
+            return annealed(model, x, context=context, generator=generator)
     if isinstance(model, Bound):
-        return importance(model, x, draws=DRAWS, generator=generator)
+        return importance(model, x, context=context, draws=DRAWS, generator=generator)
     raise TypeError(f"evidence needs a model with log p(x) or log-weights; {type(model).__name__} has neither")

@@ -148,10 +148,9 @@ class GaussianMixture(CountedModel):
         """The most probable component of each point, ``[*batch]``, integers."""
         return self.posterior(x).argmax(-1)
 
-    @in_own_precision
-    def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> ElboTerms:
+    def _elbo_terms(self, x: Tensor, draws: int, generator: Generator | None) -> ElboTerms:
         """Reconstruction and KL of the exact posterior, both by summing over components; nothing is drawn."""
-        draws = check_count(draws, "draws")
+        check_count(draws, "draws")
         responsibilities = self.posterior(x)
         divergence = kl(self.encoder, self.prior, context=x)
         assert divergence is not None, "two categoricals have a closed form"

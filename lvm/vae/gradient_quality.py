@@ -12,10 +12,10 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from tqdm import tqdm
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_context, check_count, check_data, check_points
 from density.evaluating import evaluating
 from lvm.latent import LatentVariableModel
-from lvm.vae.gradients import GradientEstimator
+from lvm.vae.estimator import GradientEstimator
 
 ROWS_AT_ONCE = 2**16  # latent draws that pass through the networks together
 GRADIENTS_AT_ONCE = 2**23  # numbers in the gradients held at one time
@@ -124,6 +124,7 @@ def gradient_quality(
     model: LatentVariableModel,
     x: Tensor,
     *,
+    context: Tensor | None = None,
     repeats: int = 1000,
     parameters: Iterable[nn.Parameter] | None = None,
     reference: Tensor | None = None,
@@ -139,6 +140,7 @@ def gradient_quality(
 
     Args:
         x: points ``[*batch, D]``.
+        context: contexts ``[*batch, C]`` of a conditional model.
         repeats: R, at least 2.
         parameters: of the model, all trainable ones if None; for the encoder's ``model.encoder.parameters()``.
         reference: the gradient to compare with, flat ``[P]`` in the same order, e.g. of the bound in closed form. It is
@@ -169,6 +171,7 @@ def gradient_quality(
         raise TypeError(f"gradient_quality expects a GradientEstimator; got {type(estimator).__name__}")
     check_points(x, model.features, "gradient_quality")
     check_data(x.reshape(-1, model.features), model.features, "gradient_quality")
+    check_context(context, model.context_features, "gradient_quality", reference=x)
     chosen = _chosen(model, parameters)
     sizes = tuple(tensor.numel() for tensor in chosen.values())
     if reference is not None:
@@ -178,7 +181,7 @@ def gradient_quality(
                 f"got {list(reference.shape)}"
             )
         reference = reference.detach().double()
-    batched, looped = _samplers(estimator, model, x, list(chosen), generator)
+    batched, looped = _samplers(estimator, model, x, context, list(chosen), generator)
     points = max(1, x.numel() // x.shape[-1])
     chunk = max(1, min(repeats, ROWS_AT_ONCE // (estimator.draws * points), GRADIENTS_AT_ONCE // sum(sizes)))
     total = _Moments()
@@ -221,22 +224,32 @@ class _MeanBound(nn.Module):
     """The mean of an estimator over the points, as a module: its parameters can then be swapped for others."""
 
     def __init__(
-        self, estimator: GradientEstimator, model: LatentVariableModel, x: Tensor, generator: Generator | None
+        self,
+        estimator: GradientEstimator,
+        model: LatentVariableModel,
+        x: Tensor,
+        context: Tensor | None,
+        generator: Generator | None,
     ) -> None:
         super().__init__()
         self.model = model
         self.estimator = estimator
-        self.points = (x.detach(), generator)
+        self.points = (x.detach(), generator, context)
 
     def forward(self) -> Tensor:
         return self.estimator(self.model, *self.points).mean()
 
 
 def _samplers(
-    estimator: GradientEstimator, model: LatentVariableModel, x: Tensor, names: list[str], generator: Generator | None
+    estimator: GradientEstimator,
+    model: LatentVariableModel,
+    x: Tensor,
+    context: Tensor | None,
+    names: list[str],
+    generator: Generator | None,
 ) -> tuple[Sampler, Sampler]:
     """Gradients and bounds of that many repeats: in one batch, and one after the other."""
-    module = _MeanBound(estimator, model, x, generator)
+    module = _MeanBound(estimator, model, x, context, generator)
     tensors = {name: tensor.detach() for name, tensor in module.named_parameters()}
     chosen = {f"model.{name}": tensors.pop(f"model.{name}") for name in names}
 

@@ -15,90 +15,16 @@ does not depend on φ, one takes the expectation over ε (LOTUS), through which 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from density.checks import check_points, settle_counts
 from density.contract import Density
-from density.log_density import Measure
 from lvm.latent import LatentVariableModel
+from lvm.vae.estimator import GradientEstimator
 from lvm.vae.kl_weights import KLWeight, weight_of
-
-
-class GradientEstimator(ABC):
-    """Maps a model and points to a bound on log p(x) whose gradient is the estimator's.
-
-    Attributes:
-        draws: latent draws for each point.
-    """
-
-    draws: int
-
-    def __post_init__(self) -> None:
-        settle_counts(self, "draws")
-
-    def __call__(self, model: LatentVariableModel, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """An estimate of the bound at x ``[*batch, D]``, nats, whose *derivative* is the estimator's gradient.
-
-        Value and gradient are kept apart: the value is that of the bound, unbiased, also where the expression that is
-        differentiated (the surrogate) has another value.
-
-        Args:
-            generator: of the latent draws, on the device of x.
-
-        Returns:
-            Shape ``[*batch]``.
-
-        Raises:
-            TypeError: the model has no encoder and decoder densities; x is of another dtype; or the estimator
-                differentiates through the draws and the encoder's are not reparametrised.
-            ValueError: x has the wrong shape.
-        """
-        name = type(self).__name__
-        if not isinstance(model, LatentVariableModel):
-            raise TypeError(
-                f"{name} needs a LatentVariableModel, with a prior, an encoder and a decoder; got "
-                f"{type(model).__name__}"
-            )
-        check_points(x, model.features, name, reference=model.prior.reference)
-        bound, surrogate = self._estimate(model, x, generator)
-        return bound.detach() + (surrogate - surrogate.detach())
-
-    def at(self, step: int) -> GradientEstimator:
-        """The estimator of a step of a fit, of which the first is 0: another one where it changes on the way."""
-        return self
-
-    @property
-    def period(self) -> int:
-        """Steps after which it has been all that it will be in a fit; 0 where it is always the same."""
-        return 0
-
-    def settled(self) -> GradientEstimator:
-        """The estimator by which a fit judges held-out rows, whatever the step."""
-        return self
-
-    @abstractmethod
-    def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """The bound and the expression to differentiate, each ``[*batch]``."""
-
-    def _pathwise(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Draws ``[draws, *batch, d]`` that can be differentiated in φ, and their log q."""
-        z, log_q = model.encoder.sample_with_log_prob(self.draws, context=x, generator=generator)
-        self._require_path(model.encoder, z)
-        return z, log_q
-
-    def _require_path(self, encoder: Density, z: Tensor) -> None:
-        pathwise = z.requires_grad and encoder.measure is not Measure.COUNTING
-        if torch.is_grad_enabled() and not pathwise and any(p.requires_grad for p in encoder.parameters()):
-            raise TypeError(
-                f"{type(self).__name__} differentiates through the latent draws, and those of "
-                f"{type(encoder).__name__} do not depend on its parameters by a differentiable path. "
-                "Use ScoreFunction or LeaveOneOut"
-            )
 
 
 @dataclass(frozen=True)
@@ -119,7 +45,7 @@ class ScoreFunction(GradientEstimator):
         with torch.no_grad():
             z = model.encoder.sample(self.draws, context=x, generator=generator)
         log_q = model.encoder.log_prob(z, x)
-        log_p = model.log_joint(x, z)
+        log_p = model._log_joint(x, z)
         log_w = (log_p - log_q).detach()
         return log_w.mean(0), (log_p + self._centred(log_w) * log_q).mean(0)
 
@@ -167,7 +93,7 @@ class Reparametrised(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, log_q = self._pathwise(model, x, generator)
-        bound = (model.log_joint(x, z) - log_q).mean(0)
+        bound = (model._log_joint(x, z) - log_q).mean(0)
         return bound, bound
 
 
@@ -220,11 +146,11 @@ class AnalyticKL(GradientEstimator):
         return self if settled == self else settled
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        z, divergence = model._draw_latents(x, self.draws, generator)
         self._require_path(model.encoder, z)
         if self.free_nats:
             divergence = divergence.clamp_min(self.free_nats)
-        bound = model.decoder.log_prob(x, z).mean(0) - weight_of(self.kl_weight).weight * divergence
+        bound = model._log_likelihood(x, z).mean(0) - weight_of(self.kl_weight).weight * divergence
         return bound, bound
 
 
@@ -250,7 +176,7 @@ class StickingTheLanding(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, _ = self._pathwise(model, x, generator)
-        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        log_w = model._log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
         bound = _log_mean_exp(log_w) if self.importance_weighted else log_w.mean(0)
         return bound, bound
 
@@ -271,7 +197,7 @@ class ImportanceWeighted(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, log_q = self._pathwise(model, x, generator)
-        bound = _log_mean_exp(model.log_joint(x, z) - log_q)
+        bound = _log_mean_exp(model._log_joint(x, z) - log_q)
         return bound, bound
 
 
@@ -290,7 +216,7 @@ class DoublyReparametrised(GradientEstimator):
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         z, _ = self._pathwise(model, x, generator)
-        log_w = model.log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
+        log_w = model._log_joint(x, z) - _log_prob_with_fixed_parameters(model.encoder, z, x)
         normalised = log_w.detach().softmax(0)
         if z.requires_grad:  # what flows back into the draws gets the second w̃; what flows into θ has the first alone
             z.register_hook(lambda gradient: gradient * normalised.unsqueeze(-1))
@@ -311,9 +237,9 @@ class WrongGradient(GradientEstimator):
     draws: int = 1
 
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        z, divergence = model.draw_latents(x, self.draws, generator=generator)
+        z, divergence = model._draw_latents(x, self.draws, generator)
         self._require_path(model.encoder, z)
-        bound = model.decoder.log_prob(x, z.detach()).mean(0) - divergence
+        bound = model._log_likelihood(x, z.detach()).mean(0) - divergence
         return bound, bound
 
 
@@ -322,6 +248,9 @@ def _log_mean_exp(log_w: Tensor) -> Tensor:
 
 
 def _log_prob_with_fixed_parameters(density: Density, z: Tensor, context: Tensor) -> Tensor:
-    """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities."""
+    """log q(z|x), differentiable in z but not in the parameters of q, which may be shared with other densities.
+
+    Nor in its context, which an embedding network of the model may have made.
+    """
     fixed = {name: p.detach() for name, p in density.named_parameters()}
-    return torch.as_tensor(functional_call(density, fixed, (z, context)))
+    return torch.as_tensor(functional_call(density, fixed, (z, context.detach())))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Generator, Tensor, nn
 
+from density.checks import check_count, find_reference
 from density.contract import Density
+from density.evaluating import evaluating
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
+from density.families.network import network_output
 from density.families.rescaled import Rescaled
 from density.fitting.batches import Objective
 from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
-from density.initialisation import Standardisation
+from density.initialisation import Standardisation, StartingPoints, take_input
+from density.own_precision import in_own_precision
 from lvm.latent import LatentVariableModel, check_three
-from lvm.vae.gradients import AnalyticKL, GradientEstimator
+from lvm.vae.estimator import GradientEstimator
+from lvm.vae.gradients import AnalyticKL
 
 ANALYTIC_KL = AnalyticKL()
 START = 0.3  # σ of a decoder of standardised data: from 1 a single latent may never come into use
@@ -38,11 +44,18 @@ class VAE(LatentVariableModel):
     The ELBO is a lower bound; :meth:`log_density` gives the tighter importance-weighted one with its errors, and
     ``lvm.evidence.gap`` what lies between. Generation needs no encoder.
 
+    A conditional VAE models p(x|c) = ∫ p(z|c) p(x|z, c) dz at contexts c ``[*batch, C]`` (Sohn et al. 2015). Contexts
+    pass an embedding first, once for all draws and parts; encoder and decoder read what it makes of them, H features,
+    behind x and z, and a conditional prior reads it alone.
+
     Args:
-        prior: unconditional density over z ``[*batch, d]``.
-        encoder: density over z with x as context; if it is not reparametrised (or z is discrete), ``fit`` needs a
-            score-function estimator.
-        decoder: density over x with z as context. Its measure is the model's.
+        prior: density over z ``[*batch, d]``, unconditional, or with H context features.
+        encoder: density over z with x as context, then the H features; if it is not reparametrised (or z is discrete),
+            ``fit`` needs a score-function estimator.
+        decoder: density over x with z as context, then the H features. Its measure is the model's.
+        context_features: C; 0 for an unconditional model.
+        embedding: any module that maps contexts ``[n, C]`` to ``[n, H]``, or to n events of H numbers, and is trained
+            with the rest; contexts are seen as they are, H = C, if None.
 
     Raises:
         ValueError: the sizes do not fit together; the message names the two that disagree.
@@ -57,15 +70,29 @@ class VAE(LatentVariableModel):
     (<Kind.LOWER: 'lower bound'>, 'importance-weighted bound, 100 draws')
     """
 
-    def __init__(self, prior: Density, encoder: Density, decoder: Density) -> None:
+    def __init__(
+        self,
+        prior: Density,
+        encoder: Density,
+        decoder: Density,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        check_three(prior, encoder, decoder)
+        context_features = check_count(context_features, "context_features", least=0)
+        if embedding is not None and not context_features:
+            raise ValueError("VAE: an embedding makes features of contexts; say of how many numbers: context_features=")
+        if embedding is not None and not isinstance(embedding, nn.Module):
+            raise TypeError(f"VAE takes an embedding of contexts as an nn.Module; got {type(embedding).__name__}")
+        check_three(prior, encoder, decoder, context_features, embedded=embedding is not None)
+        self.context_features = context_features
         self.features = decoder.features
         self.latent_features = encoder.features
         self.measure = decoder.measure
         self.prior = prior
         self.encoder = encoder
         self.decoder = decoder
+        self.embedding = embedding
 
     @classmethod
     def gaussian(
@@ -78,6 +105,8 @@ class VAE(LatentVariableModel):
         prior: Density | None = None,
         standardise: bool = True,
         encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
     ) -> VAE:
         """The VAE of continuous data: diagonal Gaussian encoder and decoder on two perceptrons.
 
@@ -94,16 +123,21 @@ class VAE(LatentVariableModel):
                 units of the features' standard deviations. False models x as it is.
             encoder_scale: the encoder's σ; :class:`~density.families.conditional_gaussian.NetworkScale` if None, which
                 bounds |log σ| by 7; ``NetworkScale(bound=b)`` bounds it by b, ``NetworkScale(bound=None)`` not at all.
+            context_features: C of a conditional VAE: its encoder and decoder see the context, and so may the prior.
+            embedding: of contexts, a module from ``[n, C]`` to ``[n, H]``; the first ``fit`` standardises them if None.
         """
         scale = NetworkScale(std=START) if scale is None else scale
-        network = mlp(latent_features, scale.outputs * features, hidden[::-1])
-        decoder: Density = ConditionalGaussian(network, features, latent_features, scale)
+        embedding, seen = _embedding(context_features, embedding)
+        network = mlp(latent_features + seen, scale.outputs * features, hidden[::-1])
+        decoder: Density = ConditionalGaussian(network, features, latent_features + seen, scale)
         if standardise:
             decoder = Rescaled(decoder)
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, standardise, encoder_scale),
+            _gaussian_encoder(features + seen, latent_features, hidden, standardise, encoder_scale),
             decoder,
+            context_features,
+            embedding,
         )
 
     @classmethod
@@ -115,15 +149,21 @@ class VAE(LatentVariableModel):
         hidden: Sequence[int] = (128, 128),
         prior: Density | None = None,
         encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
     ) -> VAE:
         """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
 
         Args: as in :meth:`gaussian`.
         """
+        embedding, seen = _embedding(context_features, embedding)
+        network = mlp(latent_features + seen, features, hidden[::-1])
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features, latent_features, hidden, False, encoder_scale),
-            ConditionalBernoulli(mlp(latent_features, features, hidden[::-1]), features, latent_features),
+            _gaussian_encoder(features + seen, latent_features, hidden, False, encoder_scale),
+            ConditionalBernoulli(network, features, latent_features + seen),
+            context_features,
+            embedding,
         )
 
     def fit(
@@ -131,6 +171,7 @@ class VAE(LatentVariableModel):
         x: FitRows,
         training: Training = Training(),
         *,
+        context: Tensor | None = None,
         estimator: GradientEstimator = ANALYTIC_KL,
         weights: Tensor | None = None,
         validation: HeldOut | None = None,
@@ -143,6 +184,7 @@ class VAE(LatentVariableModel):
                 :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. What comes beside the rows in a
                 chunk, labels perhaps, is left alone.
             training: see :class:`~density.fitting.training.Training`.
+            context: contexts ``[n, C]`` of a conditional model.
             estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
                 default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
                 β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
@@ -154,21 +196,53 @@ class VAE(LatentVariableModel):
             History whose objective is the estimator's bound, nats per point.
 
         Raises:
-            ValueError: unusable data, or data in other units than those of an earlier fit (:meth:`initialise`).
+            ValueError: unusable data or contexts, or such in other units than those of an earlier fit
+                (:meth:`initialise`).
             TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
             NonFiniteObjective: the objective overflowed; the last good weights are kept.
 
         Warns:
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
-        given = prepare(self, x, training, self._check_support, weights=weights, validation=validation)
+        given = prepare(self, x, training, self._check_support, context=context, weights=weights, validation=validation)
 
         def bound(estimator: GradientEstimator) -> Objective:
-            return lambda batch, generator: estimator(self, batch[0], generator)
+            return lambda batch, generator: estimator(self, batch[0], generator, *batch[1:])
 
         judge = estimator.settled()
         stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
         return given.maximise(self, bound(judge), training, generator, stepwise=stepwise, period=estimator.period)
+
+    @in_own_precision
+    def _embedded(self, context: Tensor) -> Tensor:
+        if self.embedding is None:
+            return context
+        width = self.decoder.context_features - self.latent_features
+        return network_output(self.embedding, context, width, f"{type(self).__name__}'s embedding", "features")
+
+    def _start_embedding(self, context: StartingPoints) -> StartingPoints:
+        if self.embedding is None:
+            return context
+        take_input(self.embedding, self.context_features, context)
+        return context.through(self.embedding, self._embedded)
+
+
+def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.Module | None, int]:
+    """The embedding of a VAE with such contexts, and the number of features that it makes."""
+    if not check_count(context_features, "context_features", least=0):
+        return embedding, 0
+    if embedding is None:
+        return Standardisation(context_features), context_features
+    like = find_reference(embedding)
+    contexts = torch.zeros(1, context_features) if like is None else like.new_zeros(1, context_features)
+    with torch.no_grad(), evaluating(embedding):
+        output: object = embedding(contexts)
+    if not isinstance(output, Tensor) or output.shape[:1] != (1,):
+        raise ValueError(
+            f"VAE expects an embedding from contexts [n, {context_features}] to features [n, H]; for n = 1 it returned "
+            f"{list(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
+        )
+    return embedding, output.numel()
 
 
 def _gaussian_encoder(

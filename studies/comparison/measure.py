@@ -19,7 +19,7 @@ from flows import Flow, real_nvp
 from lvm import VAE
 from lvm.evidence import gap
 from lvm.evidence.quadrature.adaptive import quadrature
-from lvm.latent import LayeredModel
+from lvm.layered import LayeredModel
 from lvm.links import StochasticLink
 from studies.comparison.settings import Key, Settings
 from studies.data.load import Dataset

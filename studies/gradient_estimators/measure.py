@@ -13,11 +13,11 @@ from torch import Tensor
 from density import Density, kl
 from lvm import LinearVAE
 from lvm.linear_gaussian import LinearGaussianPosterior
+from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradient_quality import GradientQuality, gradient_quality
 from lvm.vae.gradients import (
     AnalyticKL,
     DoublyReparametrised,
-    GradientEstimator,
     ImportanceWeighted,
     LeaveOneOut,
     Reparametrised,

@@ -18,7 +18,7 @@ from density.fitting.checkpoint import Checkpoint
 from density.saving import files
 from flows import AffineCoupling, Chain, Flow
 from lvm import VAE
-from lvm.vae.gradients import GradientEstimator
+from lvm.vae.estimator import GradientEstimator
 from studies.kit.compute import place
 from studies.kit.rows import Row
 from studies.kit.settings import CommonSettings

@@ -14,7 +14,8 @@ from density import StandardNormal, Training, constant
 from flows import Flow
 from lvm import VAE
 from lvm.evidence import gap, importance, latent_usage, sandwich
-from lvm.vae.gradients import AnalyticKL, DoublyReparametrised, GradientEstimator
+from lvm.vae.estimator import GradientEstimator
+from lvm.vae.gradients import AnalyticKL, DoublyReparametrised
 from studies.data.binary_images import BinaryImages
 from studies.kit.binary_vae import (
     couplings,

@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from bridge import DeltaLink, FlowVAE
+from bridge import DeltaLink, FlowVAE, LinkChain
 from density import Categorical, Density, Kind, Measure, StandardNormal, Training
 from flows import (
     Affine,
     AffineCoupling,
-    Chain,
     Flow,
     LULinear,
-    Permutation,
     Transform,
     glow,
     linear_flow,
@@ -178,24 +176,39 @@ def test_a_transform_of_any_width_gets_its_width_from_the_flow(generator: Genera
         DeltaLink(LULinear(3), 4)
 
 
-@pytest.mark.parametrize(
-    "transform",
-    [
-        AffineCoupling([True, False, True], (4,), 2),
-        Chain(Permutation([1, 2, 0]), AffineCoupling([True, False, True], (4,), 2)),
-    ],
-)
-def test_a_conditional_transform_is_refused(transform: Transform) -> None:
-    with pytest.raises(ValueError, match=r"DeltaLink joins x to z alone; \w+ needs a context of 2 features"):
-        DeltaLink(transform)
+CONDITIONAL: dict[str, Callable[[], Flow]] = {
+    "transform": lambda: glow(3, 2, (4,), context_features=2),
+    "base": lambda: Flow(glow(3, 2, (4,), context_features=2), LULinear(3)),
+    "both": lambda: Flow(glow(3, 2, (4,), context_features=2), AffineCoupling([True, False, True], (4,), 2)),
+}
 
 
-def test_a_conditional_flow_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs a context of 2 features"):
-        FlowVAE(glow(3, 2, (4,), context_features=2))
-    conditional_base = Flow(glow(3, 2, (4,), context_features=2), LULinear(3))
-    with pytest.raises(ValueError, match="the prior must be an unconditional density"):
-        FlowVAE(conditional_base)
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_a_conditional_flow_is_a_conditional_vae(name: str, generator: Generator) -> None:
+    """Values and draws are the flow's at any batch shapes that broadcast, and contexts are refused as a flow's are."""
+    flow = randomise(CONDITIONAL[name](), generator)
+    vae = FlowVAE(flow)
+    assert vae.context_features == vae.link.context_features == 2
+    x, context = points(generator, 5), points(generator, 4, 1)[..., :2]
+    expected = flow.log_prob(x, context)
+    assert vae.log_prob(x, context).equal(expected)
+    assert vae.elbo(x, context=context, draws=3).equal(expected)
+    assert vae.log_weights(x, 6, context=context).equal(expected.expand(6, 4, 5))
+    assert vae.log_density(x[:4], context=context[:, 0]).kind is Kind.EXACT
+    drawn = [m.sample(3, context=context, generator=Generator().manual_seed(1)) for m in (flow, vae)]
+    assert drawn[0].equal(drawn[1])
+    for call in (vae.log_prob, vae.elbo, vae.log_density, vae.fit):
+        with pytest.raises(ValueError, match=r"FlowVAE needs a context of shape \[\*batch, 2\]; got none"):
+            call(x)
+    with pytest.raises(ValueError, match=r"FlowVAE expects a context of shape \[\*batch, 2\]; got \[5, 3\]"):
+        vae.elbo(x, context=x)
+    if name == "transform":
+        with pytest.raises(ValueError, match=r"DeltaLink: StandardisedContext needs a context of 2 features; got .*=3"):
+            DeltaLink(flow.transform, 3, 3)
+        with pytest.raises(
+            ValueError, match=r"LinkChain joins x to z alone; link 1 \(DeltaLink\) needs a context of 2"
+        ):
+            LinkChain(DeltaLink(LULinear(3)), vae.link)
 
 
 @pytest.mark.parametrize("not_a_flow", [LULinear(3), StandardNormal(3), Categorical(3), None])

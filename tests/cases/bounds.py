@@ -32,6 +32,7 @@ from tests.laws.densities import grid
 from tests.laws.transforms import randomise
 
 FEATURES = 3
+CONTEXT = 2
 
 
 def broad_encoder(latent: int, std: float = 1.5) -> Density:
@@ -49,13 +50,15 @@ def gaussian_decoder(latent: int, scale: ScaleModel, hidden: tuple[int, ...] = (
 
 
 def vae(make: Callable[[], VAE]) -> Callable[[Generator], VAE]:
-    """In float64 with random decoder and prior, and a slightly random encoder."""
+    """In float64 with random decoder, prior and embedding, and a slightly random encoder."""
 
     def build(generator: Generator) -> VAE:
         model = make()
         randomise(model.encoder, generator, 0.03)
         randomise(model.decoder, generator, 0.2)
         randomise(model.prior, generator, 0.3)
+        if model.embedding is not None:
+            randomise(model.embedding, generator, 0.3)
         return model
 
     return build
@@ -128,16 +131,77 @@ def by_components(model: LayeredModel, x: Tensor) -> Tensor:
     return total.log()
 
 
-def by_autograd(model: LayeredModel, x: Tensor) -> Tensor:
+def by_autograd(model: LayeredModel, x: Tensor, context: Tensor | None = None) -> Tensor:
     """The base at f(x) and the Jacobian's determinant, row by row."""
     assert isinstance(model, FlowVAE)
     flow = model.link
     values = []
-    for row in x:
-        jacobian = torch.autograd.functional.jacobian(lambda r: flow.infer(r)[0][0], row)
-        z = flow.infer(row)[0][0].detach()
+    for i, row in enumerate(x):
+        behind = x.new_zeros(0) if context is None else context[i]
+        jacobian = torch.autograd.functional.jacobian(lambda r: flow.infer(torch.cat([r, behind]))[0][0], row)  # noqa: B023
+        z = flow.infer(torch.cat([row, behind]))[0][0].detach()
         values.append(stats.norm.logpdf(z.cpu().numpy()).sum() + float(torch.linalg.slogdet(jacobian).logabsdet))
     return torch.tensor(values, dtype=x.dtype, device=x.device)
+
+
+def conditional_encoder(latent: int, seen: int) -> Density:
+    return ConditionalGaussian(damped(nn.Linear(FEATURES + seen, 2 * latent), latent), latent, FEATURES + seen)
+
+
+def damped(network: nn.Linear, latent: int, std: float = 1.5) -> nn.Linear:
+    """Close to mean 0 and log σ = log std whatever it reads."""
+    with torch.no_grad():
+        network.weight.mul_(0.2)
+        network.bias.copy_(torch.cat([torch.zeros(latent), torch.full((latent,), math.log(std))]))
+    return network
+
+
+def linear_of(features: int, context: int, std: float) -> ConditionalGaussian:
+    return ConditionalGaussian(nn.Linear(context, features), features, context, GlobalScale(std))
+
+
+def conditional_linear() -> VAE:
+    """Every part linear and Gaussian, the prior too, on features that a linear embedding makes of contexts."""
+    seen = 3
+    return VAE(
+        linear_of(2, seen, 0.8),
+        conditional_encoder(2, seen),
+        linear_of(FEATURES, 2 + seen, 0.9),
+        CONTEXT,
+        nn.Linear(CONTEXT, seen),
+    )
+
+
+def conditional_bits() -> VAE:
+    network = mlp(1 + CONTEXT, FEATURES, (8,), nn.Tanh)
+    decoder = ConditionalBernoulli(network, FEATURES, 1 + CONTEXT)
+    return VAE(StandardNormal(1), conditional_encoder(1, CONTEXT), decoder, CONTEXT)
+
+
+def by_scipy_given(model: LayeredModel, x: Tensor, context: Tensor) -> Tensor:
+    """z ~ N(A h + a, s² I) and x ~ N(W z + V h + b, σ² I): N(W (A h + a) + V h + b, s² W Wᵀ + σ² I), row by row."""
+    assert isinstance(model, VAE)
+    prior, decoder, embedding = model.prior, model.decoder, model.embedding
+    assert isinstance(prior, ConditionalGaussian)
+    assert isinstance(decoder, ConditionalGaussian)
+    assert isinstance(embedding, nn.Linear)
+    matrices = {name: p.detach() for name, p in model.named_parameters()}
+    h = context @ matrices["embedding.weight"].mT + matrices["embedding.bias"]
+    weight, direct = matrices["decoder.network.weight"].split([prior.features, h.shape[1]], 1)
+    mean_z = h @ matrices["prior.network.weight"].mT + matrices["prior.network.bias"]
+    mean = mean_z @ weight.mT + h @ direct.mT + matrices["decoder.network.bias"]
+    s, sigma = (matrices[f"{part}.scale.log_std"].exp() for part in ("prior", "decoder"))
+    covariance = s**2 * weight @ weight.mT + sigma**2 * torch.eye(FEATURES).to(weight)
+    rows = [stats.multivariate_normal(m.cpu().numpy(), covariance.cpu().numpy()) for m in mean]
+    return torch.tensor([d.logpdf(r.cpu().numpy()) for d, r in zip(rows, x, strict=True)]).to(x)
+
+
+def by_quadrature_given(model: LayeredModel, x: Tensor, context: Tensor) -> Tensor:
+    """As :func:`by_quadrature`, of one latent with a standard normal prior."""
+    assert isinstance(model, VAE)
+    z, cell = grid(*(sign * torch.full((1,), 9.0, dtype=x.dtype) for sign in (-1, 1)), 2001)
+    with torch.no_grad():
+        return model.log_joint(x, z.to(x.device).unsqueeze(1), context).logsumexp(0) + math.log(cell)
 
 
 BOUNDS: dict[str, BoundCase] = {
@@ -190,8 +254,13 @@ BOUNDS: dict[str, BoundCase] = {
         ),
         by_enumeration,
     ),
+    "VAE, linear, context": BoundCase(vae(conditional_linear), by_scipy_given),
+    "VAE, Bernoulli, context": BoundCase(vae(conditional_bits), by_quadrature_given, binary=True),
     "LinearVAE": BoundCase(random(lambda: LinearVAE(FEATURES, 2)), by_its_marginal),
     "PPCA": BoundCase(random(lambda: PPCA(FEATURES, 2)), by_its_marginal, exact=True),
     "GaussianMixture": BoundCase(random(lambda: GaussianMixture(FEATURES, 3)), by_components, exact=True),
     "FlowVAE": BoundCase(random(lambda: FlowVAE(maf(FEATURES, 2, (6,), base=StandardNormal))), by_autograd, exact=True),
+    "FlowVAE, context": BoundCase(
+        random(lambda: FlowVAE(maf(FEATURES, 2, (6,), CONTEXT, base=StandardNormal))), by_autograd, exact=True
+    ),
 }

@@ -12,12 +12,14 @@ from nflows.nn.nets import ResidualNet
 from torch import Generator, Tensor
 
 from bridge.conversions.nflows_transforms import FromNflows, ToNflows
+from density import mlp
 from flows import (
     ActNorm,
     Affine,
     AffineCoupling,
     Chain,
     ElementwiseSpline,
+    EmbeddedContext,
     GaussianAutoregressive,
     Inverse,
     Logit,
@@ -222,6 +224,12 @@ TRANSFORMS: dict[str, TransformCase] = {
     "elementwise spline, from data": TransformCase(elementwise_spline),
     "activation norm": TransformCase(actnorm),
     "standardised context": TransformCase(standardised_context, context_reaches=(1,)),
+    "embedded context": TransformCase(
+        randomised(
+            lambda: EmbeddedContext(mlp(CONTEXT, 4, NARROW), AffineCoupling([True, False, True], NARROW, 4), CONTEXT)
+        ),
+        context_reaches=(1,),
+    ),
     "affine": TransformCase(lambda g: Affine(vector(g, 3), vector(g, 3).abs() + 0.5)),
     "affine, two numbers": TransformCase(lambda g: Affine(-1.5, -0.3).to(vector(g, 1))),
     "logit": TransformCase(lambda g: Logit(), domain=torch.sigmoid),

@@ -36,6 +36,7 @@ from flows import (
     ActNorm,
     Chain,
     ElementwiseSpline,
+    EmbeddedContext,
     Flow,
     Inverse,
     LULinear,
@@ -96,6 +97,9 @@ FLOWS: dict[str, UnitsCase] = {
     "maf, context": conditional(lambda: maf(3, 2, NARROW, 2)),
     "iaf, context": conditional(lambda: iaf(3, 2, NARROW, 2)),
     "spline maf, context": conditional(lambda: spline_maf(3, 2, NARROW, 2)),
+    "embedded context": conditional(
+        lambda: Flow(StandardNormal(3), EmbeddedContext(standardised(2, 4), real_nvp(3, 2, NARROW, 4).transform, 2))
+    ),
     "conditional base, standardised": conditional(
         lambda: Flow(ConditionalGaussian(standardised(2, 6), 3, 2), Chain(ActNorm(3), LULinear(3)))
     ),
@@ -114,6 +118,11 @@ FLOWS: dict[str, UnitsCase] = {
 
 MODELS: dict[str, UnitsCase] = {
     "FlowVAE": UnitsCase(lambda unit: FlowVAE(maf(3, 2, NARROW)), 3),
+    "FlowVAE, context": UnitsCase(lambda unit: FlowVAE(maf(3, 2, NARROW, 2)), 3, 2),
+    "VAE, context": UnitsCase(lambda unit: VAE.gaussian(3, 2, hidden=NARROW, context_features=2), 3, 2),
+    "VAE, embedding": UnitsCase(
+        lambda unit: VAE.gaussian(3, 2, hidden=NARROW, context_features=2, embedding=standardised(2, 4)), 3, 2
+    ),
     "relaxation": UnitsCase(  # which is built in float32, with a σ that is rounded so
         lambda unit: GaussianRelaxation(real_nvp(3, 2, NARROW), 0.1 * unit), 3, tolerance=1e-6
     ),

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import Bound, ExactModel, Kind
-from lvm import PPCA, GaussianMixture, LayeredModel
-from lvm.evidence import gap, importance
+from density import ExactModel, Kind
+from lvm import PPCA, VAE, GaussianMixture, LayeredModel, LinkedModel
+from lvm.evidence import evidence, gap, importance
 
 # One law compares some ten numbers with their standard errors, and a normal one is beyond 4.5 of them once in 150,000.
 SIGMAS = 4.5
@@ -27,13 +28,14 @@ class BoundCase:
         make: builds it, in float64 and with random parameters, from a generator. The weights' variance must be finite:
             q must be broader than the posterior.
         log_p: log p(x) ``[n]`` for points ``[n, D]`` by other means: a closed form of scipy, quadrature, enumeration.
+            Of a conditional model it takes contexts ``[n, C]``, too.
         binary: whether points are bits.
         exact: whether every log-weight is log p(x).
         gradient_free: names (or their beginnings) of parameters that the ELBO's gradient does not reach.
     """
 
     make: Callable[[Generator], LayeredModel]
-    log_p: Callable[[LayeredModel, Tensor], Tensor]
+    log_p: Callable[..., Tensor]
     binary: bool = False
     exact: bool = False
     gradient_free: tuple[str, ...] = ()
@@ -42,13 +44,22 @@ class BoundCase:
         x = torch.randn(*batch, model.features, generator=generator, device=generator.device, dtype=torch.float64)
         return (x > 0).double() if self.binary else x
 
+    def given(self, model: LayeredModel, generator: Generator, *batch: int) -> dict[str, Tensor]:
+        """Contexts for points of that batch shape, as keywords: none for an unconditional model."""
+        width = model.context_features
+        shape = (*batch, width)
+        normal = (
+            torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64) if width else None
+        )
+        return {} if normal is None else {"context": normal}
+
 
 def the_mean_weight_is_the_density(case: BoundCase, generator: Generator) -> None:
     """E_q w = p(x), each point within its standard error."""
     model, draws = case.make(generator), 8000
-    x = case.points(model, generator, 4)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
     with torch.no_grad():
-        relative = (model.log_weights(x, draws, generator=generator) - case.log_p(model, x)).exp()
+        relative = (model.log_weights(x, draws, **given, generator=generator) - case.log_p(model, x, **given)).exp()
     error = relative.std(0) / math.sqrt(draws)
     assert (error < 0.1).all(), "the weights are too heavy to test anything"
     assert ((relative.mean(0) - 1).abs() <= SIGMAS * error + 1e-9).all()
@@ -57,10 +68,10 @@ def the_mean_weight_is_the_density(case: BoundCase, generator: Generator) -> Non
 def the_bounds_are_in_order(case: BoundCase, generator: Generator) -> None:
     """ELBO = L_1 ≤ L_2 ≤ L_8 ≤ L_64 ≤ log p(x), paired on the same draws; strictly, unless the model is exact."""
     model, draws = case.make(generator), 2**13
-    x = case.points(model, generator, 4)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
     with torch.no_grad():
-        log_weights = model.log_weights(x, draws, generator=generator)
-        log_p = case.log_p(model, x)
+        log_weights = model.log_weights(x, draws, **given, generator=generator)
+        log_p = case.log_p(model, x, **given)
     sizes = (1, 2, 8, 64)
     bounds = [_block_bounds(log_weights, size) for size in sizes]
     for smaller, larger, ratio in zip(bounds, bounds[1:], (2, 4, 8), strict=False):
@@ -79,11 +90,11 @@ def the_bounds_are_in_order(case: BoundCase, generator: Generator) -> None:
 def the_elbo_is_the_mean_log_weight(case: BoundCase, generator: Generator) -> None:
     """Also where its KL is in closed form; and one draw is as unbiased as many."""
     model, draws = case.make(generator), 2000
-    x = case.points(model, generator, 4)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
     with torch.no_grad():
-        log_weights = model.log_weights(x, draws, generator=generator)
-        many = model.elbo(x, draws=draws, generator=generator)
-        ones = model.elbo(x.expand(draws, *x.shape), generator=generator)
+        log_weights = model.log_weights(x, draws, **given, generator=generator)
+        many = model.elbo(x, **given, draws=draws, generator=generator)
+        ones = model.elbo(x.expand(draws, *x.shape), **given, generator=generator)
     assert many.shape == (4,)
     assert ones.shape == (draws, 4)
     # With the KL in closed form the ELBO's draws have another spread than log-weights.
@@ -94,13 +105,13 @@ def the_elbo_is_the_mean_log_weight(case: BoundCase, generator: Generator) -> No
 
 def claims_say_what_they_are(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
-    x = case.points(model, generator, 4)
-    log_p = case.log_p(model, x)
-    claim = model.log_density(x, draws=1000, generator=generator)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
+    log_p = case.log_p(model, x, **given)
+    claim = model.log_density(x, **given, draws=1000, generator=generator)
     assert claim.measure is model.measure
     assert claim.value.shape == (4,)
     assert not claim.value.requires_grad
-    bound = importance(model, x, draws=1000, generator=generator)
+    bound = importance(model, x, **given, draws=1000, generator=generator)
     assert bound.kind is Kind.LOWER
     assert bound.monte_carlo_error is not None
     assert bound.weights is not None
@@ -108,9 +119,9 @@ def claims_say_what_they_are(case: BoundCase, generator: Generator) -> None:
     # The bias of log-mean-exp is half its variance.
     bias = 0.5 * bound.monte_carlo_error.square()
     assert ((bound.value - log_p).abs() <= SIGMAS * bound.monte_carlo_error + bias + 1e-7).all()
-    report = gap(model, x, draws=1000, generator=generator)
+    report = gap(model, x, **given, draws=1000, generator=generator)
     assert report.difference.monte_carlo_error is not None
-    oracle = model.log_weights(x, 8000, generator=generator).detach()
+    oracle = model.log_weights(x, 8000, **given, generator=generator).detach()
     other = oracle.std(0) / math.sqrt(len(oracle))
     error = torch.hypot(report.difference.monte_carlo_error, other)
     assert ((report.difference.value - (log_p - oracle.mean(0))).abs() <= SIGMAS * error + bias + 1e-7).all()
@@ -132,37 +143,38 @@ def weights_have_their_shape_and_dtype(case: BoundCase, generator: Generator) ->
         model = model.to(dtype)
         for batch in ((), (4,), (2, 3)):
             x = case.points(model, generator, *batch).to(dtype)
-            log_weights = model.log_weights(x, 5, generator=generator)
+            given = {name: c.to(dtype) for name, c in case.given(model, generator, *batch).items()}
+            log_weights = model.log_weights(x, 5, **given, generator=generator)
             assert log_weights.shape == (5, *batch)
             assert log_weights.dtype == dtype
             assert log_weights.device == x.device
-            assert model.elbo(x, draws=2, generator=generator).shape == batch
+            assert model.elbo(x, **given, draws=2, generator=generator).shape == batch
     with pytest.raises(TypeError, match=r"computes in torch\.float32"):
         model.log_weights(x.double(), 5)
 
 
 def weights_come_from_the_generator(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
-    x = case.points(model, generator, 4)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
     before = torch.get_rng_state()
 
     def seeded(seed: int) -> Tensor:
-        return model.log_weights(x, 5, generator=Generator(generator.device).manual_seed(seed))
+        return model.log_weights(x, 5, **given, generator=Generator(generator.device).manual_seed(seed))
 
     assert seeded(0).equal(seeded(0))
     assert case.exact or not seeded(0).equal(seeded(1))
-    model.elbo(x, draws=3, generator=generator)
-    model.log_density(x, draws=3, generator=generator)
-    model.sample(3, generator=generator)
+    model.elbo(x, **given, draws=3, generator=generator)
+    model.log_density(x, **given, draws=3, generator=generator)
+    model.sample(3, **given, generator=generator)
     assert torch.get_rng_state().equal(before), "the global generator moved"
 
 
 def the_elbo_has_a_gradient_in_every_parameter(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
-    x = case.points(model, generator, 20)
+    x, given = case.points(model, generator, 20), case.given(model, generator, 20)
     parameters = {name: p for name, p in model.named_parameters() if p.numel()}
     gradients = torch.autograd.grad(
-        model.elbo(x, draws=3, generator=generator).sum(), list(parameters.values()), allow_unused=True
+        model.elbo(x, **given, draws=3, generator=generator).sum(), list(parameters.values()), allow_unused=True
     )
     for name, gradient in zip(parameters, gradients, strict=True):
         alive = gradient is not None and bool((gradient != 0).any())
@@ -171,14 +183,18 @@ def the_elbo_has_a_gradient_in_every_parameter(case: BoundCase, generator: Gener
 
 
 def points_do_not_see_each_other(case: BoundCase, generator: Generator) -> None:
+    """Nor each other's contexts."""
     model = case.make(generator)
     x = case.points(model, generator, 5)
     others = torch.cat([x[:1], case.points(model, generator, 4)])
+    given, given_others = case.given(model, generator, 5), case.given(model, generator, 5)
+    for name, context in given.items():
+        given_others[name][0] = context[0]
 
-    def first(x: Tensor) -> Tensor:
-        return model.log_weights(x, 3, generator=Generator(generator.device).manual_seed(0))[:, 0]
+    def first(x: Tensor, given: dict[str, Tensor]) -> Tensor:
+        return model.log_weights(x, 3, **given, generator=Generator(generator.device).manual_seed(0))[:, 0]
 
-    torch.testing.assert_close(first(others), first(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(first(others, given_others), first(x, given), rtol=1e-12, atol=1e-12)
 
 
 def equal_weights_have_no_tail(case: BoundCase, generator: Generator) -> None:
@@ -186,9 +202,10 @@ def equal_weights_have_no_tail(case: BoundCase, generator: Generator) -> None:
     if not case.exact:
         return
     model = case.make(generator)
-    x = case.points(model, generator, 200)
+    x, given = case.points(model, generator, 200), case.given(model, generator, 200)
     for dtype in (torch.float64, torch.float32):
-        claim = importance(model.to(dtype), x.to(dtype), draws=1000, generator=generator)
+        cast = {name: c.to(dtype) for name, c in given.items()}
+        claim = importance(model.to(dtype), x.to(dtype), **cast, draws=1000, generator=generator)
         assert claim.weights is not None
         assert claim.weights.pareto_k.isneginf().all()
         assert claim.unreliable == 0
@@ -196,12 +213,13 @@ def equal_weights_have_no_tail(case: BoundCase, generator: Generator) -> None:
 
 def generation_needs_no_encoder(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
+    given = case.given(model, generator, 2)
 
-    def drawn(model: Bound) -> Tensor:
-        return model.sample(7, generator=Generator(generator.device).manual_seed(0))
+    def drawn(model: LayeredModel) -> Tensor:
+        return model.sample(7, **given, generator=Generator(generator.device).manual_seed(0))
 
     expected = drawn(model)
-    assert expected.shape == (7, model.features)
+    assert expected.shape == (7, *(2 for _ in given), model.features)
     without = deepcopy(model)
     if isinstance(without._modules.get("encoder"), nn.Module):
         del without.encoder
@@ -210,20 +228,21 @@ def generation_needs_no_encoder(case: BoundCase, generator: Generator) -> None:
 
 def misuse_is_one_clear_error(case: BoundCase, generator: Generator) -> None:
     model = case.make(generator)
-    x = case.points(model, generator, 4)
+    x, given = case.points(model, generator, 4), case.given(model, generator, 4)
     for draws in (0, -1, 2.0):
         for call in (
-            lambda d: model.log_weights(x, d),
-            lambda d: model.elbo(x, draws=d),
-            lambda d: importance(model, x, draws=d),
-            lambda d: gap(model, x, draws=d),
+            lambda d: model.log_weights(x, d, **given),
+            lambda d: model.elbo(x, **given, draws=d),
+            lambda d: importance(model, x, **given, draws=d),
+            lambda d: gap(model, x, **given, draws=d),
         ):
             with pytest.raises(ValueError, match="draws must be a positive int"):
                 call(draws)
     bad = x.clone()
     bad[1, 0] = math.nan
     wide = torch.cat([x, x], -1)
-    for use in (model.log_density, lambda x: gap(model, x), lambda x: importance(model, x), model.fit):
+    claims = (model.log_density, partial(gap, model), partial(importance, model), model.fit)
+    for use in (partial(claim, **given) for claim in claims):
         with pytest.raises(ValueError, match="row 1, column 0 is nan"):
             use(bad)
         with pytest.raises(ValueError, match=r"expects x of shape \[\*batch, \d\]; got \[4, \d\]"):
@@ -232,13 +251,46 @@ def misuse_is_one_clear_error(case: BoundCase, generator: Generator) -> None:
             use(x[:0])
         with pytest.raises(TypeError, match="floating point"):
             use(x.long())
-        if use == model.fit and isinstance(model, GaussianMixture | PPCA):
+        if use.func == model.fit and isinstance(model, GaussianMixture | PPCA):
             continue  # they read arrays, too
         with pytest.raises(TypeError, match=r"torch\.Tensor; got ndarray"):
             use(x.cpu().numpy())  # type: ignore[arg-type]
-    for compute in (lambda x: model.log_weights(x, 2), model.elbo):
+    for compute in (lambda x: model.log_weights(x, 2, **given), lambda x: model.elbo(x, **given)):
         with pytest.raises(ValueError, match=r"expects x of shape"):
             compute(wide)
+
+
+def contexts_are_given_where_they_are_due(case: BoundCase, generator: Generator) -> None:
+    """One clear error in the model's name wherever one is missing, superfluous, of another size or not finite."""
+    model = case.make(generator)
+    name, width = type(model).__name__, model.context_features
+    x, context = case.points(model, generator, 4), torch.zeros(4, max(1, width), dtype=torch.float64)
+    entrances: list[Callable[..., object]] = [
+        lambda x, **given: model.log_weights(x, 2, **given),
+        lambda x, **given: model.sample(2, **given),
+        model.elbo,
+    ]
+    of_data: list[Callable[..., object]] = [
+        model.log_density,
+        *(partial(f, model) for f in (gap, importance, evidence)),
+    ]
+    of_data += [model.fit] if isinstance(model, VAE | LinkedModel) else []
+    for use in (*entrances, *of_data):
+        if not width:
+            with pytest.raises(ValueError, match=f"{name} takes no context; got one"):
+                use(x, context=context)
+            continue
+        with pytest.raises(ValueError, match=rf"{name} needs a context of shape \[\*batch, {width}\]; got none"):
+            use(x)
+        with pytest.raises(ValueError, match=rf"{name} expects a context of .*, {width}\]; got \[4, {2 * width}\]"):
+            use(x, context=torch.cat([context, context], -1))
+        with pytest.raises(TypeError, match=rf"{name} .*context is torch\.float32"):
+            use(x, context=context.float())
+    for use in of_data if width else ():
+        with pytest.raises(ValueError, match=f"{name} expects (a context for each of the 4 rows|batch shapes that br)"):
+            use(x, context=context[:3])
+        with pytest.raises(ValueError, match=f"{name}, as context, expects finite data; row 0, column 0 is nan"):
+            use(x, context=torch.full_like(context, math.nan))
 
 
 bound_laws: list[Callable[[BoundCase, Generator], None]] = [
@@ -253,6 +305,7 @@ bound_laws: list[Callable[[BoundCase, Generator], None]] = [
     equal_weights_have_no_tail,
     generation_needs_no_encoder,
     misuse_is_one_clear_error,
+    contexts_are_given_where_they_are_due,
 ]
 
 

@@ -92,9 +92,13 @@ class Asked:
     pointwise: bool = True
 
 
+def given(context: Tensor | None) -> dict[str, Tensor]:
+    """A context as a keyword, which models and claims without one need not have."""
+    return {} if context is None else {"context": context}
+
+
 def _log_density(model: Model, x: Tensor, context: Tensor | None, generator: Generator) -> LogDensity:
-    settings = {} if context is None else {"context": context}
-    return model.log_density(x, draws=30, generator=generator, **settings)
+    return model.log_density(x, draws=30, generator=generator, **given(context))
 
 
 def _anyone(model: Model) -> bool:
@@ -107,6 +111,10 @@ def _bound(model: Model) -> bool:
 
 def _latent(model: Model) -> bool:
     return isinstance(model, LatentVariableModel)
+
+
+def _one_prior(model: Model) -> bool:
+    return isinstance(model, LatentVariableModel) and not model.prior.context_features
 
 
 def _continuous(model: Model) -> bool:
@@ -124,9 +132,9 @@ def _diagonal(model: Model) -> bool:
     return gaussian and isinstance(model.prior, StandardNormal) and not isinstance(model, PPCA)
 
 
-def own_method(model: Bound, x: Tensor, *, generator: Generator) -> LogDensity:
+def own_method(model: Bound, x: Tensor, *, generator: Generator, context: Tensor | None = None) -> LogDensity:
     """A claim that is made by hand, and knows nothing of modes and points."""
-    value = model.elbo(x, draws=9, generator=generator).detach()
+    value = model.elbo(x, draws=9, generator=generator, **given(context)).detach()
     return LogDensity(value, Kind.LOWER, "ELBO", measure=model.measure)
 
 
@@ -147,38 +155,53 @@ CLAIMS: dict[str, Asked] = {
         lambda m: not getattr(m, "context_features", 0),
     ),
     "evidence": Asked(
-        lambda m, x, c, g: evidence.evidence(m, x, generator=g), lambda m: isinstance(m, ExactModel) and _bound(m)
+        lambda m, x, c, g: evidence.evidence(m, x, **given(c), generator=g),
+        lambda m: isinstance(m, ExactModel) and _bound(m),
     ),
     "evidence, method": Asked(
-        lambda m, x, c, g: evidence.evidence(m, x, method=own_method, generator=g), _bound, pointwise=False
+        lambda m, x, c, g: evidence.evidence(m, x, **given(c), method=own_method, generator=g), _bound, pointwise=False
     ),
-    "importance": Asked(lambda m, x, c, g: evidence.importance(m, x, draws=30, generator=g), _bound),
-    "gap": Asked(lambda m, x, c, g: evidence.gap(m, x, draws=30, generator=g), _bound),
+    "importance": Asked(lambda m, x, c, g: evidence.importance(m, x, **given(c), draws=30, generator=g), _bound),
+    "gap": Asked(lambda m, x, c, g: evidence.gap(m, x, **given(c), draws=30, generator=g), _bound),
     "gap, local": Asked(
-        lambda m, x, c, g: evidence.gap(m, x, draws=9, local=LOCAL, generator=g), _continuous, pointwise=False
-    ),
-    "prior_average": Asked(lambda m, x, c, g: evidence.prior_average(m, x, draws=30, generator=g), _latent),
-    "prior_importance": Asked(lambda m, x, c, g: evidence.prior_importance(m, x, draws=30, generator=g), _latent),
-    "local_elbo": Asked(
-        lambda m, x, c, g: evidence.local_elbo(m, x, LOCAL, draws=9, generator=g), _continuous, pointwise=False
-    ),
-    "local_elbo, family": Asked(
-        lambda m, x, c, g: evidence.local_elbo(m, x, flow_family(m), draws=9, generator=g),
-        lambda m: _continuous(m) and m.prior.features > 1,
-        pointwise=False,
-    ),
-    "annealed": Asked(lambda m, x, c, g: evidence.annealed(m, x, **ANNEALING, generator=g), _continuous, False),
-    "sandwich": Asked(lambda m, x, c, g: evidence.sandwich(m, 3, **ANNEALING, generator=g), _continuous, False),
-    "quadrature": Asked(
-        lambda m, x, c, g: evidence.quadrature(m, x, max_evaluations=3000, generator=g), _integrable, pointwise=False
-    ),
-    "gradient_quality": Asked(
-        lambda m, x, c, g: gradient_quality(ScoreFunction(2), m, x, repeats=3, generator=g, progress=False),
+        lambda m, x, c, g: evidence.gap(m, x, **given(c), draws=9, local=LOCAL, generator=g),
         _continuous,
         pointwise=False,
     ),
-    "kl_parts": Asked(lambda m, x, c, g: evidence.kl_parts(m, x, draws=3, generator=g), _latent, False),
-    "latent_usage": Asked(lambda m, x, c, g: evidence.latent_usage(m, x), _diagonal, False),
+    "prior_average": Asked(lambda m, x, c, g: evidence.prior_average(m, x, **given(c), draws=30, generator=g), _latent),
+    "prior_importance": Asked(
+        lambda m, x, c, g: evidence.prior_importance(m, x, **given(c), draws=30, generator=g), _latent
+    ),
+    "local_elbo": Asked(
+        lambda m, x, c, g: evidence.local_elbo(m, x, LOCAL, **given(c), draws=9, generator=g),
+        _continuous,
+        pointwise=False,
+    ),
+    "local_elbo, family": Asked(
+        lambda m, x, c, g: evidence.local_elbo(m, x, flow_family(m), **given(c), draws=9, generator=g),
+        lambda m: _continuous(m) and m.prior.features > 1,
+        pointwise=False,
+    ),
+    "annealed": Asked(
+        lambda m, x, c, g: evidence.annealed(m, x, **given(c), **ANNEALING, generator=g), _continuous, False
+    ),
+    "sandwich": Asked(
+        lambda m, x, c, g: evidence.sandwich(m, 3, **given(None if c is None else c[:3]), **ANNEALING, generator=g),
+        _continuous,
+        False,
+    ),
+    "quadrature": Asked(
+        lambda m, x, c, g: evidence.quadrature(m, x, **given(c), max_evaluations=3000, generator=g),
+        _integrable,
+        pointwise=False,
+    ),
+    "gradient_quality": Asked(
+        lambda m, x, c, g: gradient_quality(ScoreFunction(2), m, x, **given(c), repeats=3, generator=g, progress=False),
+        _continuous,
+        pointwise=False,
+    ),
+    "kl_parts": Asked(lambda m, x, c, g: evidence.kl_parts(m, x, **given(c), draws=3, generator=g), _one_prior, False),
+    "latent_usage": Asked(lambda m, x, c, g: evidence.latent_usage(m, x, **given(c)), _diagonal, False),
 }
 
 
@@ -243,7 +266,9 @@ def claims_know_their_points(case: ClaimCase, generator: Generator) -> None:
             for claim in _log_densities(asked.ask(model, x, context, Generator().manual_seed(0))):
                 assert claim.points == Points.of(x), name
     if _continuous(model):
-        made = evidence.sandwich(model, 3, **ANNEALING, generator=generator)
+        made = evidence.sandwich(
+            model, 3, **given(None if context is None else context[:3]), **ANNEALING, generator=generator
+        )
         assert made.lower.points == made.upper.points == Points.of(made.x)
     claim = _log_density(model, x, context, generator)
     if claim.kind is Kind.EXACT:

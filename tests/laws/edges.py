@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from density import Bound, Density, ExactModel, Model, Training
 from density.rebuildable import Rebuildable, arguments_of
+from lvm import LayeredModel
 from tests.laws.modules import ModuleCase
 
 PACKAGES = ("density", "flows", "lvm", "bridge")
@@ -60,7 +61,9 @@ def an_outer_autocast_changes_nothing(case: ModuleCase, generator: Generator) ->
                 context = inputs[1] if len(inputs) > 1 else None
                 found += [model.log_prob(*inputs), *model.sample_with_log_prob(2, context=context)]
             if isinstance(model, Bound):
-                found += [model.elbo(inputs[0]), model.log_weights(inputs[0], 2), model.sample(2)]
+                given = {"context": inputs[1]} if len(inputs) > 1 else {}
+                found += [model.elbo(inputs[0], **given), model.log_weights(inputs[0], 2, **given)]
+                found += [model.sample(2, **given)]
         return found
 
     expected = asked()
@@ -99,10 +102,10 @@ def foreign_data_is_one_message(case: ModuleCase, generator: Generator) -> None:
         return
     x, *context = case.inputs(model, generator)
     entrances: list[Callable[[Any], object]] = [model.log_density] if not context else []
-    if context and isinstance(model, ExactModel):
+    if context and isinstance(model, ExactModel | LayeredModel):
         entrances += [lambda x: model.log_density(x, context=context[0])]
     entrances += [model.log_prob] if isinstance(model, Density) and not context else []
-    entrances += [model.elbo] if isinstance(model, Bound) else []
+    entrances += [lambda x: model(x, *context)] if isinstance(model, Bound) else []
     for convert, message in (CONTAINERS | NOT_READ).values():
         for enter in entrances:
             with pytest.raises(TypeError, match=message):

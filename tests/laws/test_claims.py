@@ -21,7 +21,7 @@ from tests.laws.densities import DensityCase
 
 
 def of_bound(case: BoundCase) -> ClaimCase:
-    return ClaimCase(case.make, case.points)
+    return ClaimCase(case.make, case.points, lambda m, g, n: case.given(m, g, n).get("context"))  # type: ignore[arg-type]
 
 
 def of_density(case: DensityCase) -> ClaimCase:

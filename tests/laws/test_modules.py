@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density import Bound, Density, Training, maximise
-from lvm import PPCA, GaussianMixture, LinearVAE
+from lvm import PPCA, GaussianMixture, LayeredModel, LinearVAE
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
@@ -28,7 +28,11 @@ def of_density(case: DensityCase) -> ModuleCase:
 
 
 def of_bound(case: BoundCase, discrete: bool = False) -> ModuleCase:
-    return ModuleCase(case.make, lambda model, generator: (case.points(model, generator, 3),), discrete)
+    def inputs(model: nn.Module, generator: Generator) -> tuple[Tensor, ...]:
+        assert isinstance(model, LayeredModel)
+        return case.points(model, generator, 3), *case.given(model, generator, 3).values()
+
+    return ModuleCase(case.make, inputs, discrete)
 
 
 MODULES = {

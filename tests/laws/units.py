@@ -76,7 +76,8 @@ def values(model: Density | Bound, x: Tensor, context: Tensor | None) -> Tensor:
     with torch.no_grad():
         if isinstance(model, Density):
             return model.log_prob(x, context)
-        return model.log_weights(x, 3, generator=Generator().manual_seed(7))
+        given = {} if context is None else {"context": context}
+        return model.log_weights(x, 3, generator=Generator().manual_seed(7), **given)  # type: ignore[arg-type]
 
 
 def started(case: UnitsCase, unit: float, x: Tensor, context: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from bridge import Abs, DeltaLink, FlowVAE, LinkChain, LooseLayeredModel, TightL
 from density import ConditionalGaussian, FixedScale, Measure, Rescaled, Standardisation, StandardNormal, Training
 from flows import ActNorm, Flow, LULinear
 from lvm import ExactLayeredModel, LayeredModel, Link, StochasticLink
-from lvm.latent import LinkedModel
+from lvm.layered import LinkedModel
 from tests.laws.transforms import randomise
 
 ONCE = Training(epochs=1, learning_rate=1e-9, validation=0.0, progress=False)

@@ -144,11 +144,12 @@ def answers(module: nn.Module) -> Iterator[Tensor]:
         yield x
         yield module.log_prob(x, context)
     if isinstance(module, LayeredModel):
-        x = module.sample(4, generator=Generator().manual_seed(1))
+        given = {"context": normal(4, module.context_features)} if module.context_features else {}
+        x = module.sample(4, **given, generator=Generator().manual_seed(1))
         yield x
         levels = getattr(module.link, "levels", None)  # the model itself also draws integers that are none
         x = x if levels is None else x.clamp(0, levels - 1)
-        yield module.log_weights(x, 3, generator=Generator().manual_seed(2))
+        yield module.log_weights(x, 3, **given, generator=Generator().manual_seed(2))
 
 
 def tensors(module: nn.Module) -> tuple[Iterator[tuple[str, Tensor]], Iterator[tuple[str, Tensor]]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.data.joined import joined
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import log_mean_exp
@@ -32,6 +33,7 @@ def annealed(
     model: LatentVariableModel,
     x: Tensor,
     *,
+    context: Tensor | None = None,
     steps: int = 200,
     chains: int = 16,
     start: Start = ENCODER,
@@ -56,6 +58,7 @@ def annealed(
     Args:
         model: a latent-variable model with ``log_joint`` and a continuous latent.
         x: points ``[n, D]``.
+        context: contexts ``[n, C]`` of a conditional model.
         steps: T.
         chains: for each point, at least 2; all points and chains run together, in blocks of bounded memory.
         start: :class:`FromEncoder` or :class:`FromPrior`.
@@ -93,10 +96,10 @@ def annealed(
     """
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
     budget.check(model)
-    model.check_input(x)
+    rows = model._data_rows(x, context)
     log_weights, acceptance = _empty(chains, x), 0.0
     for points in budget.blocks(x.shape[0]):
-        run = Annealing(model, x[points], budget, first_point=points.start, generator=generator)
+        run = Annealing(model, rows[points], budget, first_point=points.start, generator=generator)
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
     return _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
@@ -146,6 +149,7 @@ def sandwich(
     model: LatentVariableModel,
     n: int,
     *,
+    context: Tensor | None = None,
     steps: int = 200,
     chains: int = 16,
     start: Start = ENCODER,
@@ -166,6 +170,7 @@ def sandwich(
 
     Args:
         n: points to simulate.
+        context: contexts ``[n, C]`` of a conditional model, a point for each.
         steps, chains, start, schedule, leapfrog, pilot: as in :func:`annealed`.
         generator: on the model's device; of the data too.
 
@@ -183,13 +188,11 @@ def sandwich(
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
     budget.check(model)
     n = check_count(n, "n")
-    with torch.no_grad():
-        z = model.prior.sample(n, generator=generator)
-        x = model.decoder.sample(1, context=z, generator=generator).squeeze(0)
-    model.check_input(x)
+    x, z = _simulated(model, n, context, generator)
+    rows = model._data_rows(x, context)
     forward, reverse, acceptance = _empty(chains, x), _empty(chains, x), [0.0, 0.0]
     for points in budget.blocks(n):
-        run = Annealing(model, x[points], budget, first_point=points.start, generator=generator)
+        run = Annealing(model, rows[points], budget, first_point=points.start, generator=generator)
         forward[:, points], up = run.forward(generator)
         reverse[:, points], down = run.reverse(z[points], generator)
         for direction, accepted in enumerate((up, down)):
@@ -199,6 +202,19 @@ def sandwich(
         _bound(model, x, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0])),
         _bound(model, x, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1])),
     )
+
+
+@torch.no_grad()
+def _simulated(
+    model: LatentVariableModel, n: int, context: Tensor | None, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Points ``[n, D]`` of the model, one for each context of a conditional one, and the latents they came from."""
+    z, seen = model._latents(n if context is None else 1, context, generator)
+    x = model.decoder.sample(1, context=joined(z, seen), generator=generator)
+    x, z = x.reshape(-1, model.features), z.reshape(-1, z.shape[-1])
+    if len(x) != n:
+        raise ValueError(f"sandwich expects a context for each of the {n} points; got {len(x)}")
+    return x, z
 
 
 def _bound(model: LatentVariableModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:

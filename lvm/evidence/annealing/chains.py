@@ -24,7 +24,10 @@ SECONDS_BEFORE_BAR = 3.0
 
 
 class Start(ABC):
-    """Start of the chains: a density over z that can be drawn from and evaluated, possibly given x."""
+    """Start of the chains: a density over z that can be drawn from and evaluated, possibly given x.
+
+    The x ``[n, D]`` of a conditional model have their contexts behind them, as the model's parts see these.
+    """
 
     @abstractmethod
     def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:
@@ -67,10 +70,10 @@ class FromPrior(Start):
     name = "prior"
 
     def sample(self, model: LatentVariableModel, x: Tensor, chains: int, generator: Generator | None) -> Tensor:
-        return model.prior.sample(chains * x.shape[0], generator=generator).unflatten(0, (chains, x.shape[0]))
+        return model._prior_draws(chains, x, generator)
 
     def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
-        return model.prior.log_prob(z)
+        return model._log_prior(z, x)
 
     def measure(self, model: LatentVariableModel) -> Measure:
         return model.prior.measure
@@ -114,7 +117,7 @@ class Budget:
 
 
 class Annealing:
-    """Tuned chains for some points x ``[n, D]`` between a budget's start and the posterior.
+    """Tuned chains for some rows x, points or points and contexts, between a budget's start and the posterior.
 
     The constructor makes the pilot run. All randomness is the generator's.
 
@@ -133,7 +136,7 @@ class Annealing:
     ) -> None:
         self.model, self.x, self.budget = model, x, budget
         self.path = GeometricPath(
-            lambda z: budget.start.log_prob(model, x, z), lambda z: model.log_joint(x, z), first_point
+            lambda z: budget.start.log_prob(model, x, z), lambda z: model._log_joint(x, z), first_point
         )
         with torch.no_grad():
             starts = budget.start.sample(model, x, max(SPREAD_DRAWS, budget.pilot.chains), generator)

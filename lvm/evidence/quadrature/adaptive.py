@@ -13,11 +13,13 @@ from density.checks import check_count
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
+from density.families.gaussian import GaussianFamily
 from density.log_density import Kind, LogDensity, Measure
 from density.parallel import processes
 from lvm.evidence.quadrature.cubature import Tolerance
 from lvm.evidence.quadrature.integral import integrate
 from lvm.evidence.quadrature.integrand import Integrand
+from lvm.evidence.quadrature.joint import Joint
 from lvm.evidence.quadrature.prior import GROWTHS, Prior
 from lvm.evidence.quadrature.region import seeds
 from lvm.evidence.quadrature.rules import GaussKronrod
@@ -33,6 +35,7 @@ def quadrature(
     model: LatentVariableModel,
     x: Tensor,
     *,
+    context: Tensor | None = None,
     tolerance: float | None = None,
     max_evaluations: int | None = None,
     generator: Generator | None = None,
@@ -66,6 +69,8 @@ def quadrature(
     Args:
         model: latents of ``prior.features`` ≤ 3 with a Lebesgue density, or one-hot (a categorical prior).
         x: points ``[n, D]``.
+        context: contexts ``[n, C]`` of a conditional model. Its prior may be unconditional, Gaussian given c (then it
+            is whitened, point by point) or categorical.
         tolerance: largest error estimate of an exact value, nats. If None, 1e-8 is aimed at and 4e-5 is enough: a point
             whose log-joint has kinks, at which another digit takes ten times as long, is left there.
         max_evaluations: of the log-joint, for each point; 10⁵ for one latent, 10⁶ for two and 10⁷ for three if None.
@@ -80,7 +85,8 @@ def quadrature(
 
     Raises:
         TypeError: the model has no log-joint.
-        ValueError: more than three latents, a discrete latent that cannot be enumerated, unusable data or settings, a
+        ValueError: more than three latents, a discrete latent that cannot be enumerated, a conditional prior that is
+            neither Gaussian nor categorical, unusable data or settings, a
             decoder of the wrong shape, or a log-joint of nan or +inf (which is located).
 
     Cost O(n) times 10³ (one latent), 10⁴ (two) or 10⁵ (three) log-joints for a posterior with one mode, ten times as
@@ -101,15 +107,16 @@ def quadrature(
     max_evaluations = check_count(max_evaluations, "max_evaluations")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, in nats; got {tolerance!r}")
-    model.check_input(x)
+    model._check_asked(x, context)
     with torch.no_grad():
         if model.prior.reference.dtype != torch.float64:
             model = deepcopy(model).double()
-        x = x.double()
+        x, context = x.double(), None if context is None else context.double()
+        rows = model._rows(x, context)
         if isinstance(model.prior, CategoricalFamily):
-            return _exact_sum(model, x)
+            return _exact_sum(model, x, rows)
         wanted = DEFAULT if tolerance is None else Tolerance(tolerance, tolerance)
-        return _integral(model, x, wanted, max_evaluations, generator)
+        return _integral(model, x, rows, wanted, max_evaluations, generator)
 
 
 def check_integrable(model: LatentVariableModel) -> None:
@@ -127,6 +134,11 @@ def check_integrable(model: LatentVariableModel) -> None:
             f"quadrature integrates over continuous latents and sums over one-hot ones (a categorical prior); "
             f"{type(model).__name__} has a discrete latent with a {type(model.prior).__name__} prior. Use importance"
         )
+    if model.prior.context_features and not isinstance(model.prior, GaussianFamily):
+        raise ValueError(
+            f"quadrature takes a prior p(z|c) where it is Gaussian or categorical; that of {type(model).__name__} is "
+            f"{type(model.prior).__name__}, another one for every context. Use lvm.evidence.annealed or importance"
+        )
     if latents > LARGEST_LATENT:
         raise ValueError(
             f"quadrature takes at most {LARGEST_LATENT} continuous latents, since its cost is exponential in them; "
@@ -134,37 +146,44 @@ def check_integrable(model: LatentVariableModel) -> None:
         )
 
 
-def _exact_sum(model: LatentVariableModel, x: Tensor) -> LogDensity:
+def _exact_sum(model: LatentVariableModel, x: Tensor, rows: Tensor) -> LogDensity:
     assert isinstance(model.prior, CategoricalFamily)
     values = model.prior.enumerate()
-    rows = max(1, SCALARS_AT_ONCE // (values.shape[0] * model.features))
+    joint = Joint(model)
+    size = max(1, SCALARS_AT_ONCE // (values.shape[0] * model.features))
     parts = [
-        Integrand(model.log_joint, part, start).shared(values).logsumexp(1)
-        for start, part in zip(range(0, x.shape[0], rows), x.split(rows), strict=True)
+        Integrand(joint, part, start, apart=joint.apart).shared(values).logsumexp(1)
+        for start, part in zip(range(0, x.shape[0], size), rows.split(size), strict=True)
     ]
     method = f"exact sum over {values.shape[0]} latent values"
     return LogDensity(torch.cat(parts), Kind.EXACT, method, measure=model.measure, points=Points.of(x))
 
 
 def _integral(
-    model: LatentVariableModel, x: Tensor, tolerance: Tolerance, max_evaluations: int, generator: Generator | None
+    model: LatentVariableModel,
+    x: Tensor,
+    rows: Tensor,
+    tolerance: Tolerance,
+    max_evaluations: int,
+    generator: Generator | None,
 ) -> LogDensity:
+    joint = Joint(model)
     rule = GaussKronrod(model.prior.features, x.device)
-    prior = Prior(model.prior, rule, tolerance, max_evaluations, generator)
+    prior = Prior(joint.prior, rule, tolerance, max_evaluations, generator)
     first = prior.partition(0)
     # A log-joint of the wrong shape fails here, by name.
-    Integrand(model.log_joint, x[:1], 0).shared(first.region.centre.unsqueeze(0))
-    rows = max(1, SCALARS_AT_ONCE // (first.boxes.point.numel() * rule.nodes.shape[0]))
+    Integrand(joint, rows[:1], 0).shared(first.region.centre.unsqueeze(0))
+    size = max(1, SCALARS_AT_ONCE // (first.boxes.point.numel() * rule.nodes.shape[0]))
     value, error = torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])
-    hidden = None if x.shape[0] > rows and processes.is_main() else True
+    hidden = None if x.shape[0] > size and processes.is_main() else True
     bar = tqdm(total=x.shape[0], desc="quadrature", leave=False, disable=hidden)
     with bar:
-        for start in range(0, x.shape[0], rows):
-            left = torch.arange(start, min(start + rows, x.shape[0]), device=x.device)
-            places, known = seeds(model, x[left], generator)
+        for start in range(0, x.shape[0], size):
+            left = torch.arange(start, min(start + size, x.shape[0]), device=x.device)
+            places, known = seeds(joint, rows[left], generator)
             for growth in range(GROWTHS):
                 here = left - start
-                integrand = Integrand(model.log_joint, x[left], left)
+                integrand = Integrand(joint, rows[left], left, apart=joint.apart)
                 result = integrate(
                     integrand, prior.partition(growth), rule, places[here], known[here], tolerance, max_evaluations
                 )
@@ -174,7 +193,7 @@ def _integral(
                 left = left[result.outgrown]
                 if not left.numel():
                     break
-            bar.update(min(rows, x.shape[0] - start))
+            bar.update(min(size, x.shape[0] - start))
     reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
     missed = int((~(error <= tolerance.enough)).sum())
     method = f"{model.prior.features}-dimensional adaptive quadrature to {reached:g} nats"

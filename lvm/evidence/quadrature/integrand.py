@@ -19,11 +19,21 @@ class Integrand:
 
     Args:
         log_joint: log p(x, z), whose batch shapes broadcast.
+        x: the points, of a conditional model with their contexts behind them.
         numbers: the number of each point in the user's data, or of the first; errors name them.
+        apart: whether the decoder sees every place anew for every point, since their contexts differ.
     """
 
-    def __init__(self, log_joint: Callable[[Tensor, Tensor], Tensor], x: Tensor, numbers: Tensor | int) -> None:
+    def __init__(
+        self,
+        log_joint: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        numbers: Tensor | int,
+        *,
+        apart: bool = False,
+    ) -> None:
         self.log_joint = log_joint
+        self.apart = apart
         self.x = x
         self.numbers = torch.arange(x.shape[0]) + numbers if isinstance(numbers, int) else numbers
 
@@ -34,9 +44,9 @@ class Integrand:
         return cls(lambda x, z: prior.log_prob(z).expand(torch.broadcast_shapes(x.shape[:-1], z.shape[:-1])), x, 0)
 
     def shared(self, z: Tensor) -> Tensor:
-        """At the same places z ``[N, d]`` for all points, so that the decoder sees each once: ``[n, N]``."""
+        """At the same places z ``[N, d]`` for all points, each of which the decoder sees once if it may: ``[n, N]``."""
         n = self.x.shape[0]
-        block = max(1, min(ROWS_AT_ONCE, SCALARS_AT_ONCE // (n * self.x.shape[1])))
+        block = max(1, min(ROWS_AT_ONCE // n if self.apart else ROWS_AT_ONCE, SCALARS_AT_ONCE // (n * self.x.shape[1])))
         parts = []
         for places in z.split(block):
             values = self.log_joint(self.x.unsqueeze(1), places)

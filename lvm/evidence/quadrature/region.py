@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from density.contract import Density
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
+from lvm.evidence.quadrature.joint import Joint
 from lvm.latent import LatentVariableModel
 
 DEVIATIONS = 9.0  # of a Gaussian prior, outside of which its mass is 1e-19
@@ -100,12 +101,12 @@ class Region:
         return ((low <= self.centre - self.half + slack) | (high >= self.centre + self.half - slack)).any(-1)
 
 
-def seeds(model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+def seeds(joint: Joint, rows: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """The best of the encoder's and of the prior's draws for each point: places ``[n, s, d]``, log-joint ``[n, s]``."""
     best_places, best_values = [], []
-    draws = model.encoder.sample(CANDIDATES // 8, context=x, generator=generator)
-    for z in (draws, model.prior.sample(CANDIDATES, generator=generator).unsqueeze(1)):
-        values = model.log_joint(x, z).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+    draws = joint.encoded(rows, CANDIDATES // 8, generator)
+    for z in (draws, joint.prior.sample(CANDIDATES, generator=generator).unsqueeze(1)):
+        values = joint(rows, z).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
         top, index = values.topk(min(SEEDS, values.shape[0]), dim=0)
         best_values.append(top.mT)
         z = z.expand(*values.shape, z.shape[-1])

@@ -17,7 +17,8 @@ from density import (
 )
 from lvm import VAE, LatentVariableModel
 from lvm.evidence import importance
-from lvm.vae.gradients import DoublyReparametrised, GradientEstimator, ImportanceWeighted, LeaveOneOut
+from lvm.vae.estimator import GradientEstimator
+from lvm.vae.gradients import DoublyReparametrised, ImportanceWeighted, LeaveOneOut
 from tests.lvm.vae.gradient_examples import EVERY_ESTIMATOR, EnumerableVAE, linear_vae
 
 Record = Callable[[str, float, float], None]

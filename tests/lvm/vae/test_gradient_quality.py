@@ -18,10 +18,10 @@ from density import (
 )
 from lvm import VAE
 from lvm.vae import gradient_quality as quality_module
+from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradient_quality import gradient_quality
 from lvm.vae.gradients import (
     DoublyReparametrised,
-    GradientEstimator,
     ImportanceWeighted,
     LeaveOneOut,
     Reparametrised,

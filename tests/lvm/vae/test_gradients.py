@@ -12,11 +12,11 @@ from torch import Generator, Tensor, nn
 
 from density import kl
 from lvm import PPCA, VAE, GaussianMixture
+from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradient_quality import GradientQuality, gradient_quality
 from lvm.vae.gradients import (
     AnalyticKL,
     DoublyReparametrised,
-    GradientEstimator,
     ImportanceWeighted,
     LeaveOneOut,
     Reparametrised,
