@@ -62,11 +62,15 @@ def words(rows: pd.DataFrame) -> str:
     least = found[(found["dimensions"] == fewest) & (found["model"] != "data")]
     name = "classes" if found["classes"].notna().any() else "trustworthiness"
     parts = ", ".join(f"{LABELS[row['model']]} {percent(row, name)} %" for _, row in least.iterrows())
-    answer = f"In {fewest:g} dimensions, {name} kept: {parts}."
+    answer = f"In {_dimensions(fewest)}, {name} kept: {parts}."
     whole = found[(found["model"] == "flow") & (found["dimensions"] == found["features"])]
     for _, row in whole.iterrows():
         answer += f" The flow in all {row['features']:g}: {percent(row, name)} %."
     return answer
+
+
+def _dimensions(count: float) -> str:
+    return f"{count:g} dimension{'' if count == 1 else 's'}"
 
 
 def checks(rows: pd.DataFrame) -> list[Check]:
@@ -79,7 +83,7 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         for better, worse in (("vae", "ppca"), ("ppca", "flow")):
             if rows[name].notna().any() and enough and {better, worse} <= set(few.index):
                 (a, b), (a_error, b_error) = (few.loc[[better, worse], column] for column in (name, f"{name}_error"))
-                claim = f"in {fewest:g} dimensions {LABELS[better]} keeps more {things} than {LABELS[worse]}"
+                claim = f"in {_dimensions(fewest)} {LABELS[better]} keeps more {things} than {LABELS[worse]}"
                 apart = (a - b) / (a_error**2 + b_error**2) ** 0.5
                 claim += f", by {SIGMAS} standard errors (here {apart:.1f})"
                 found.append(Check(claim, bool(apart > 0) if abs(apart) > SIGMAS else None))

@@ -114,7 +114,8 @@ def _check_separator(path: Path, kind: str, first: Sequence[str], separator: str
 def _holds_names(cells: Sequence[Sequence[str]]) -> bool:
     """Whether the first line holds names: a word above a column of numbers, or words alone.
 
-    Not every word is a name: a first row may hold a class, in a column where all rows do.
+    Not every word is a name: a first row may hold a class, in a column where all rows do. And not every name is a
+    word: columns may be counted, three or more, above numbers that are no integers.
 
     >>> _holds_names([["a", "2"], ["1", "3"]]), _holds_names([["1", "cat"], ["2", "dog"]])
     (True, False)
@@ -123,6 +124,9 @@ def _holds_names(cells: Sequence[Sequence[str]]) -> bool:
     wordy = [place for place, text in enumerate(first) if not _is_number(text) and not _is_missing(text)]
     if not any(map(_is_number, first)):
         return bool(wordy)
+    counted = [[str(place + start) for place in range(len(first))] for start in (0, 1)]
+    if len(first) > 2 and list(first) in counted:
+        return any(_is_number(text) and not number(text).is_integer() for line in rest[:100] for text in line)
     return any(_mostly_numbers([line[place] for line in rest]) for place in wordy)
 
 
