@@ -99,6 +99,17 @@ class Dataset:
         return bool(np.isnan(self.train).any() or np.isnan(self.test).any())
 
     @property
+    def contexts(self) -> tuple[Numbers, Numbers] | None:
+        """Indicators ``[n, classes]`` of the classes of training and test rows, for models of p(x | class).
+
+        None unless a label was chosen.
+        """
+        if not self.classes or self.train_labels is None or self.test_labels is None:
+            return None
+        indicators = np.eye(len(self.classes))
+        return indicators[self.train_labels], indicators[self.test_labels]
+
+    @property
     def features(self) -> int:
         """D."""
         return self.train.shape[1]

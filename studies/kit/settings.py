@@ -127,8 +127,9 @@ class CommonSettings:
     power, gas, hepmass, miniboone, bsds300; or a path to your own .csv, .tsv or .txt (also .gz), .parquet, .npy or .npz
     with one row a point. Lines that begin with # are comments; the first may hold names."""
     label: str | None = setting(None, ADDED_LATER)
-    """Of your own file the column of classes, by name or by number from 1: words or numbers, which no model sees;
-    latent_space colours by them and counts how many are kept. In an .npz also another array, by its name."""
+    """Of your own file the column of classes, by name or by number from 1: words or numbers, no part of x. flow_layers
+    fits p(x | class), latent_space colours and counts classes, other models do not see them. In an .npz also another
+    array, by its name."""
     drop: tuple[str, ...] | None = setting(None, ADDED_LATER, SOME_COLUMNS)
     """Of your own file the columns to leave out, by name or by number from 1."""
     test: Path | None = setting(None, ADDED_LATER)

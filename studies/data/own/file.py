@@ -29,7 +29,7 @@ class Selection:
     """What of a file is data.
 
     Attributes:
-        label: a column of classes, which no model is fitted to.
+        label: a column of classes, which is no part of x.
         drop: columns to leave out.
         test: another file with the same columns, whose rows are those to test on; None: they are split off.
         drop_incomplete: leave out rows that miss a value.
@@ -95,7 +95,7 @@ def own_file(path: Path, selection: Selection = WHOLE, *, incomplete: bool = Fal
     classes: tuple[str, ...] = ()
     if selection.label is not None:
         kinds, classes = _classes(str(path), selection.label, [each for each in labels if each is not None])
-        said = (*said, f"label {selection.label} with {len(classes)} classes, which no model sees")
+        said = (*said, f"label {selection.label} with {len(classes)} classes")
     name = path.name[: -len(suffix_of(path.name) or "")]
     source = "; ".join((str(path), *said))
     return Raw(name, "row", rows, published, labels=kinds, header=part.header, classes=classes, source=source)
@@ -108,7 +108,7 @@ def _part(sheet: Sheet, other: Sheet | None, selection: Selection, incomplete: b
     mine = [wanted for wanted in selection.drop if sheet.header.has(wanted) or wanted not in elsewhere]
     dropped = sorted({sheet.column(wanted) for wanted in mine})
     if labelling in dropped:
-        raise InputError(f"--label {selection.label} is among --drop; leave it out there: no model sees a label")
+        raise InputError(f"--label {selection.label} is among --drop; leave it out there: a label is no part of x")
     chosen = [place for place in range(len(sheet.header.numbers)) if place not in {labelling, *dropped}]
     rows = sheet.data(chosen)
     said = [f"{len(rows)} rows"]
