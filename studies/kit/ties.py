@@ -54,7 +54,8 @@ def ties_said(data: object) -> Iterator[None]:
 
 def _examined(data: Table) -> Findings:
     """What the training rows have that miss no value."""
-    return examine(torch.from_numpy(data.train[~np.isnan(data.train).any(1)]))
+    incomplete = np.isnan(data.train).any(1)
+    return examine(torch.from_numpy(data.train[~incomplete] if incomplete.any() else data.train))
 
 
 def _in_units(data: Table, found: Findings) -> Findings:

@@ -84,9 +84,9 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             if rows[name].notna().any() and enough and {better, worse} <= set(few.index):
                 (a, b), (a_error, b_error) = (few.loc[[better, worse], column] for column in (name, f"{name}_error"))
                 claim = f"in {_dimensions(fewest)} {LABELS[better]} keeps more {things} than {LABELS[worse]}"
-                apart = (a - b) / (a_error**2 + b_error**2) ** 0.5
-                claim += f", by {SIGMAS} standard errors (here {apart:.1f})"
-                found.append(Check(claim, bool(apart > 0) if abs(apart) > SIGMAS else None))
+                error = (a_error**2 + b_error**2) ** 0.5
+                claim += f", by {SIGMAS} standard errors: {100 * (a - b):+.1f} ± {100 * error:.1f} %"
+                found.append(Check(claim, bool(a > b) if abs(a - b) > SIGMAS * error else None))
     if "round_trip" in rows and rows["round_trip"].notna().any():
         claim = f"the flow can be inverted: x comes back within {ROUND_TRIP:g} of a feature's spread"
         found.append(Check(claim, bool(rows["round_trip"].max() < ROUND_TRIP)))
@@ -96,10 +96,10 @@ def checks(rows: pd.DataFrame) -> list[Check]:
 def figure(rows: pd.DataFrame) -> Figure:
     """Above, each model's two dimensions, or one; below, classes, trustworthiness and continuity by their number."""
     found = averaged(rows)
+    shown = 2 if ((rows["dimensions"] == 2) & (rows["features"] > 2)).any() else 1
     with panels(3, 2, width=13) as (drawn, axes):
         for each, model in zip(axes[:3], MODELS, strict=True):
-            mine = rows[rows["model"] == model]
-            _points(each, mine[mine["dimensions"] == min(2, rows["dimensions"].min())], LABELS[model])
+            _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == shown)], LABELS[model])
         for each, name in zip(axes[3:], ("classes", "trustworthiness", "continuity"), strict=True):
             _kept(each, found, name)
         axes[4].legend()
