@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from studies.data.raw import Raw
+from studies.data.raw import Header, Raw
 
 UNITS = {"digits": "image", "breast-cancer": "patient", "wine": "wine"}
 
@@ -20,5 +20,5 @@ def embedded(name: str) -> Raw:
     loaders = {"digits": datasets.load_digits, "breast-cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
     found = loaders[name]()
     levels = 17 if name == "digits" else None
-    names = () if levels else tuple(map(str, found.feature_names))
-    return Raw(name, UNITS[name], found.data.astype(np.float64), levels=levels, labels=found.target, names=names)
+    header = None if levels else Header.of(found.data.shape[1], tuple(map(str, found.feature_names)))
+    return Raw(name, UNITS[name], found.data.astype(np.float64), levels=levels, labels=found.target, header=header)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,19 @@ from studies.data.download import download_mnist
 from studies.data.embedded import embedded
 from studies.data.images import binarised_mnist, fashion_mnist, frey_faces, mnist
 from studies.data.maf_suite import FEATURES, maf_suite
-from studies.data.own_file import SUFFIXES, own_file
+from studies.data.own.file import SUFFIXES, WHOLE, Selection, own_file, suffix_of
 from studies.data.preprocessing import Preprocessing, level_width
 from studies.data.random_ppca import random_ppca
 from studies.data.raw import Array, Numbers, Raw
+from studies.data.split import Labels, same_rows, split
 from studies.data.tables import galaxies, oil_flow
 from studies.data.toys import TOYS, toy
 from studies.kit.errors import InputError
 from studies.kit.seeds import derived_seed
 from studies.kit.settings import CommonSettings
 
-Labels = NDArray[np.integer[Any]]
-
 FEWEST_ROWS = 20
-TEST_SHARE = 0.2
+FEWEST_TESTED = 4
 LARGE = 10_000_000  # values beyond which dequantised pixels are kept in float32: 24 bits hold 8 and a fine noise
 
 EMBEDDED = ("digits", "breast-cancer", "wine")
@@ -64,9 +63,12 @@ class Dataset:
         levels: of pixels, integers 0 … levels − 1; None for continuous data.
         measure: of log p(x): counting for binary data as it is, Lebesgue for everything else.
         train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
+        classes: what the classes are called, where labels count them from 0; empty: by their numbers.
         preprocessing: the map from x to y.
         columns: what the user calls them, by number and name; of pixels they have no names.
         shared: test rows that are in the training part too, before noise.
+        divided: whether the split is by the seed.
+        source: of one's own file, which it is and what of it these rows are, in words.
     """
 
     name: str
@@ -87,6 +89,25 @@ class Dataset:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     columns: tuple[str, ...] = ()
     shared: int = 0
+    classes: tuple[str, ...] = ()
+    divided: bool = True
+    source: str = ""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether values are missing, nan."""
+        return bool(np.isnan(self.train).any() or np.isnan(self.test).any())
+
+    @property
+    def contexts(self) -> tuple[Numbers, Numbers] | None:
+        """Indicators ``[n, classes]`` of the classes of training and test rows, for models of p(x | class).
+
+        None unless a label was chosen.
+        """
+        if not self.classes or self.train_labels is None or self.test_labels is None:
+            return None
+        indicators = np.eye(len(self.classes))
+        return indicators[self.train_labels], indicators[self.test_labels]
 
     @property
     def features(self) -> int:
@@ -109,6 +130,8 @@ def load(
     dequantise: Sequence[str] = (),
     logit: bool = False,
     group_duplicates: bool = False,
+    selection: Selection = WHOLE,
+    incomplete: bool = False,
     directory: Path | None = None,
     download: bool = False,
 ) -> Dataset:
@@ -119,7 +142,8 @@ def load(
       units of levels, and by Jensen's inequality its mean is a lower bound on the log-mass of the pixels themselves.
     - ``mnist-binary`` (statically binarised, from a directory) stays as it is: log p is a log-mass.
     - Tables: ``breast-cancer``, ``wine`` (scikit-learn); ``oil-flow``, ``galaxies`` and the MAF suite ``power``,
-      ``gas``, ``hepmass``, ``miniboone``, ``bsds300`` from a directory; a path to one's own .csv, .tsv, .npy or .npz.
+      ``gas``, ``hepmass``, ``miniboone``, ``bsds300`` from a directory; a path to one's own file, which
+      :func:`~studies.data.own.file.own_file` reads.
     - Toys of known entropy: ``toy`` (a random PPCA), ``gaussian``, ``mixture``, ``eight-gaussians``, ``checkerboard``,
       ``rings``, ``moons``, ``random-flow``, ``nonlinear`` (two latents and a random decoder).
 
@@ -132,6 +156,8 @@ def load(
             of each one's levels: the smallest difference of two of its values, or the step of "column=step". Binary
             pixels take "all".
         group_duplicates: keep rows that are equal on one side of a split that is ours.
+        selection: of one's own file, what of it is data.
+        incomplete: whether one's own file may miss values; they are nan then, and log p(x) is that of the others.
         logit: fit pixels in their logits.
         directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
         download: fetch ``mnist`` if it is not in the directory.
@@ -139,7 +165,7 @@ def load(
     Raises:
         InputError: no such data, or it is unusable; the message names the place and the remedy.
     """
-    raw = _raw(name, directory, download)
+    raw = _raw(name, selection, incomplete, directory, download)
     notes = [raw.note] if raw.note else []
     widths = _widths(raw, dequantise)
     pixels = raw.levels is not None and bool(widths.all())
@@ -151,7 +177,8 @@ def load(
     rows, widths = (raw.rows, widths) if kept.all() else (raw.rows[:, kept], widths[kept])
     if not kept.all():
         notes.append(f"constant columns dropped: {', '.join(map(raw.label, np.flatnonzero(~kept).tolist()))}")
-    digest = hashlib.sha256(repr(rows.shape).encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+    shape = repr(rows.shape if selection.test is None else (rows.shape, raw.published))
+    digest = hashlib.sha256(shape.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
     if widths.any():
         random = np.random.default_rng(derived_seed(seed, "dequantise"))
         noise = random.random(rows.shape, np.float32) if rows.size > LARGE else random.random(rows.shape)
@@ -161,11 +188,14 @@ def load(
         else:
             which = "all columns" if widths.all() else f"columns {', '.join(map(raw.label, noisy))}"
             notes.append(f"{which} dequantised with uniform noise as wide as a level")
-    same = _same(raw) if raw.levels is None else np.arange(len(rows))
-    train, validation, test = _split(same, raw.published, seed, group_duplicates)
+    same = same_rows(raw.rows) if raw.levels is None else np.arange(len(rows))
+    train, validation, test = split(same, raw.published, seed, group_duplicates)
     shared = int(np.isin(same[test], same[train]).sum())
     if shared and not widths.any():  # noise has made them different rows
         notes.append(f"{shared} of {len(test)} test rows are in the training part too")
+    _check_parts(raw, kept, train, test)
+    if raw.incomplete:
+        notes.append("values are missing: log p(x) is that of those which a row has")
     if logit:
         assert raw.levels is not None
         preprocessing = Preprocessing(levels=raw.levels)
@@ -186,7 +216,7 @@ def load(
         raw.best,
         raw.best_error,
         preprocessing(rows[validation])[0] if len(validation) else None,
-        log_scales if logit else None,
+        log_scales if logit or raw.incomplete else None,
         raw.levels,
         "counting" if binary else "Lebesgue",
         None if raw.labels is None else raw.labels[train],
@@ -194,23 +224,31 @@ def load(
         preprocessing,
         () if raw.levels is not None else tuple(map(raw.label, np.flatnonzero(kept).tolist())),
         shared,
+        raw.classes,
+        raw.published is None,
+        raw.source,
     )
 
 
-def dataset(settings: CommonSettings, seed: int) -> Dataset:
-    """The data that settings name, by :func:`load`."""
+def dataset(settings: CommonSettings, seed: int, *, incomplete: bool = False) -> Dataset:
+    """The data that settings name, by :func:`load`; ``incomplete`` where a model of the study takes missing values."""
     return load(
         settings.data,
         seed,
         dequantise=settings.dequantise or (),
         logit=settings.logit,
         group_duplicates=settings.group_duplicates,
+        selection=Selection(settings.label, settings.drop or (), settings.test, settings.drop_incomplete),
+        incomplete=incomplete,
         directory=settings.data_directory,
         download=settings.download,
     )
 
 
-def _raw(name: str, directory: Path | None, download: bool) -> Raw:
+def _raw(name: str, selection: Selection, incomplete: bool, directory: Path | None, download: bool) -> Raw:
+    known = name in (*EMBEDDED, *TOY_NAMES, *FROM_DIRECTORY)
+    if selection and known:
+        raise InputError(f"--label, --drop, --test and --drop-incomplete are for a file of your own; '{name}' is none")
     if name in EMBEDDED:
         return embedded(name)
     if name == "toy":
@@ -224,62 +262,33 @@ def _raw(name: str, directory: Path | None, download: bool) -> Raw:
                 raise InputError(f"--download fetches mnist alone, not '{name}'")
             place = download_mnist(place)
         return maf_suite(name, place) if name in FEATURES else READERS[name](place)
-    if Path(name).suffix in SUFFIXES:
-        return own_file(Path(name))
+    if suffix_of(name):
+        return own_file(Path(name), selection, incomplete=incomplete)
     if Path(name).exists():
         what = "is a folder" if Path(name).is_dir() else "is there"
-        raise InputError(f"{name} {what}, but --data takes a file that ends in {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{name} {what}, but --data takes a file that ends in {', '.join(SUFFIXES)}")
     raise InputError(
         f"no data called '{name}'. Name one of {', '.join((*EMBEDDED, *TOY_NAMES))}; with a data directory one of "
         f"{', '.join(FROM_DIRECTORY)}; or a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
     )
 
 
-def _same(raw: Raw) -> Labels:
-    """A number ``[n]`` for every row of a table, the same for equal rows. O(nD log n)."""
-    _, first, which = np.unique(raw.rows, axis=0, return_index=True, return_inverse=True)
-    found: Labels = first[which.ravel()]
-    return found
-
-
-def _split(
-    same: Labels, published: tuple[int, int, int] | None, seed: int, together: bool
-) -> tuple[Labels, Labels, Labels]:
-    """Row numbers for training, validation and testing; equal rows have the same number in ``same``.
-
-    To keep those together, whole groups of them are taken for testing, in the random order of rows, while they fit.
-    """
-    n = len(same)
-    if published is not None:
-        first, second, _ = np.cumsum(published)
-        rows = np.arange(n)
-        return rows[:first], rows[first:second], rows[second:]
-    order = np.random.default_rng(derived_seed(seed, "split")).permutation(n)
-    held_out = int(n * TEST_SHARE)
-    if together and len(np.unique(same)) < n:
-        _, first, group = np.unique(same[order], return_index=True, return_inverse=True)
-        order = order[np.argsort(first[group.ravel()], kind="stable")]
-        ordered = same[order]
-        while 0 < held_out < n and ordered[held_out] == ordered[held_out - 1]:
-            held_out -= 1
-    return order[held_out:], order[:0], order[:held_out]
-
-
 def _widths(raw: Raw, dequantise: Sequence[str]) -> Array:
     """Of every column ``[D]``, how wide the noise is to be: 0 for none."""
     count = raw.rows.shape[1]
-    everything = tuple(dequantise) == ("all",) and "all" not in raw.names
+    everything = tuple(dequantise) == ("all",) and "all" not in raw.columns.names
     if raw.levels is not None:
         if dequantise and not everything:
             raise InputError(f"'{raw.name}' are pixels, which are dequantised together: --dequantise all")
         return np.full(count, 1.0 if everything or raw.levels > 2 else 0.0)
     widths = np.zeros(count)
     for column, step in [(c, None) for c in range(count)] if everything else map(raw.column_and_step, dequantise):
-        width = level_width(raw.rows[:, column]) if step is None else step
+        values = raw.rows[~np.isnan(raw.rows[:, column]), column]
+        width = level_width(values) if step is None else step
         if width is None:
             raise InputError(
                 f"--dequantise: column {raw.label(column)} of '{raw.name}' has no levels to dequantise: "
-                f"{len(np.unique(raw.rows[:, column]))} different values in {len(raw.rows)} rows"
+                f"{len(np.unique(values))} different values in {len(values)} rows"
             )
         widths[column] = width
     return widths
@@ -292,7 +301,23 @@ def _kept(raw: Raw, name: str, widths: Array) -> NDArray[np.bool_]:
         raise InputError(f"'{name}' has {len(rows)} rows; at least {FEWEST_ROWS} are needed to fit and to test")
     if raw.levels is not None:
         return np.ones(rows.shape[1], bool)
-    kept: NDArray[np.bool_] = (rows != rows[0]).any(0) | (widths > 0)
+    known = ~np.isnan(rows)
+    first = rows[known.argmax(0), np.arange(rows.shape[1])]
+    kept: NDArray[np.bool_] = ((rows != first) & known).any(0) | (widths > 0)
     if kept.sum() < 2:
-        raise InputError(f"'{name}' has {kept.sum()} columns that vary; the models need at least 2")
+        words = "column that varies" if kept.sum() == 1 else "columns that vary"
+        raise InputError(f"'{name}' has {kept.sum()} {words}; the models need at least 2")
     return kept
+
+
+def _check_parts(raw: Raw, kept: NDArray[np.bool_], train: Labels, test: Labels) -> None:
+    """Errors of parts that are too small, or that miss all of a column."""
+    fewest = FEWEST_ROWS - FEWEST_TESTED
+    if len(train) < fewest or len(test) < FEWEST_TESTED:
+        raise InputError(
+            f"'{raw.name}' has {len(train)} rows to fit and {len(test)} to test on; at least {fewest} and "
+            f"{FEWEST_TESTED} are needed"
+        )
+    if raw.incomplete and (empty := kept & np.isnan(raw.rows[train]).all(0)).any():
+        column = raw.label(int(empty.argmax()))
+        raise InputError(f"'{raw.name}': column {column} has no value in the rows to fit. --drop leaves it out")

@@ -63,12 +63,15 @@ class Preprocessing:
 
     @classmethod
     def standardise(cls, rows: Floats) -> Preprocessing:
-        """By mean and standard deviation of training rows; constant columns keep scale 1."""
-        std = rows.std(0)
-        return cls(rows.mean(0), np.where(std > 0, std, 1.0))
+        """By mean and standard deviation of training rows, missing values left out; constant columns keep scale 1."""
+        if np.isnan(rows).any():
+            mean, std = np.nanmean(rows, 0), np.nanstd(rows, 0)
+        else:
+            mean, std = rows.mean(0), rows.std(0)
+        return cls(mean, np.where(std > 0, std, 1.0))
 
     def __call__(self, x: Floats) -> tuple[Floats, NDArray[np.float64]]:
-        """y ``[n, D]`` and log|det ∂y/∂x| ``[n]``. O(n·D)."""
+        """y ``[n, D]``, nan where a value is missing, and log|det ∂y/∂x| ``[n]`` of those that are there. O(n·D)."""
         if self.levels is not None and len(x) > ROWS_AT_ONCE:
             parts = [self(x[start : start + ROWS_AT_ONCE]) for start in range(0, len(x), ROWS_AT_ONCE)]
             return np.concatenate([y for y, _ in parts]), np.concatenate([log_det for _, log_det in parts])
@@ -80,5 +83,8 @@ class Preprocessing:
             x = (log_unit - log_rest).astype(x.dtype)
         if self.shift is not None and self.scale is not None:
             x = (x - self.shift) / self.scale
+            missing = np.isnan(x)
             log_det -= float(np.log(self.scale).sum())
+            if missing.any():  # log p is then of the values that are there
+                log_det += missing @ np.log(self.scale)
         return x, log_det

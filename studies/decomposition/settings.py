@@ -9,6 +9,7 @@ from typing import Literal
 
 from studies.data.load import Dataset, dataset
 from studies.kit import study
+from studies.kit.errors import InputError
 from studies.kit.settings import POSITIVE, WIDTHS, CommonSettings, at_least, quick, setting
 
 Part = Literal["PPCA", "VAE", "gaussians", "learning"]
@@ -59,6 +60,8 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
     counts: dict[Part, int] = {"PPCA": settings.steps, "VAE": settings.steps, "gaussians": 3, "learning": 3}
     for seed in settings.seeds:
         data = dataset(settings, seed)
+        if data.features < 3:
+            raise InputError(f"'{data.name}' has {data.features} columns; PPCA of two latents needs 3 or more")
         key = partial(Key, data.name, data.hash, seed)
         pictures = settings.arrays("decomposition", f"{seed}", data.hash)
         for part, count in counts.items():

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from bridge.comparison.standing import worst_row
 from density import Bound, ExactModel, LogDensity, Model
-from lvm import PPCA, LatentVariableModel, LinearVAE
+from lvm import PPCA, GaussianMixture, LatentVariableModel, LinearVAE
 from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
 from lvm.evidence.quadrature.adaptive import quadrature
@@ -62,7 +62,7 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
         "test_rows": len(test),
         "features": data.features,
         "unit": data.unit,
-        "note": data.note,
+        "note": f"{data.note}; the other models are left out, which take none" if data.incomplete else data.note,
         "best": data.best,
         "levels": data.levels,
         "dtype": settings.dtype,
@@ -70,7 +70,10 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
     if isinstance(model, PPCA | LinearVAE):
         row["latents"] = model.prior.features  # fewer than asked for where the data has few columns
     elbo_values = None
-    if isinstance(model, Bound):
+    if data.incomplete:
+        assert isinstance(model, PPCA | GaussianMixture)
+        claim = model.observed.log_density(test)
+    elif isinstance(model, Bound):
         strongest, local = None, None
         if isinstance(model, LatentVariableModel) and not isinstance(model, ExactModel):
             strongest, about = _strongest(model, test, settings, mean_scale, draws)
@@ -120,7 +123,9 @@ def _overfitting(model: Model, train: Tensor, test_values: Tensor, settings: Set
 
     Like is compared with like: log p where the model knows it, else the ELBO; in the coordinates of the fit.
     """
-    if isinstance(model, ExactModel):
+    if isinstance(model, PPCA | GaussianMixture) and bool(train.isnan().any()):
+        values = model.observed.log_density(train).value
+    elif isinstance(model, ExactModel):
         values = model.log_density(train).value
     else:
         assert isinstance(model, Bound)

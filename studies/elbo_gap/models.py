@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Generator, Tensor
 
 from bridge import FlowVAE
@@ -25,17 +26,25 @@ def gaussian(x: Tensor, settings: Settings, generator: Generator) -> Model:
 
 
 def ppca(x: Tensor, settings: Settings, generator: Generator) -> Model:
-    """Probabilistic PCA in closed form."""
+    """Probabilistic PCA in closed form; by EM where values are missing."""
     model = PPCA(x.shape[1], _linear_latents(x, settings))
-    model.fit(x)
+    if bool(x.isnan().any()):
+        model.observed.fit(x)
+    else:
+        model.fit(x)
     return model
 
 
 def mixture(x: Tensor, settings: Settings, generator: Generator) -> Model:
     """Mixture of full Gaussians by EM, every covariance plus a share of the data's mean variance."""
-    ridge = settings.ridge * x.double().var(0).mean().item()
     model = GaussianMixture(x.shape[1], settings.components)
-    model.fit(x, em=EM(regularisation=ridge), generator=generator)
+    if bool(x.isnan().any()):
+        variances = torch.stack([column[~column.isnan()].var() for column in x.double().mT])
+        em = EM(regularisation=settings.ridge * variances.mean().item())
+        model.observed.fit(x, em, generator=generator)
+    else:
+        em = EM(regularisation=settings.ridge * x.double().var(0).mean().item())
+        model.fit(x, em=em, generator=generator)
     return model
 
 

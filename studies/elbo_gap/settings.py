@@ -52,6 +52,11 @@ PAIRS: tuple[tuple[ModelName, ModelName], ...] = (
         if (b, a) not in SAME
     ),
 )
+OF_OBSERVED: tuple[ModelName, ...] = ("ppca", "mixture")  # know log p(x) of the values that a row has
+INCOMPLETE = (
+    "values of this data are missing, which PPCA and the mixture alone take. --drop-incomplete leaves out the rows "
+    "that miss one, --drop columns; or impute them"
+)
 SEVERAL = at_least(2, "to have a standard error")
 
 
@@ -124,16 +129,20 @@ class Key(study.Key):
 def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
     """A row for each seed and model, then for each pair that can be compared."""
     for seed in settings.seeds:
-        data = dataset(settings, seed)
+        data = dataset(settings, seed, incomplete=True)
         if data.measure == "counting":
             raise InputError(
                 f"'{data.name}' is binary, and these models have densities. Take --dequantise all, or studies.mnist"
             )
         key = partial(Key, data.name, data.hash, seed)
         points = {model: settings.arrays("elbo_gap", f"{model}-{seed}", data.hash) for model in settings.models}
+        out = {model for model in points if data.incomplete and model not in OF_OBSERVED}
         for model, path in points.items():
+            if model in out:
+                yield study.Task(key(model), data, model, refused=INCOMPLETE)
+                continue
             label = model if len(settings.seeds) == 1 else f"{model}, seed {seed}"
             yield study.Task(key(model), data, label, makes=(path,))
         for a, b in PAIRS:
-            if a in points and b in points:
+            if {a, b} <= points.keys() - out:
                 yield study.Task(key(a, b), data, needs=(points[a], points[b]))

@@ -58,7 +58,9 @@ def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row
     """Fit one flow, judge it on the test rows, and time density and sampling."""
     device, dtype = place(settings)
     train, test = (torch.as_tensor(rows).to(device, dtype) for rows in (data.train, data.test))
-    sized = partial(built, settings, train, key.seed)
+    given, asked = (None, None) if data.contexts is None else (torch.as_tensor(c).to(train) for c in data.contexts)
+    classes = 0 if given is None else given.shape[1]
+    sized = partial(built, settings, train, key.seed, classes=classes)
     budget = parameter_count(sized("kind", "affine", settings.hidden))
     width = width_nearest(budget, lambda hidden: parameter_count(sized(key.part, key.name, hidden)))
     flow = sized(key.part, key.name, width)
@@ -69,15 +71,18 @@ def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row
         progress=False,
     )  # fmt: skip
     started = _clock(device)
-    history = flow.fit(train, training, generator=generator)
+    history = flow.fit(train, training, context=given, generator=generator)
     seconds = _clock(device) - started
     with torch.no_grad():
-        log_p = flow.log_prob(test).double() + data.log_scale
-        rows = train[torch.arange(ROWS_TIMED, device=device) % len(train)]
-        density = _median(lambda: flow.log_prob(rows), settings.repeats, device)
-        sample = _median(lambda: flow.sample(ROWS_TIMED, generator=generator), settings.repeats, device)
+        log_p = flow.log_prob(test, context=asked).double() + data.log_scale
+        timed = torch.arange(ROWS_TIMED, device=device) % len(train)
+        rows, contexts = train[timed], None if given is None else given[timed]
+        draws = ROWS_TIMED if given is None else 1  # for every context
+        density = _median(lambda: flow.log_prob(rows, context=contexts), settings.repeats, device)
+        sample = _median(lambda: flow.sample(draws, context=contexts, generator=generator), settings.repeats, device)
     save_arrays(path, log_p=log_p.cpu().numpy())
     return {
+        "given": settings.label if data.contexts is not None else None,
         "features": data.features,
         "epochs": settings.epochs,
         "epochs_done": len(history.objective),
@@ -92,15 +97,17 @@ def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row
     }
 
 
-def built(settings: Settings, train: Tensor, seed: int, part: Part, name: Between | Kind, hidden: int) -> Flow:
-    """The flow of a name, over standardised data, from a start that is the same in every run."""
+def built(
+    settings: Settings, train: Tensor, seed: int, part: Part, name: Between | Kind, hidden: int, classes: int = 0
+) -> Flow:
+    """The flow of a name, over standardised data, from a start that is the same in every run; given one of classes."""
     features, start = train.shape[1], seeded(torch.device("cpu"), seed, "flow_layers", "permutations")
     between, kind = (name, "affine") if part == "between" else ("lu+actnorm", name)
     with seeded_start(seed, "flow_layers", "start"):
         parts: list[Transform] = [Affine.standardise(train.cpu())]
         for layer in range(settings.layers):
             parts += _between(between, features, start)
-            parts.append(_transform(kind, features, layer, (hidden, hidden)))
+            parts.append(_transform(kind, features, layer, (hidden, hidden), classes))
         return Flow(StandardNormal(features), Chain(*parts)).to(train)
 
 
@@ -114,14 +121,14 @@ def _between(name: str, features: int, generator: Generator) -> list[Transform]:
     return [LULinear(features)] if name == "lu" else [ActNorm(features), LULinear(features)]
 
 
-def _transform(kind: str, features: int, layer: int, hidden: tuple[int, ...]) -> Transform:
+def _transform(kind: str, features: int, layer: int, hidden: tuple[int, ...], classes: int) -> Transform:
     mask = torch.arange(features) % 2 == layer % 2
     if kind == "affine":
-        return AffineCoupling(mask, hidden)
+        return AffineCoupling(mask, hidden, classes)
     if kind == "spline":
-        return SplineCoupling(mask, hidden=hidden)
+        return SplineCoupling(mask, hidden=hidden, context_features=classes)
     order = range(features) if layer % 2 == 0 else range(features - 1, -1, -1)
-    autoregressive = GaussianAutoregressive(features, hidden, order)
+    autoregressive = GaussianAutoregressive(features, hidden, order, classes)
     return autoregressive if kind == "maf" else Inverse(autoregressive)
 
 

@@ -43,7 +43,9 @@ def of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 
 def table(rows: pd.DataFrame) -> Group:
     """Both comparisons, with conditioning and speed."""
-    names = ("parameters", "log p(x), nats", "gained", "condition of W", "density, µs a point", "sample, µs a point")
+    given = "" if "given" not in rows or rows["given"].isna().all() else f" | {rows['given'].iloc[0]}"
+    about = ("gained", "condition of W", "density, µs a point", "sample, µs a point")
+    names = ("parameters", f"log p(x{given}), nats", *about)
     tables = []
     for part, title in TITLES.items():
         shown = empty(f"{title}; test points", [""], (*names, "fit, s"), wrap=True)

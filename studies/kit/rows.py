@@ -125,12 +125,14 @@ class Outcome:
         hashes: of the data in use; None if it was not loaded.
         failures: what could not be computed, and why.
         new: the number of rows that were computed; None if none was to be.
+        refused: tasks that the data is none for, and why.
     """
 
     rows: Rows
     hashes: frozenset[str] | None = None
     failures: tuple[str, ...] = ()
     new: int | None = None
+    refused: tuple[str, ...] = ()
 
 
 def _lines(columns: list[str], rows: list[dict[str, str]], header: bool = True) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import tyro
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from studies.kit.errors import InputError
 from studies.kit.provenance import provenance, write_manifest
 from studies.kit.rows import Outcome, Row, Rows, is_main
 from studies.kit.settings import CommonSettings
-from studies.kit.study import Study
+from studies.kit.study import Key, Study, Task
 
 
 def main(package: str, arguments: Sequence[str] | None = None) -> int:
@@ -76,9 +77,12 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
         wait()
         started, failures, new = time.perf_counter(), [], 0
         tasks = list(study.tasks(settings))
-        if settings.dequantise and not any("dequantised" in getattr(task.data, "note", "") for task in tasks):
-            raise InputError(f"--dequantise changes nothing in {study.name} with --data {settings.data}: leave it out")
-        bar = tqdm(tasks, desc=study.name, unit="row", disable=None if is_main() else True)
+        _refuse_unused(study, settings, [task.data for task in tasks])
+        refused = _reasons([task for task in tasks if task.refused])
+        if refused and all(task.refused for task in tasks):
+            raise InputError("; ".join(refused))
+        open_tasks = [task for task in tasks if not task.refused]
+        bar = tqdm(open_tasks, desc=study.name, unit="row", disable=None if is_main() else True)
         try:
             for task in bar:
                 key: Row = {"study": study.name, "settings_hash": settings.digest, **asdict(task.key)}
@@ -99,7 +103,7 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
                 seconds = time.perf_counter() - begun
                 about = {"dtype": settings.dtype, "seconds": round(seconds, 3)}
                 if is_main():
-                    rows.append({**key, **about, **columns, **provenance(settings.device)})
+                    rows.append({**key, **about, **columns, **_source(task.data), **provenance(settings.device)})
                 new += 1
                 wait()
                 if task.label and is_main():
@@ -107,7 +111,32 @@ def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:
         finally:
             if is_main() and (new or (len(rows) and not (folder / "manifest.json").exists())):
                 write_manifest(folder / "manifest.json", study.name, settings, rows, time.perf_counter() - started)
-        return Outcome(rows, frozenset(task.key.data_hash for task in tasks), tuple(failures), new)
+        return Outcome(rows, frozenset(task.key.data_hash for task in tasks), tuple(failures), new, refused)
+
+
+def _refuse_unused(study: Study, settings: CommonSettings, data: Sequence[object]) -> None:
+    """Raise an error of options that choose among columns or rows where there are none to choose from."""
+    own = any(getattr(each, "source", "") for each in data)
+    noisy = any("dequantised" in getattr(each, "note", "") for each in data)
+    of_own = {name: own for name in ("label", "drop", "test", "drop_incomplete")}
+    for name, used in {"dequantise": noisy, **of_own}.items():
+        if getattr(settings, name) and not used:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} changes nothing in {study.name} with --data {settings.data}: leave it out")
+
+
+def _source(data: object) -> Row:
+    """What a row says of one's own file, and of what was done to it; nothing of other data."""
+    source = getattr(data, "source", "")
+    return {"source": "; ".join(filter(None, (source, getattr(data, "note", ""))))} if source else {}
+
+
+def _reasons(tasks: Sequence[Task[Key, Any]]) -> tuple[str, ...]:
+    """Each reason once, after the tasks that it is of."""
+    labels: dict[str, list[str]] = {}
+    for task in tasks:
+        labels.setdefault(task.refused, []).append(task.label)
+    return tuple(f"{', '.join(dict.fromkeys(filter(None, of)))}: {reason}" for reason, of in labels.items())
 
 
 def _said(data: object) -> AbstractContextManager[None]:

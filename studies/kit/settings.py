@@ -79,6 +79,7 @@ SEEDS = different("integers", least=0)
 
 
 COLUMNS = Bound(lambda columns: columns is None or len(columns) > 0, "expects names or numbers of columns, or all")
+SOME_COLUMNS = Bound(COLUMNS.holds, "expects names or numbers of columns")
 
 
 def recorded(plain: Callable[[Any], object]) -> Mapping[str, Any]:
@@ -123,7 +124,20 @@ class CommonSettings:
     data: str = setting("digits", OF_THE_RUN)
     """digits, breast-cancer, wine; a toy density (toy, gaussian, mixture, eight-gaussians, checkerboard, rings, moons,
     random-flow, nonlinear); from the data directory mnist, mnist-binary, fashion-mnist, frey-faces, oil-flow, galaxies,
-    power, gas, hepmass, miniboone, bsds300; or a path to your own .csv, .tsv, .npy or .npz with one row a point."""
+    power, gas, hepmass, miniboone, bsds300; or a path to your own .csv, .tsv or .txt (also .gz), .parquet, .npy or .npz
+    with one row a point. Lines that begin with # are comments; the first may hold names."""
+    label: str | None = setting(None, ADDED_LATER)
+    """Of your own file the column of classes, by name or by number from 1: words or numbers, no part of x. flow_layers
+    fits p(x | class), latent_space colours and counts classes, other models do not see them. In an .npz also another
+    array, by its name."""
+    drop: tuple[str, ...] | None = setting(None, ADDED_LATER, SOME_COLUMNS)
+    """Of your own file the columns to leave out, by name or by number from 1."""
+    test: Path | None = setting(None, ADDED_LATER)
+    """A file of your own with the same columns, by name, whose rows are those to test on; without it a fifth of the
+    rows of --data is, at random."""
+    drop_incomplete: bool = setting(False, ADDED_LATER)
+    """Leave out rows of your own file that miss a value (blank, nan, NA, null). Otherwise they go to the models that
+    take them, PPCA and mixture of elbo_gap; all other models refuse them."""
     data_directory: Path | None = setting(None, OF_THE_RUN)
     """Where data is that is not shipped; without it, the environment variable ELBOGAP_DATA."""
     download: bool = setting(False, OF_THE_RUN)

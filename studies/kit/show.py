@@ -17,6 +17,7 @@ from studies.kit.study import Study
 from studies.kit.tables import frame, selected
 
 WIDTH = 150  # of tables that go to a file
+STYLES = {"passed": "green", "undecided": "yellow", "left out": "yellow"}  # of lines that begin so; others are bad news
 
 
 def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome) -> int:
@@ -35,21 +36,25 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
         again = ". Run without --replot" if settings.replot else ""
         raise InputError(f"{outcome.rows.path} has no rows of these settings to show{others}{again}")
     table, checks = study.report.table(mine), study.report.checks(mine)
-    verdicts = [f"{'passed' if check.passed else 'FAILED'}: {check.claim}" for check in checks]
+    verdicts = [f"{check.verdict}: {check.claim}" for check in checks]
     verdicts += [f"not fitted: {failure}" for failure in failures]
+    verdicts += [f"left out: {reason}" for reason in outcome.refused]
+    sources = sources_of(mine)
     console.print(table)
+    for line in sources:
+        console.print(line, highlight=False, markup=False)
     for line in verdicts:
-        console.print(
-            line, style="bold red" if not line.startswith("passed") else "green", highlight=False, markup=False
-        )
+        console.print(line, style=STYLES.get(line.partition(":")[0], "bold red"), highlight=False, markup=False)
     recorder = Console(file=io.StringIO(), width=WIDTH, record=True)
     recorder.print(f"python -m studies.{study.name} {settings.options()}".strip(), highlight=False, markup=False)
     recorder.print(table)
-    recorder.print("\n".join(verdicts), highlight=False, markup=False)
+    recorder.print("\n".join([*sources, *verdicts]), highlight=False, markup=False)
     write_whole(folder / "table.txt", recorder.export_text())
     figure = study.report.figure(mine)
     if settings.dequantise:
         add(figure, f"Dequantised columns: {', '.join(settings.dequantise)}.")
+    for line in sources:
+        add(figure, line)
     draw(study.name, figure, folder / "figure.png", folder / "figure.svg")
     if outcome.new == 0:
         again = f"All {len(mine)} rows were there already; to compute them again, delete {outcome.rows.path}."
@@ -58,7 +63,14 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
         some = f"Figure and table show the {len(mine)} rows of this run's settings; rows.csv holds {len(every)}."
         print(some, file=sys.stderr)
     console.print(f"Rows, figure, table and manifest: {folder}/", highlight=False, markup=False)
-    return 1 if failures or not all(check.passed for check in checks) else 0
+    return 1 if failures or any(check.passed is False for check in checks) else 0
+
+
+def sources_of(rows: pd.DataFrame) -> list[str]:
+    """Of rows of one's own files, which they are and what of them was data, a sentence each."""
+    if "source" not in rows:
+        return []
+    return [f"Data: {source}." for source in rows["source"].dropna().unique()]
 
 
 def of_this_run(

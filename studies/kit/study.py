@@ -38,6 +38,7 @@ class Task(Generic[K, D]):
         label: what to call the task while it runs; empty for rows that take no time.
         makes: files that are written beside the row; where one is missing the row counts as unfinished.
         needs: files that must be there, or else the task is passed over.
+        refused: why this data is none for it, in words; it is then left out, and the run says so.
     """
 
     key: K
@@ -45,16 +46,43 @@ class Task(Generic[K, D]):
     label: str = ""
     makes: tuple[Path, ...] = ()
     needs: tuple[Path, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A claim that the study's own numbers decide; for the report, what was expected and what came."""
+    """A claim that the study's own numbers decide, if they do; for the report, what was expected and what came.
+
+    Attributes:
+        claim: in words.
+        passed: whether it holds; None where so few points, columns or steps cannot tell, and the claim says why.
+        expected, measured: numbers, or nothing.
+    """
 
     claim: str
-    passed: bool
+    passed: bool | None
     expected: str = ""
     measured: str = ""
+
+    @classmethod
+    def at_the_end(cls, claim: str, holds: bool, spent: int, enough: int, unit: str) -> Check:
+        """A claim about where a fit ends: one that does not hold yet, after too few steps, is undecided.
+
+        >>> print(Check.at_the_end("it is close", False, 20, 100, "epochs").claim)
+        it is close: not after 20 epochs, of which 100 are enough
+        """
+        if holds or spent >= enough:
+            return cls(claim, holds)
+        return cls(f"{claim}: not after {spent:,} {unit}, of which {enough:,} are enough", None)
+
+    @property
+    def verdict(self) -> str:
+        """In a word.
+
+        >>> [Check("", passed).verdict for passed in (True, False, None)]
+        ['passed', 'FAILED', 'undecided']
+        """
+        return "undecided" if self.passed is None else "passed" if self.passed else "FAILED"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ class Table(Protocol):
     train: NDArray[Any]
     test: NDArray[Any]
     shared: int
+    divided: bool
+    source: str
     preprocessing: Any
     columns: tuple[str, ...]
 
@@ -35,20 +38,24 @@ def ties_said(data: object) -> Iterator[None]:
     if not isinstance(data, Table) or not data.columns:
         yield
         return
-    found = _in_units(data, examine(torch.from_numpy(data.train)))
+    found = _in_units(data, _examined(data))
     if found and is_main():
         warn(
             f"'{data.name}': a continuous density can be arbitrarily high on this data, and flows and VAEs climb "
             f"there: {found.in_words(lambda column: data.columns[column])}. Cure: {'; '.join(_cures(data, found))}"
         )
     if data.shared and is_main():
-        warn(
-            f"'{data.name}': {data.shared} of {len(data.test)} test rows are in the training part too. "
-            "--group-duplicates keeps equal rows on one side"
-        )
+        cure = "--group-duplicates keeps equal rows on one side" if data.divided else "The split is as it was given"
+        warn(f"'{data.name}': {data.shared} of {len(data.test)} test rows are in the training part too. {cure}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TiedColumns)
         yield
+
+
+def _examined(data: Table) -> Findings:
+    """What the training rows have that miss no value."""
+    incomplete = np.isnan(data.train).any(1)
+    return examine(torch.from_numpy(data.train[~incomplete] if incomplete.any() else data.train))
 
 
 def _in_units(data: Table, found: Findings) -> Findings:
@@ -67,7 +74,7 @@ def findings(data: object) -> Findings | None:
     """What the training rows of a table have on which a density has no maximum; None if nothing, or of pixels."""
     if not isinstance(data, Table) or not data.columns:
         return None
-    return examine(torch.from_numpy(data.train)) or None
+    return _examined(data) or None
 
 
 def _cures(data: Table, found: Findings) -> list[str]:
@@ -82,5 +89,7 @@ def _cures(data: Table, found: Findings) -> list[str]:
         cures.append(
             f"drop what has an atom, or choose a step: --dequantise {' '.join(f'{name}=STEP' for name in atoms)}"
         )
-    cures += ["drop what is constant, a copy or a combination"] if found.deficient else []
+    known = " ".join(names[column] for column in sorted({*found.constant, *found.copies, *found.combinations}))
+    which = f"--drop {known} leaves out" if data.source else "drop"
+    cures += [f"{which} what is constant, a copy or a combination"] if found.deficient else []
     return cures + (["drop repeated rows"] if found.duplicates else [])

@@ -33,5 +33,5 @@ Answer: confirmed, but for two points. β = 1 has the best bounds; its samples a
     0.3 and 3 are within two standard errors. Dropping the KL term altogether does not even reconstruct test images
     best: the difference to β = 0.1 is below its error. Warm-up doubles the active latents and gains no ELBO
     (0.06 ± 0.27): what it keeps alive is worth nothing here. A fit with weight β and one with a decoder √β as wide
-    end at the same weights, to 1e-4 of the way they went.
+    end at the same weights, to 1e-14 of the way they went.
 """

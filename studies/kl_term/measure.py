@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from density import (
     ConditionalGaussian,
@@ -111,6 +111,7 @@ def sweep(fits: Fits, beta: float, path: Path) -> Row:
     elbo = fit - divergence
     return {
         "beta": beta,
+        "epochs": settings.epochs,
         **mean_and_error("rate", divergence),
         "distortion": -fit.mean().item() - log_scale,
         "distortion_error": standard_error(fit),
@@ -132,10 +133,12 @@ def same_by_width(fits: Fits, beta: float) -> Row:
     r"""β times the KL term is the same as 1 times it and a decoder √β as wide: the weights of both fits, compared.
 
     (reconstruction − β KL)/β is, up to a constant, −‖x − x̂‖²/(2 β σ²) − KL, and Adam does not see the factor 1/β.
-    In double precision, where only Adam's ε and rounding tell the two apart.
+    Nor does it add anything to the gradient's root mean square here (its ε), beside which a small gradient's factor
+    would be seen; so in double precision rounding alone tells the two apart.
     """
     settings, exact = fits.settings, replace(fits, rows=fits.rows.double())
-    width, training, train = settings.width, exact.training(epochs=settings.same_epochs), exact.rows.train
+    width, train = settings.width, exact.rows.train
+    training = replace(exact.training(epochs=settings.same_epochs), optimiser=adam_alone)
     weighted = exact.fresh(FixedScale(width), settings.latents)
     weighted.fit(train, training, estimator=AnalyticKL(kl_weight=beta), generator=exact.generator("same"))
     wide = exact.fresh(FixedScale(width * math.sqrt(beta)), settings.latents)
@@ -146,6 +149,11 @@ def same_by_width(fits: Fits, beta: float) -> Row:
     for a, b, c in trios:
         off, moved = max(off, (a - b).abs().max().item()), max(moved, (a - c).abs().max().item())
     return {"beta": beta, "weights_apart": off, "weights_moved": moved}
+
+
+def adam_alone(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Adam whose steps do not depend on the scale of the objective at all."""
+    return torch.optim.Adam(parameters, lr=learning_rate, eps=1e-300)
 
 
 def warm_up(fits: Fits, warm: bool) -> tuple[Row, Tensor]:

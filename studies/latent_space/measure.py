@@ -44,7 +44,8 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
         row |= mean_and_error("classes", right)
     if key.model == "flow":
         row["round_trip"] = round_trip(fitted_flow(settings, rows, key.seed), rows.test)
-    save_arrays(path, z=test[:, :2].float().cpu().numpy(), labels=labels)
+    named = np.array(data.classes)[labels] if data.classes else labels
+    save_arrays(path, z=test[:, :2].float().cpu().numpy(), labels=named)
     return row
 
 

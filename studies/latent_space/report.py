@@ -27,7 +27,8 @@ ROUND_TRIP = 1e-2  # single precision through some ten layers, at the worst of a
 
 def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
     """Of the models and numbers of dimensions of these settings, and the data itself."""
-    known = rows["dimensions"].isin(settings.dimensions) | (rows["dimensions"] == rows["features"])
+    features = int(rows["features"].iloc[0])
+    known = rows["dimensions"].isin(settings.dimensions_of(features)) | (rows["dimensions"] == features)
     return rows[rows["model"].isin(("data", *settings.models)) & known]
 
 
@@ -61,11 +62,15 @@ def words(rows: pd.DataFrame) -> str:
     least = found[(found["dimensions"] == fewest) & (found["model"] != "data")]
     name = "classes" if found["classes"].notna().any() else "trustworthiness"
     parts = ", ".join(f"{LABELS[row['model']]} {percent(row, name)} %" for _, row in least.iterrows())
-    answer = f"In {fewest:g} dimensions, {name} kept: {parts}."
+    answer = f"In {_dimensions(fewest)}, {name} kept: {parts}."
     whole = found[(found["model"] == "flow") & (found["dimensions"] == found["features"])]
     for _, row in whole.iterrows():
         answer += f" The flow in all {row['features']:g}: {percent(row, name)} %."
     return answer
+
+
+def _dimensions(count: float) -> str:
+    return f"{count:g} dimension{'' if count == 1 else 's'}"
 
 
 def checks(rows: pd.DataFrame) -> list[Check]:
@@ -78,9 +83,10 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         for better, worse in (("vae", "ppca"), ("ppca", "flow")):
             if rows[name].notna().any() and enough and {better, worse} <= set(few.index):
                 (a, b), (a_error, b_error) = (few.loc[[better, worse], column] for column in (name, f"{name}_error"))
-                claim = f"in {fewest:g} dimensions {LABELS[better]} keeps more {things} than {LABELS[worse]}"
-                apart = a - b > SIGMAS * (a_error**2 + b_error**2) ** 0.5
-                found.append(Check(f"{claim}, by 4 standard errors", bool(apart)))
+                claim = f"in {_dimensions(fewest)} {LABELS[better]} keeps more {things} than {LABELS[worse]}"
+                error = (a_error**2 + b_error**2) ** 0.5
+                claim += f", by {SIGMAS} standard errors: {100 * (a - b):+.1f} ± {100 * error:.1f} %"
+                found.append(Check(claim, bool(a > b) if abs(a - b) > SIGMAS * error else None))
     if "round_trip" in rows and rows["round_trip"].notna().any():
         claim = f"the flow can be inverted: x comes back within {ROUND_TRIP:g} of a feature's spread"
         found.append(Check(claim, bool(rows["round_trip"].max() < ROUND_TRIP)))
@@ -88,11 +94,12 @@ def checks(rows: pd.DataFrame) -> list[Check]:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Above, each model's two dimensions; below, classes, trustworthiness and continuity by number of dimensions."""
+    """Above, each model's two dimensions, or one; below, classes, trustworthiness and continuity by their number."""
     found = averaged(rows)
+    shown = 2 if ((rows["dimensions"] == 2) & (rows["features"] > 2)).any() else 1
     with panels(3, 2, width=13) as (drawn, axes):
         for each, model in zip(axes[:3], MODELS, strict=True):
-            _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == 2)], LABELS[model])
+            _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == shown)], LABELS[model])
         for each, name in zip(axes[3:], ("classes", "trustworthiness", "continuity"), strict=True):
             _kept(each, found, name)
         axes[4].legend()
@@ -110,6 +117,10 @@ def _points(axes: Axes, rows: pd.DataFrame, label: str) -> None:
     kinds = list(map(str, labels)) if len(labels) else None
     order = sorted(set(kinds)) if kinds else None
     colours = sns.color_palette("colorblind", len(order)) if order else None
+    if z.shape[1] == 1:
+        sns.histplot(x=z[:, 0], hue=kinds, hue_order=order, palette=colours, multiple="stack", legend=True, ax=axes)
+        axes.set(xlabel="the one dimension", ylabel="test points")
+        return
     sns.scatterplot(
         x=z[:, 0], y=z[:, 1], hue=kinds, hue_order=order, palette=colours, s=16, linewidth=0, legend=False, ax=axes
     )

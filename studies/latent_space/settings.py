@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ class Settings(CommonSettings):
     models: tuple[ModelName, ...] = setting(get_args(ModelName), OF_THE_RUN, different("models"))
     """Which projections to make."""
     dimensions: tuple[int, ...] = setting((2, 4, 8), OF_THE_RUN, different("numbers", least=1))
-    """Numbers of latent dimensions; 2 is drawn."""
+    """Numbers of latent dimensions; 2 is drawn, or 1. Of narrow data those that are fewer than its columns."""
     neighbours: int = setting(7, POSITIVE)
     """Nearest neighbours that count as a neighbourhood, and that vote for a class."""
     hidden: tuple[int, ...] = setting((128, 128), WIDTHS)
@@ -40,6 +41,15 @@ class Settings(CommonSettings):
     flow_hidden: tuple[int, ...] = setting((64,), WIDTHS)
     """Widths of hidden layers, couplings."""
 
+    def dimensions_of(self, features: int) -> tuple[int, ...]:
+        """The numbers of dimensions that data of so many columns allows: fewer than it has.
+
+        >>> Settings().dimensions_of(5), Settings().dimensions_of(2)
+        ((2, 4), (1,))
+        """
+        fewer = tuple(dimensions for dimensions in self.dimensions if dimensions < features)
+        return fewer or (features - 1,)
+
 
 @dataclass(frozen=True)
 class Key(study.Key):
@@ -53,12 +63,16 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
     """A row for the data itself, for every model and number of dimensions, and for the flow with all of them."""
     for seed in settings.seeds:
         data = dataset(settings, seed)
-        if max(settings.dimensions) >= data.features:
+        chosen = settings.dimensions_of(data.features)
+        if chosen != settings.dimensions != Settings.dimensions:
             raise InputError(f"'{data.name}' has {data.features} columns; choose fewer --dimensions")
+        if chosen != settings.dimensions and seed == settings.seeds[0]:
+            shown = ", ".join(map(str, chosen))
+            print(f"note: dimensions {shown}, since '{data.name}' has {data.features} columns", file=sys.stderr)
         key = partial(Key, data.name, data.hash, seed)
         keys = [key("data", data.features)]
         for model in settings.models:
-            keys += [key(model, dimensions) for dimensions in settings.dimensions]
+            keys += [key(model, dimensions) for dimensions in chosen]
             keys += [key(model, data.features)] if model == "flow" else []
         for made in keys:
             path = settings.arrays("latent_space", f"{made.model}-{made.dimensions}-{seed}", data.hash)

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     shown = [(one.name, result) for one in chapters for result in one.results]
-    failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if not check.passed]
+    failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if check.passed is False]
     stale = [f"{name}: {result.warning}" for name, result in shown if result.warning]
     for line in [*(f"FAILED: {line}" for line in failed), *(f"warning: {line}" for line in stale)]:
         print(line, file=sys.stderr)

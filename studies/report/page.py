@@ -117,6 +117,7 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
         "seeds": "seed",
         "settings hash": "settings_hash",
         "data hash": "data_hash",
+        "file": "source",
         "device": "device",
         "dtype": "dtype",
         "versions": "versions",

@@ -171,7 +171,7 @@ LINES = "\n".join(["1,2.5", "2,1.5", "3,7"] * 10)
         (LINES + "\n1\n", "line 31: 1 values, where line 1 has 2"),
         (LINES.replace(",", ";"), "separated by semicolons; .* separated by commas.*decimal points"),
         (LINES.replace(",", "\t"), "separated by tabs; .*rename it to .tsv"),
-        ("1\n2\n" * 20, "1 columns that vary"),
+        ("1\n2\n" * 20, "1 column that varies"),
     ],
 )
 def test_an_unusable_csv_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:

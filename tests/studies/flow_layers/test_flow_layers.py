@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from studies.flow_layers.measure import built, width_nearest
-from studies.flow_layers.report import selected
-from studies.flow_layers.settings import REFERENCE, Settings
+from studies.flow_layers import measure as measuring
+from studies.flow_layers.measure import built, measure, width_nearest
+from studies.flow_layers.report import selected, table
+from studies.flow_layers.settings import REFERENCE, Settings, tasks
 from studies.kit.compute import parameter_count
 from studies.kit.study import Study
 from studies.report.committed import results
@@ -52,6 +56,25 @@ def test_the_study_runs_and_replots(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert by.loc[(part, name, first), "gain"] == pytest.approx(log_p[name] - log_p[first], abs=1e-9)
     run(STUDY, [*arguments, "--replot"], tmp_path)
     assert "MAF" in capsys.readouterr().out
+
+
+def test_a_label_is_what_every_flow_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "WIDEST", 16)
+    kinds = np.arange(200) % 2
+    x = np.random.default_rng(0).normal(size=(200, 2)) + 20 * kinds[:, None]
+    pd.DataFrame(x, columns=["a", "b"]).assign(kind=kinds).to_csv(tmp_path / "mine.csv", index=False)
+    short = {"epochs": 10, "batch_size": 16, "learning_rate": 0.03, "layers": 2, "hidden": 4, "repeats": 1}
+    settings = Settings(data=str(tmp_path / "mine.csv"), output=tmp_path, **short)
+    log_p: dict[str | None, float] = {}
+    for chosen in (replace(settings, label="kind"), replace(settings, drop=("kind",))):
+        for task in tasks(chosen):
+            if task.key.name == "maf" and not task.key.versus:
+                row = measure(chosen, task)
+                assert row["given"] == chosen.label
+                log_p[chosen.label] = float(str(row["log_p"]))
+    assert log_p["kind"] > log_p[None] + 0.3  # of classes far apart: who knows them has log 2 more, an easier task
+    given = pd.DataFrame(results(Study(STUDY))[0].rows).assign(given="kind")
+    assert "log p(x | kind), nats" in [str(column.header) for column in table(given).renderables[0].columns]
 
 
 def test_a_run_shows_the_flows_that_it_asks_for() -> None:
