@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from bridge.comparison.claiming import Comparable, Entry, Method, ask
 from bridge.comparison.pair import Pair, judged
-from bridge.comparison.printing import printed
+from bridge.comparison.printing import said, table
 from bridge.comparison.standing import Standing
 from bridge.comparison.statement import holm
 from density.log_density import BitsPerDimension, LogDensity, Measure
@@ -146,8 +146,12 @@ class Comparison:
             found[name] = LogDensity.concatenate(claims).bits_per_dimension(size, levels=levels)
         return found
 
+    def sentences(self) -> list[str]:
+        """What to know of single models, what is proven of these fits and of models fitted anew, and what is open."""
+        return said(self.standings, self.pairs, self.level_of_pairs, self.settled_by)
+
     def __str__(self) -> str:
-        return printed(self.standings, self.pairs, self.measures, self.level, self.level_of_pairs, self.settled_by)
+        return "\n".join([*table(self.standings, self.measures, self.level), *self.sentences()])
 
     def __repr__(self) -> str:
         return str(self)
@@ -217,7 +221,8 @@ def compare(
         raise ValueError(f"compare: margin must be finite and at least 0 nats; got {margin}")
     entries = ask(models, x, context, method, elbo_draws, generator)
     measures = list(dict.fromkeys(entry.measure for entry in entries))
-    pairs = [pair for measure in measures for pair in _judged_pairs(_of(entries, measure), 1 - level, margin)]
+    unjudged = [[Pair.of(a, b, margin) for a, b in combinations(_of(entries, each), 2)] for each in measures]
+    pairs = [pair for family in unjudged for pair in decided(family, 1 - level)]
     standings = sorted(map(Standing.of, entries), key=lambda each: -each.fitted.mean)
     by_name = {entry.name: entry.measure for entry in entries}
     standings.sort(key=lambda each: measures.index(by_name[each.name]))
@@ -229,9 +234,8 @@ def _of(entries: Sequence[Entry], measure: Measure) -> list[Entry]:
     return [entry for entry in entries if entry.measure is measure]
 
 
-def _judged_pairs(entries: Sequence[Entry], chance: float, margin: float) -> list[Pair]:
-    """Every two of entries of one measure, decided together."""
-    pairs = [Pair.of(ours, theirs, margin) for ours, theirs in combinations(entries, 2)]
+def decided(pairs: Sequence[Pair], chance: float) -> list[Pair]:
+    """Pairs of models of one measure with their verdicts, by Holm's procedure over all of them."""
     fitted, anew = (
         holm([math.nan if statement is None else statement.p_value for statement in family], chance)
         for family in ([pair.fitted for pair in pairs], [pair.anew for pair in pairs])

@@ -13,15 +13,8 @@ from density.log_density import Kind, Measure
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
 
 
-def printed(
-    standings: Sequence[Standing],
-    pairs: Sequence[Pair],
-    measures: dict[str, Measure],
-    level: float,
-    level_of_pairs: float,
-    cure: Callable[[Pair], str],
-) -> str:
-    """All of it, a table for every measure."""
+def table(standings: Sequence[Standing], measures: dict[str, Measure], level: float) -> list[str]:
+    """The models, a table for every measure."""
     parts = []
     for measure in dict.fromkeys(measures.values()):
         own = [each for each in standings if measures[each.name] is measure]
@@ -29,7 +22,14 @@ def printed(
         parts.append(_table(own, level))
     if len(set(measures.values())) > 1:
         parts.append("Numbers with respect to different measures are in different units, and not compared.")
-    parts += _remarks(standings)
+    return parts
+
+
+def said(
+    standings: Sequence[Standing], pairs: Sequence[Pair], level_of_pairs: float, cure: Callable[[Pair], str]
+) -> list[str]:
+    """Sentences: remarks on single models, then what is proven of these fits and of models fitted anew, or open."""
+    parts = _remarks(standings)
     parts += _statements("of these fits", pairs, [(p.fitted, p.verdict, p.proven) for p in pairs], level_of_pairs)
     if any(pair.anew is not None for pair in pairs):
         anew = [(p.anew, p.verdict_anew, p.proven_anew) for p in pairs]
@@ -39,7 +39,7 @@ def printed(
     for pair in pairs:
         if how := cure(pair):
             parts.append(f"Open of these fits: {pair.first} and {pair.second}; what would settle it: {how}.")
-    return "\n".join(parts)
+    return parts
 
 
 def _table(standings: Sequence[Standing], level: float) -> str:

@@ -230,6 +230,7 @@ def learning(fits: Fits) -> list[Row]:
         {
             "label": name,
             "epochs": settings.epochs,
+            "test_rows": len(test),
             **mean_and_error("log_p", log_p, fits.rows.log_scale),
             **mean_and_error("elbo", elbo, fits.rows.log_scale),
             **mean_and_error("gap", log_p - elbo),

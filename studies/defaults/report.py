@@ -14,15 +14,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bridge.comparison.spread import Spread
 from bridge.comparison.statement import Statement, holm
 from density.log_density import Kind
 from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
 from studies.kit.figures import MARKERS, PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import narrow, with_error
+from studies.kit.verdicts import CHANCE, of_all
 
-CHANCE = 0.05
 LARGE, BEHIND = 2000, 1.0  # rows from which on siblings must be near, and how near, in nats
 BUILDERS, PEERS, CLASSICAL = get_args(Ours), get_args(Peer), ("gaussian", "mixture")
 
@@ -53,12 +52,7 @@ class Difference:
 
 def over_seeds(rows: pd.DataFrame) -> Statement:
     """The mean difference over the seeds of a table, with the error of rows and, of several seeds, of fits."""
-    spread = Spread.of_means(
-        rows["difference"].tolist(), rows["difference_error"].tolist(), int(rows["test_rows"].min())
-    )
-    if math.isnan(spread.error):
-        return Statement(Kind.EXACT, spread.mean, spread.points_error, spread.points_freedom)
-    return Statement(Kind.EXACT, spread.mean, spread.error, spread.freedom)
+    return of_all(rows["difference"], rows["difference_error"], int(rows["test_rows"].min()))
 
 
 def by_table(rows: pd.DataFrame, model: str, versus: str) -> dict[str, Difference]:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from bridge.comparison.standing import worst_row
-from density import Bound, ExactModel, LogDensity, Model
+from density import Bound, ExactModel, LogDensity
 from lvm import PPCA, GaussianMixture, LatentVariableModel, LinearVAE
 from lvm.evidence import LocalFit, annealed, gap, importance, sandwich
 from lvm.evidence.gap import Parts
@@ -23,9 +22,9 @@ from studies.elbo_gap.models import MODELS, free_parameters
 from studies.elbo_gap.settings import Key, ModelName, Settings
 from studies.elbo_gap.unbounded import unbounded
 from studies.kit.claims import load_claim, load_elbo, save_claim
-from studies.kit.compute import place, seeded, seeded_start
+from studies.kit.compute import chosen_rows, place, seeded, seeded_start
+from studies.kit.overfitting import train_less_test
 from studies.kit.rows import Row
-from studies.kit.seeds import derived_seed
 from studies.kit.study import Task
 from studies.kit.ties import findings
 
@@ -45,8 +44,8 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
         ValueError, ArithmeticError: the model cannot be fitted to this data.
     """
     device, dtype = place(settings)
-    train = torch.as_tensor(data.train[_some(len(data.train), settings.train_rows, seed, "train rows")])
-    chosen = _some(len(data.test), settings.test_rows, seed, "test rows")
+    train = torch.as_tensor(data.train[chosen_rows(len(data.train), settings.train_rows, seed, "train rows")])
+    chosen = chosen_rows(len(data.test), settings.test_rows, seed, "test rows")
     train, test = train.to(device, dtype), torch.as_tensor(data.test[chosen]).to(device, dtype)
     scales = np.full(len(data.test), data.log_scale) if data.log_scales is None else data.log_scales
     log_scale = torch.as_tensor(scales[chosen]).to(device)
@@ -96,9 +95,8 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
     else:
         claim = model.log_density(test)
     fitted_in = elbo.value if isinstance(model, Bound) and not isinstance(model, ExactModel) else claim.value
-    row |= _overfitting(
-        model, train[_some(len(train), len(test), seed, "train beside test")], fitted_in, settings, draws
-    )
+    beside = train[chosen_rows(len(train), len(test), seed, "train beside test")]
+    row |= train_less_test(model, beside, fitted_in, settings.elbo_draws, draws)
     claim = replace(claim, value=claim.value.double() + log_scale)
     row |= {
         "median": claim.value.median().item(),
@@ -116,30 +114,6 @@ def measure_model(settings: Settings, data: Dataset, name: ModelName, seed: int,
     }
     save_claim(path, claim, elbo_values)
     return row
-
-
-def _overfitting(model: Model, train: Tensor, test_values: Tensor, settings: Settings, draws: Generator) -> Row:
-    """By how much more a model says of training rows, at most as many as test rows, than of test rows.
-
-    Like is compared with like: log p where the model knows it, else the ELBO; in the coordinates of the fit.
-    """
-    if isinstance(model, PPCA | GaussianMixture) and bool(train.isnan().any()):
-        values = model.observed.log_density(train).value
-    elif isinstance(model, ExactModel):
-        values = model.log_density(train).value
-    else:
-        assert isinstance(model, Bound)
-        values = gap(model, train, draws=settings.elbo_draws, generator=draws).elbo.value
-    ours, theirs = values.double(), test_values.double()
-    error = math.sqrt(ours.var().item() / len(ours) + theirs.var().item() / len(theirs))
-    return {"overfitting": ours.mean().item() - theirs.mean().item(), "overfitting_error": error}
-
-
-def _some(rows: int, most: int, seed: int, purpose: str) -> slice | NDArray[np.int64]:
-    """All rows, or as many of them as allowed, drawn at random: the order of a file may mean something."""
-    if most == 0 or rows <= most:
-        return slice(None)
-    return np.random.default_rng(derived_seed(seed, purpose)).permutation(rows)[:most]
 
 
 def _causes(parts: Parts) -> Row:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.table import Table
 
-from bridge.comparison.spread import Spread
 from bridge.comparison.standing import joint
-from bridge.comparison.statement import Statement, Verdict, holm
+from bridge.comparison.statement import Statement, Verdict
 from density.log_density import Kind
 from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
 from studies.kit.tables import narrow, with_error
+from studies.kit.verdicts import over_seeds, verdicts
 
 LEAST = 0.01  # nats: what two fits of one density may differ by
-CHANCE = 0.05  # of telling any two equal models of a table apart
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,12 @@ class Pair:
 def judged(pairs: Sequence[Pair]) -> list[Pair]:
     """Pairs with their verdicts, all of a table together."""
     honest, anew, naively = (
-        _verdicts(family)
+        verdicts(family)
         for family in ([each.fitted for each in pairs], [each.anew for each in pairs], [each.naive for each in pairs])
     )
     return [
         replace(pair, honest=first, honest_anew=second, naively=third)
         for pair, first, second, third in zip(pairs, honest, anew, naively, strict=True)
-    ]
-
-
-def _verdicts(family: Sequence[Statement | None]) -> list[Verdict]:
-    fallen = holm([math.nan if each is None else each.p_value for each in family], CHANCE)
-    return [
-        each.leaning if each is not None and fell else Verdict.OPEN for each, fell in zip(family, fallen, strict=True)
     ]
 
 
@@ -93,11 +84,7 @@ def pairs(rows: pd.DataFrame) -> list[Pair]:
 
 def _statements(of: pd.DataFrame, kind: Kind, value: str, error: str) -> tuple[Statement, Statement | None]:
     """Of a difference in one row a seed: of these fits, and of fits made anew."""
-    spread = Spread.of_means(of[value].tolist(), of[error].tolist(), int(of["test_rows"].min()))
-    fitted = Statement(kind, spread.mean, spread.points_error, spread.points_freedom, LEAST)
-    if math.isnan(spread.error):
-        return fitted, None
-    return fitted, Statement(kind, spread.mean, spread.error, spread.freedom, LEAST)
+    return over_seeds(of[value], of[error], int(of["test_rows"].min()), kind=kind, slack=LEAST)
 
 
 def verdict_tables(rows: pd.DataFrame) -> list[Table]:

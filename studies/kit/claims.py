@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from density import Kind, LogDensity, Measure
@@ -19,29 +20,35 @@ def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> Non
 
     With it goes the ELBO ``[n]`` at the same points, where it is a number of its own.
     """
-    error = claim.monte_carlo_error
     save_arrays(
         path,
         value=claim.value.double().cpu().numpy(),
-        monte_carlo_error=np.empty(0) if error is None else error.double().cpu().numpy(),
+        monte_carlo_error=_numbers(claim.monte_carlo_error),
+        numerical_error=_numbers(claim.numerical_error),
         kind=np.array(claim.kind.value),
         method=np.array(claim.method),
         measure=np.array(claim.measure.value),
         points=np.empty(0) if claim.points is None else np.array(astuple(claim.points), dtype=np.uint64),
-        elbo=np.empty(0) if elbo is None else elbo.double().cpu().numpy(),
+        elbo=_numbers(elbo),
     )
 
 
+def _numbers(values: Tensor | None) -> NDArray[np.float64]:
+    return np.empty(0) if values is None else values.double().cpu().numpy()
+
+
 def load_claim(path: Path) -> LogDensity:
-    """Inverse of :func:`save_claim`, in float64 on the CPU. Older files do not know their points."""
+    """Inverse of :func:`save_claim`, in float64 on the CPU. Older files know no points and no errors of quadrature."""
     with np.load(path, allow_pickle=False) as archive:
         error = archive["monte_carlo_error"]
+        numerical = archive["numerical_error"] if "numerical_error" in archive else np.empty(0)
         points = archive["points"] if "points" in archive else np.empty(0)
         return LogDensity(
             torch.as_tensor(archive["value"]),
             Kind(str(archive["kind"])),
             str(archive["method"]),
             torch.as_tensor(error) if error.size else None,
+            torch.as_tensor(numerical) if numerical.size else None,
             measure=Measure(str(archive["measure"])),
             points=Points(*points.tolist()) if points.size else None,
         )

@@ -54,6 +54,13 @@ def seeded_start(seed: int, *purpose: str) -> Iterator[None]:
         yield
 
 
+def chosen_rows(rows: int, most: int, seed: int, purpose: str) -> slice | NDArray[np.int64]:
+    """All rows, or as many of them as allowed, drawn at random: the order of a file may mean something. 0: all."""
+    if most == 0 or rows <= most:
+        return slice(None)
+    return np.random.default_rng(derived_seed(seed, purpose)).permutation(rows)[:most]
+
+
 @dataclass(frozen=True, eq=False)
 class Standardised:
     """Training and test rows in units of the training rows' standard deviations.

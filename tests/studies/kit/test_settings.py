@@ -41,6 +41,7 @@ DIGESTS = {
     "equivalence": ("3b1c217929d7", "223e415081fa"),
     "flow_layers": ("a8b82afe0c67", "8f57ba419810"),
     "gradient_estimators": ("81f3a34f6aa8", "5c2ff16d0501"),
+    "judge": ("1b5ae0650874", "eeeceff1daf5"),
     "kl_term": ("8dd976094033", "5116f4c2d05b"),
     "latent_space": ("b64d6b887555", "ba2619cca9ca"),
     "linear_vae": ("5785e49d28dc", "f5cf311275c8"),

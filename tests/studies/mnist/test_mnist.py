@@ -94,9 +94,8 @@ def made_up(bound: float = -90.5, shares: int = 10, device: str = "cpu") -> pd.D
         rows.append({"model": model, "part": "sandwich", **widths})
         if model != "vae":
             wider = {"gap": gap - 4.0, "gap_standard_error": 0.05}
-            rows.append(
-                {"model": model, "part": "difference", "value": own - bound + 1, "standard_error": 0.1, **wider}
-            )
+            numbers = {"value": own - bound + 1, "standard_error": 0.1, "test_rows": 1000, **wider}
+            rows.append({"model": model, "part": "difference", **numbers})
     common: dict[str, Any] = {"seed": 0, "data": MNIST, "device": device, "cpu_seconds": 60.0}
     return pd.DataFrame(rows).assign(**common)
 
