@@ -229,6 +229,10 @@ class ExactModel(Density, Model):
         points = Points.of(x.expand(len(value), -1))
         return LogDensity(value, Kind.EXACT, self.method, measure=self.measure, points=points)
 
+    def _claim(self, x: Tensor, context: Tensor | None) -> LogDensity:
+        """:meth:`log_density`, which a model of one's own may have without contexts."""
+        return self.log_density(x) if context is None else self.log_density(x, context=context)
+
     @property
     @abstractmethod
     def method(self) -> str:

@@ -145,7 +145,7 @@ def gap(
         raise ValueError("gap needs at least 2 draws to have a Monte Carlo error; got 1")
     model._check_asked(x, context)
     if log_density is None and isinstance(model, ExactModel):
-        log_density = model.log_density(x, context=context)
+        log_density = model._claim(x, context)
     if log_density is not None and log_density.value.shape != x.shape[:1]:
         raise ValueError(
             f"the claim about log p(x) must be about the same {x.shape[0]} points; got {list(log_density.value.shape)}"

@@ -70,7 +70,7 @@ def evidence(
             return method(model, x, generator=generator)
         return method(model, x, context=context, generator=generator)
     if isinstance(model, ExactModel):
-        return model.log_density(x, context=context)
+        return model._claim(x, context)
     if isinstance(model, LatentVariableModel):
         if isinstance(model.prior, CategoricalFamily):
             return quadrature(model, x, context=context)
