@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bridge.comparison.rounds import of_all, verdicts
 from bridge.comparison.standing import joint
 from bridge.comparison.statement import Verdict
 from density.log_density import Kind
@@ -21,7 +22,6 @@ from studies.comparison.settings import Settings
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import series
-from studies.kit.verdicts import of_all, verdicts
 
 LABELS = {"vae": "VAE", "flow": "normalizing flow"}
 SMALL = 1e-3  # σ up to which the rate is fitted: beyond, some points near the flow's seams are off by more than a nat

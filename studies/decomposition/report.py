@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from rich.console import Group
 from rich.text import Text
 
+from bridge.comparison.rounds import over_seeds, verdicts
 from bridge.comparison.statement import Verdict
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import averaged, empty
-from studies.kit.verdicts import over_seeds, verdicts
 
 SIGMAS = 4
 ENOUGH_EPOCHS = 100

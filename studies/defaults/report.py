@@ -14,13 +14,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bridge.comparison.rounds import CHANCE, of_all
 from bridge.comparison.statement import Statement, holm
 from density.log_density import Kind
 from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
 from studies.kit.figures import MARKERS, PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import narrow, with_error
-from studies.kit.verdicts import CHANCE, of_all
 
 LARGE, BEHIND = 2000, 1.0  # rows from which on siblings must be near, and how near, in nats
 BUILDERS, PEERS, CLASSICAL = get_args(Ours), get_args(Peer), ("gaussian", "mixture")

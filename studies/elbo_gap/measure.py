@@ -21,9 +21,8 @@ from studies.data.load import Dataset
 from studies.elbo_gap.models import MODELS, free_parameters
 from studies.elbo_gap.settings import Key, ModelName, Settings
 from studies.elbo_gap.unbounded import unbounded
-from studies.kit.claims import load_claim, load_elbo, save_claim
+from studies.kit.claims import load_claim, load_elbo, save_claim, train_less_test
 from studies.kit.compute import chosen_rows, place, seeded, seeded_start
-from studies.kit.overfitting import train_less_test
 from studies.kit.rows import Row
 from studies.kit.study import Task
 from studies.kit.ties import findings

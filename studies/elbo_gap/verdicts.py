@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from rich.table import Table
 
+from bridge.comparison.rounds import over_seeds, verdicts
 from bridge.comparison.standing import joint
 from bridge.comparison.statement import Statement, Verdict
 from density.log_density import Kind
 from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
 from studies.kit.tables import narrow, with_error
-from studies.kit.verdicts import over_seeds, verdicts
 
 LEAST = 0.01  # nats: what two fits of one density may differ by
 

@@ -25,10 +25,9 @@ from studies.data.load import Dataset
 from studies.judge.making import made
 from studies.judge.own_models import Named, blamed, is_function, missing_package, named
 from studies.judge.settings import Key, Settings
-from studies.kit.claims import load_claim, save_claim
+from studies.kit.claims import load_claim, save_claim, train_less_test
 from studies.kit.compute import chosen_rows, place, seeded
 from studies.kit.errors import InputError
-from studies.kit.overfitting import train_less_test
 from studies.kit.rows import Row
 from studies.kit.study import Task
 

@@ -13,9 +13,9 @@ import pandas as pd
 
 from bridge import Comparison, Pair, Standing, Statement
 from bridge.comparison.comparing import decided
+from bridge.comparison.rounds import CHANCE, over_seeds
 from bridge.comparison.standing import joint
 from density.log_density import Kind, Measure
-from studies.kit.verdicts import CHANCE, over_seeds
 
 
 def comparison(rows: pd.DataFrame) -> Comparison:

@@ -1,18 +1,22 @@
-"""Claims about log p(x) on disk, so that models fitted in different runs can be compared point by point."""
+"""Claims about log p(x): on disk, so that models fitted in different runs can be compared; and of training rows."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
-from density import Kind, LogDensity, Measure
+from density import Bound, ExactModel, Kind, LogDensity, Measure, Model
 from density.data.points import Points
+from lvm import PPCA, GaussianMixture
+from lvm.evidence import gap
 from studies.kit.compute import save_arrays
+from studies.kit.rows import Row
 
 
 def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> None:
@@ -59,3 +63,25 @@ def load_elbo(path: Path) -> Tensor | None:
     with np.load(path, allow_pickle=False) as archive:
         elbo = archive["elbo"] if "elbo" in archive else np.empty(0)
         return torch.as_tensor(elbo) if elbo.size else None
+
+
+def train_less_test(model: Model, train: Tensor, test_values: Tensor, draws: int, generator: Generator | None) -> Row:
+    """By how much more a model says of training rows ``[m, D]`` than of test rows, and the error of that.
+
+    Like is compared with like, in the coordinates of the fit: log p where the model knows it (of what is there, where
+    values are missing), else the ELBO.
+
+    Args:
+        test_values: log p, or the ELBO, of each test row ``[n]``.
+        draws: latent draws for each row of the ELBO.
+    """
+    if isinstance(model, PPCA | GaussianMixture) and bool(train.isnan().any()):
+        values = model.observed.log_density(train).value
+    elif isinstance(model, ExactModel):
+        values = model.log_density(train).value
+    else:
+        assert isinstance(model, Bound)
+        values = gap(model, train, draws=draws, generator=generator).elbo.value
+    ours, theirs = values.double(), test_values.double()
+    error = math.sqrt(ours.var().item() / len(ours) + theirs.var().item() / len(theirs))
+    return {"overfitting": ours.mean().item() - theirs.mean().item(), "overfitting_error": error}

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
+from bridge.comparison.rounds import of_all, verdicts
 from bridge.comparison.statement import Statement, Verdict
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import Number, empty
-from studies.kit.verdicts import of_all, verdicts
 from studies.mnist.settings import Settings
 
 LABELS = {
