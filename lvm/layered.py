@@ -91,11 +91,11 @@ class LayeredModel(Bound, ABC):
         check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
         self._check_support(x)
 
-    def _rows(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, context: Tensor | None, owner: str | None = None) -> Tensor:
         """Points ``[*batch, D]``, checked; of a conditional model with their contexts behind them, as its parts see
-        these.
+        these. Errors name the owner, or the model.
         """
-        name, reference = type(self).__name__, self.prior.reference
+        name, reference = owner or type(self).__name__, self.prior.reference
         check_points(x, self.features, name, reference=reference)
         check_context(context, self.context_features, name, reference=reference)
         check_batches(x, context, name)

@@ -11,7 +11,7 @@ from density.initialisation import StartingPoints
 from flows.layers.activation_norm import column_moments
 from flows.transform import Transform
 
-LEAST = 1e-6  # of the largest eigenvalue: no axis is stretched a thousand times more than another, as rounding may be
+LEAST = 1e-4  # of the largest eigenvalue: no axis is stretched a hundred times more than another
 
 
 class Whitening(Transform):
@@ -23,9 +23,10 @@ class Whitening(Transform):
     with C the correlation matrix of the n points that :meth:`initialise` is given, once, and λ its eigenvalues. The
     symmetric root moves the features as little as whitening can (Kessy, Lewin & Strimmer 2018, arXiv:1512.00809, §4,
     "ZCA"), and does not depend on their order. As many points as C has numbers tell nothing about them: then α is 0 and
-    the layer the identity, which a new one is too. It expects features of unit variance, as an activation norm leaves
-    them; a constant feature has no correlations. Nothing is trained: linear layers that follow start from data without
-    correlations, in which a step of an optimiser is as large along every axis.
+    the layer the identity, which a new one is too. Axes are stretched by at most a hundred times as much as others, as
+    training would not bear more: what comes before the layer is moved by its steps, too. It expects features of unit
+    variance, as an activation norm leaves them; a constant feature has no correlations. Nothing is trained: linear
+    layers that follow start from data without correlations, in which a step of an optimiser is as large along every axis.
 
     Args:
         features: width D.
@@ -73,10 +74,13 @@ class Whitening(Transform):
         if x.known and not self.initialised:
             points = x.points.reshape(-1, self.features)
             power = max(0.0, 1 - self.features * (self.features + 1) / (2 * len(points)))
-            if power > 0:
-                values, axes = torch.linalg.eigh(correlations(points))
-                self.axes.copy_(axes)
-                self.log_scale.copy_(-power / 2 * values.clamp_min(LEAST * float(values[-1])).log())
+            matrix = correlations(points)
+            # Constant features stay apart, to the last bit: what is added to them would be all that they have.
+            varying = matrix.count_nonzero(1) > 1
+            if power > 0 and bool(varying.any()):
+                values, axes = torch.linalg.eigh(matrix[varying][:, varying])
+                self.axes[varying.outer(varying)] = axes.to(self.axes).flatten()
+                self.log_scale[varying] = -power / 2 * values.clamp_min(LEAST * values.amax()).log().to(self.axes)
             self.initialised.fill_(True)
         return self._onward(x, context)
 

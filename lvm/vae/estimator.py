@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_points, settle_counts
+from density.checks import settle_counts
 from density.contract import Density
 from density.log_density import Measure
 from lvm.latent import LatentVariableModel
@@ -55,8 +55,7 @@ class GradientEstimator(ABC):
                 f"{name} needs a LatentVariableModel, with a prior, an encoder and a decoder; got "
                 f"{type(model).__name__}"
             )
-        check_points(x, model.features, name, reference=model.prior.reference)
-        bound, surrogate = self._estimate(model, model._rows(x, context), generator)
+        bound, surrogate = self._estimate(model, model._rows(x, context, name), generator)
         return bound.detach() + (surrogate - surrogate.detach())
 
     def at(self, step: int) -> GradientEstimator:

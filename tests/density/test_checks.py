@@ -65,7 +65,7 @@ def test_what_came_and_what_to_do() -> None:
         "need complete rows"
     )
     expected = {
-        "ndarray. Convert with torch.as_tensor(x)": x.numpy(),
+        "ndarray. Convert with torch.as_tensor(x), which copies nothing: a memory map stays where it lies": x.numpy(),
         f"MaskedArray. torch.as_tensor(x.filled(numpy.nan)) {masks}": np.ma.masked_array(x.numpy(), x.numpy() > 0),
         f"MaskedTensor. x.to_tensor(torch.nan) {masks}": masked,
         "DataFrame. Convert with torch.tensor(x.to_numpy()), once its columns are all numbers": pd.DataFrame(x),
@@ -73,7 +73,7 @@ def test_what_came_and_what_to_do() -> None:
         "list. Convert with torch.tensor(x), a list of tensors with torch.stack(x)": [[1.0, 2.0]],
         "a sparse one (torch.sparse_coo). Convert with x.to_dense()": x.to_sparse(),
         "DataLoader. Join its chunks, torch.cat(list(x)), or of a loader of tuples the rows alone, torch.cat([rows for "
-        "rows, *_ in x]). Data in chunks is read by the fits of PPCA and GaussianMixture only": DataLoader(
+        "rows, *_ in x]). Data in chunks is read by fits: of flows, VAEs, PPCA, GaussianMixture": DataLoader(
             TensorDataset(x)
         ),
         "dict. Give the tensor that holds the rows": {"rows": x},

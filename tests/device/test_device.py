@@ -140,11 +140,12 @@ def test_models_with_log_weights(name: str) -> None:
     def call(device: str) -> list[Any]:
         model = made(case, device)
         x = case.points(model, seed("cpu"), 6).to(device)
-        claim = model.log_density(x, draws=20, generator=seed(device))
+        given = {name: context.to(device) for name, context in case.given(made(case, "cpu"), seed("cpu"), 6).items()}
+        claim = model.log_density(x, draws=20, generator=seed(device), **given)
         return [
-            model.elbo(x, draws=3, generator=seed(device)),
+            model.elbo(x, draws=3, generator=seed(device), **given),
             *tensors(claim),
-            model.sample(4, generator=seed(device)),
+            model.sample(4, generator=seed(device), **given),
         ]
 
     both(call)

@@ -134,7 +134,7 @@ def forged(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         "density.saving.files.Path",
         "density.saving.models.save",
         "density.saving.classes.pkgutil.resolve_name",
-        "density.data.chunks.Chunks",
+        "density.data.stream.Stream",
         "density.saving.recipe.nn.Module",
         "density.saving.recipe.OrderedDict",
         "density.nothing.Here",
