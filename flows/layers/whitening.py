@@ -25,8 +25,8 @@ class Whitening(Transform):
     "ZCA"), and does not depend on their order. As many points as C has numbers tell nothing about them: then α is 0 and
     the layer the identity, which a new one is too. Axes are stretched by at most a hundred times as much as others, as
     training would not bear more: what comes before the layer is moved by its steps, too. It expects features of unit
-    variance, as an activation norm leaves them; a constant feature has no correlations. Nothing is trained: linear
-    layers that follow start from data without correlations, in which a step of an optimiser is as large along every axis.
+    variance, as an activation norm leaves them; a constant feature has no correlations. Nothing is trained: layers that
+    follow start from data without correlations, in which a step of an optimiser is as large along every axis.
 
     Args:
         features: width D.
