@@ -261,7 +261,7 @@ def _sides(axes: Axes, rows: pd.DataFrame) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("log p by ours − by theirs, nats a row (± 2 errors; filled: by Holm)")
     axes.set_title("Both sides, chosen by held-out rows", loc="left", fontweight="bold")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left")
 
 
 def _arms(axes: Axes, arms: dict[Arm, dict[str, Difference]]) -> None:
