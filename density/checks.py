@@ -145,11 +145,12 @@ def check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None = 
     if not isinstance(x, Tensor) or isinstance(x, MaskedTensor) or x.layout is not torch.strided:
         raise TypeError(f"{owner} expects {name} to be a torch.Tensor; got {foreign(x, name)}")
     if not x.is_floating_point():
-        raise TypeError(f"{owner} expects {name} to be floating point; got {x.dtype}. Convert with {name}.double()")
+        convert = f"{name}.to(x)" if name == "context" else f"{name}.double()"
+        raise TypeError(f"{owner} expects {name} to be floating point; got {x.dtype}. Convert with {convert}")
     if reference is not None and (x.dtype != reference.dtype or x.device != reference.device):
         raise TypeError(
             f"{owner} computes in {reference.dtype} on {reference.device}; {name} is {x.dtype} on {x.device}. "
-            f"Move one of them, e.g. model.to({name})"
+            + ("Convert with context.to(x)" if name == "context" else f"Move one of them, e.g. model.to({name})")
         )
 
 

@@ -50,6 +50,8 @@ def ask(
     generator: Generator | None,
 ) -> list[Entry]:
     """An entry for every name, in their order; see :func:`~bridge.comparison.comparing.compare`."""
+    if not isinstance(models, Mapping):
+        raise TypeError(f'compare needs models by name, {{"flow": flow, "vae": vae}}; got {type(models).__name__}')
     if not models:
         raise ValueError('compare needs models by name, {"flow": flow, "vae": vae}; got none')
     if isinstance(method, Mapping) and (unknown := set(method) - set(models)):

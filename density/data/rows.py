@@ -8,7 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from density.checks import check_data, check_incomplete, check_points
+from density.checks import check_data, check_incomplete, check_points, foreign
 from density.data.chunks import Chunks, Source, check_chunk
 from density.data.digest import data_in_words
 from density.linalg.moments import Moments
@@ -161,7 +161,7 @@ class Rows:
 def check_weights(weights: Tensor, owner: str, n: int | None = None) -> Tensor:
     """The weights of n rows, detached; ValueError unless they are ``[n]``, finite and none of them negative."""
     if not isinstance(weights, Tensor) or weights.ndim != 1 or n not in (None, weights.shape[0]):
-        got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        got = list(weights.shape) if isinstance(weights, Tensor) else foreign(weights, "weights")
         raise ValueError(f"{owner} expects weights of shape [n], one for each row; got {got}")
     bad = ~(weights.isfinite() & (weights >= 0))
     if bool(bad.any()):

@@ -164,6 +164,8 @@ def remarks(rows: pd.DataFrame) -> list[str]:
     of = told(rows)
     if climbing := list(of.loc[of["climbing"] > 0, "model"].unique()):
         lines.append(f"Still climbing when their steps were done (--steps): {', '.join(climbing)}.")
+    if "tried" not in of or of["tried"].isna().all():
+        lines.append("No claim of exactness was tried (--trust, which --quick implies).")
     if "overfitting" in of:
         means = of.groupby("model", sort=False)[["overfitting", "overfitting_error", "features"]].mean()
         least = means[["overfitting_error", "features"]].mul([SIGMAS, OVERFIT]).max(axis=1)
