@@ -165,7 +165,8 @@ if __name__ == "__main__":
                 losing(folder, parts, dies=processes.rank() == processes.world() - 1)
                 result = "nothing happened"
             except processes.ProcessLost as error:
-                result = str(error)
+                torch.save(str(error), folder / f"{processes.rank()}.pt")
+                os._exit(0)  # gloo's threads still wait for the lost process, and may abort an interpreter that ends
         else:
             result = {"found": found(parts), "refused": refused(parts)}
         torch.save(result, folder / f"{processes.rank()}.pt")
