@@ -16,7 +16,23 @@ from torch import Generator, Tensor, nn
 from density import Gaussian, StandardNormal, Training, maximise
 from density.fitting.course import usual_steps
 from density.history import History
-from flows import Flow, first_half, glow, maf, neural_spline_flow, random_rotation, real_nvp, spline_maf
+from flows import (
+    ActNorm,
+    Chain,
+    ElementwiseSpline,
+    Flow,
+    RationalQuadratic,
+    first_half,
+    glow,
+    halves,
+    maf,
+    neural_spline_flow,
+    random_masks,
+    random_orders,
+    random_rotation,
+    real_nvp,
+    spline_maf,
+)
 from lvm import GaussianMixture
 from studies.defaults.peers import MAKERS, peer
 from studies.defaults.settings import Key, Model, Settings
@@ -132,6 +148,24 @@ CANDIDATES: dict[Model, Candidate] = {
     "spline-maf, not whitened": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, whiten=False)),
     "spline-maf, tanh": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, activation=nn.Tanh)),
     "glow, not whitened": Candidate(lambda d, hidden, _: glow(d, COUPLINGS, hidden, whiten=False)),
+    "spline-maf, wide": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, (2 * hidden[0], 2 * hidden[1]))),
+    "spline-maf, deep": Candidate(lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS + 2, hidden)),
+    "spline-maf, bound 3": Candidate(
+        lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, spline=RationalQuadratic(bound=3.0))
+    ),
+    "spline-maf, bound 10": Candidate(
+        lambda d, hidden, _: spline_maf(d, SPLINE_LAYERS, hidden, spline=RationalQuadratic(bound=10.0))
+    ),
+    "spline-maf, marginals first": Candidate(
+        lambda d, hidden, _: Flow(spline_maf(d, SPLINE_LAYERS, hidden), Chain(ActNorm(d), ElementwiseSpline(d)))
+    ),
+    "spline-maf, random orders": Candidate(
+        lambda d, hidden, rng: spline_maf(d, SPLINE_LAYERS, hidden, orders=random_orders(rng))
+    ),
+    "nsf, random masks": Candidate(
+        lambda d, hidden, rng: neural_spline_flow(d, SPLINE_COUPLINGS, hidden, masks=random_masks(rng))
+    ),
+    "nsf, halves": Candidate(lambda d, hidden, _: neural_spline_flow(d, SPLINE_COUPLINGS, hidden, masks=halves)),
     "spline-maf, twice the steps": _spline_maf(lambda training: replace(training, steps=2 * (training.steps or 0))),
 }
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from studies.elbo_gap.standings import Standing, caption, shared, standings
 
 BLUE, ORANGE, PURPLE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 4, 7))
+UNBOUNDED = "\n(unbounded here)"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # so that no line runs through a word
 
 
@@ -30,7 +31,7 @@ def figure(rows: pd.DataFrame) -> Figure:
             left.axvline(best, color=GREY, linestyle="--", linewidth=1.4)
         _scale(left, models)
         _gaps(right, models)
-        left.set_yticks(range(len(models)), [row.label for row in models])
+        left.set_yticks(range(len(models)), [f"{row.label}{UNBOUNDED * row.unbounded}" for row in models])
         left.set_ylim(len(models) - 0.4, -0.6)
         left.set_xlabel(f"mean over test {about['unit']}s, nats per {about['unit']}   (higher is better →)")
         left.set_title("log p(x) and ELBO", loc="left", fontweight="bold")
@@ -52,6 +53,8 @@ def _scale(axes: Axes, models: list[Standing]) -> None:
             axes.plot([row.elbo, row.value], [height] * 2, color=ORANGE, linewidth=5, alpha=0.55, solid_capstyle="butt")
         axes.errorbar(row.value, height, xerr=row.standard_error, color=BLUE, linewidth=1.4, capsize=3, zorder=3)
         marker, face = (">", "white") if row.is_bound else ("o", BLUE)
+        if row.unbounded:
+            marker, face = "X", "white"
         style: dict[str, Any] = {"color": BLUE, "markerfacecolor": face, "markeredgewidth": 1.8, "markersize": 9}
         axes.plot(row.value, height, marker, zorder=4, **style)
         if row.has_encoder:
@@ -89,6 +92,8 @@ def _legend(models: list[Standing], best: bool) -> list[Line2D]:
         Line2D([], [], color=ORANGE, marker="|", markersize=16, markeredgewidth=3, linestyle="", label="ELBO"),
         Line2D([], [], color=ORANGE, alpha=0.55, linewidth=5, label="gap (hatched: a lower bound on it)"),
     ]
+    if any(row.unbounded for row in models):
+        handles.append(Line2D([], [], marker="X", markerfacecolor="white", label="no maximum on this data", **point))
     if any(row.amortisation > 0 for row in models):
         handles.append(Line2D([], [], color=PURPLE, linewidth=3, label="its amortised part"))
     if best:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from studies.elbo_gap.figure import figure
 from studies.elbo_gap.standings import standings
 from studies.elbo_gap.verdicts import comparisons, pairs
 from studies.kit.errors import warn
@@ -51,6 +52,8 @@ def test_each_cause_is_named_and_nothing_unbounded_is_best(path: Path, capsys: p
     assert any(line.startswith(("Best by log p(x): PPCA", "Best by log p(x): Gaussian mixture")) for line in words)
     (table,) = (path.parent / "out").glob("*/*/table.txt")
     assert "unbounded here" in table.read_text()
+    labels = [label.get_text() for label in figure(rows).axes[0].get_yticklabels()]
+    assert sum("unbounded here" in label for label in labels) == len(of) - 2
 
 
 def test_without_the_causes_nothing_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
