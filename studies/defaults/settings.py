@@ -16,8 +16,8 @@ Arm = Literal[
     "glow, rotations", "glow, normal base", "nsf, rotations", "spline-maf, no LU", "spline-maf, normal base",
     "spline-maf, dropout", "spline-maf, decay", "spline-maf, averaged", "spline-maf, slow", "spline-maf, cosine",
     "spline-maf, twice the steps", "spline-maf, not whitened", "spline-maf, tanh", "glow, not whitened",
-    "spline-maf, wide", "spline-maf, deep", "spline-maf, bound 3", "spline-maf, bound 10", "spline-maf, marginals first",
-    "spline-maf, random orders", "nsf, random masks", "nsf, halves",
+    "spline-maf, wide", "spline-maf, deep", "spline-maf, bound 3", "spline-maf, bound 10",
+    "spline-maf, marginals first", "spline-maf, random orders", "nsf, random masks", "nsf, halves",
 ]  # fmt: skip
 Peer = Literal["zuko NSF", "zuko MAF", "nflows NSF", "nflows MAF", "zuko NSF, early stopping"]
 Classical = Literal["gaussian", "mixture"]
