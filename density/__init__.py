@@ -16,6 +16,19 @@ from density.families.conditional_gaussian import (
 )
 from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily, StandardNormal
 from density.families.kl import kl
+from density.families.levels.categorical_levels import CategoricalLevels
+from density.families.levels.discretised_logistic import DiscretisedLogistic
+from density.families.levels.grey import GreyLevels
+from density.families.likelihoods.bernoulli import BernoulliLikelihood
+from density.families.likelihoods.gaussian import GaussianLikelihood
+from density.families.likelihoods.inputs import LogCounts, Recentred
+from density.families.likelihoods.likelihood import Likelihood
+from density.families.likelihoods.univariate import (
+    ConditionallyIndependent,
+    Independent,
+    IndependentFamily,
+    UnivariateLikelihood,
+)
 from density.families.nets import mlp
 from density.families.rescaled import Rescaled
 from density.families.student import StudentT
@@ -38,10 +51,12 @@ from density.weight_diagnostics import WeightDiagnostics
 __all__ = [
     "Bernoulli",
     "BernoulliFamily",
+    "BernoulliLikelihood",
     "BitsPerDimension",
     "Bound",
     "Categorical",
     "CategoricalFamily",
+    "CategoricalLevels",
     "Checkpoint",
     "CheckpointMismatch",
     "Chunks",
@@ -49,17 +64,25 @@ __all__ = [
     "ConditionalBernoulli",
     "ConditionalCategorical",
     "ConditionalGaussian",
+    "ConditionallyIndependent",
     "Density",
     "DiagonalGaussian",
     "Difference",
+    "DiscretisedLogistic",
     "ExactModel",
     "Findings",
     "FixedScale",
     "Gaussian",
     "GaussianFamily",
+    "GaussianLikelihood",
     "GlobalScale",
+    "GreyLevels",
     "History",
+    "Independent",
+    "IndependentFamily",
     "Kind",
+    "Likelihood",
+    "LogCounts",
     "LogDensity",
     "Measure",
     "Model",
@@ -68,6 +91,7 @@ __all__ = [
     "NonFiniteObjective",
     "PerFeatureScale",
     "Rebuildable",
+    "Recentred",
     "Rescaled",
     "ScaleModel",
     "Selection",
@@ -76,6 +100,7 @@ __all__ = [
     "StudentT",
     "TiedColumns",
     "Training",
+    "UnivariateLikelihood",
     "UnusableFile",
     "WeightDiagnostics",
     "adam",

@@ -132,12 +132,12 @@ def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
     return count
 
 
-def settle_counts(settings: object, *names: str, prefix: str = "") -> None:
+def settle_counts(settings: object, *names: str, prefix: str = "", least: int = 1) -> None:
     """Check counts among the fields of a frozen dataclass, and store them as ints; a None stays one."""
     for name in names:
         count = getattr(settings, name)
         if count is not None:
-            object.__setattr__(settings, name, check_count(count, prefix + name))
+            object.__setattr__(settings, name, check_count(count, prefix + name, least=least))
 
 
 def check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None = None) -> None:

@@ -33,7 +33,9 @@ class BernoulliFamily(Density, ABC):
         if not bool(((x == 0) | (x == 1)).all()):
             raise ValueError(
                 f"{type(self).__name__} is a distribution over {{0, 1}}; got other values, for example "
-                f"{x[(x != 0) & (x != 1)][0].item():.4g}. Binarise the data, or use a Gaussian decoder"
+                f"{x[(x != 0) & (x != 1)][0].item():.4g}. Binarise the data, or take a likelihood of what they are: "
+                "ContinuousBernoulli of grey values in [0, 1], DiscretisedLogistic or CategoricalLevels of levels "
+                "0 ... L-1, NegativeBinomial of counts, GaussianLikelihood of real numbers"
             )
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:

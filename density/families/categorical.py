@@ -41,17 +41,7 @@ class CategoricalFamily(Density, ABC):
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         log_probs = self.logits_at(context).log_softmax(-1)
-        batch = log_probs.shape[:-1]
-        flat = log_probs.detach().exp().reshape(-1, self.features)
-        try:
-            index = torch.multinomial(flat, n, replacement=True, generator=generator).mT.reshape(n, *batch)
-        except RuntimeError as error:
-            if bool(flat.isfinite().all()):
-                raise
-            raise ValueError(
-                f"{type(self).__name__} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
-                "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
-            ) from error
+        index = draw_classes(n, log_probs, generator, type(self).__name__)
         values = torch.arange(self.features, device=index.device)
         x = (index.unsqueeze(-1) == values).to(log_probs.dtype)  # one_hot looks at the indices, which vmap cannot
         return x, _pick(log_probs, x)
@@ -89,6 +79,21 @@ class ConditionalCategorical(Conditional, CategoricalFamily):
 
     def logits_at(self, context: Tensor | None) -> Tensor:
         return network_output(self.network, context, self.features, type(self).__name__, "logits")
+
+
+def draw_classes(n: int, log_probs: Tensor, generator: Generator | None, owner: str) -> Tensor:
+    """n classes ``[n, *batch]`` for each row of log-probabilities ``[*batch, K]``, as integers without gradients."""
+    flat = log_probs.detach().exp().reshape(-1, log_probs.shape[-1])
+    try:
+        index = torch.multinomial(flat, n, replacement=True, generator=generator)
+    except RuntimeError as error:
+        if bool(flat.isfinite().all()):
+            raise
+        raise ValueError(
+            f"{owner} cannot draw: some probabilities are nan. Look for nan or inf in the context, "
+            "or for values so far out that densities there overflow (compute in float64, or rescale the data)"
+        ) from error
+    return index.mT.reshape(n, *log_probs.shape[:-1])
 
 
 def _pick(log_probs: Tensor, one_hot: Tensor) -> Tensor:

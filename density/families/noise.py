@@ -15,3 +15,9 @@ def normal_noise(*shape: int, generator: Generator | None) -> Tensor:
     place = torch.get_default_device()
     drawn_at = place if generator is None else generator.device
     return torch.randn(*shape, generator=generator, device=drawn_at).to(place)
+
+
+def uniform_noise(n: int, like: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform draws ``[n, *batch]`` in the open interval (0, 1), in dtype and place of a tensor ``[*batch]``."""
+    drawn = torch.rand(n, *like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    return drawn.clamp_min(torch.finfo(like.dtype).eps / 4)

@@ -10,9 +10,11 @@ from torch import Generator, Tensor, nn
 from density.checks import check_count, find_reference
 from density.contract import Density
 from density.evaluating import evaluating
-from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
+from density.families.likelihoods.bernoulli import BernoulliLikelihood
+from density.families.likelihoods.gaussian import START
+from density.families.likelihoods.likelihood import Likelihood
 from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled
@@ -27,7 +29,6 @@ from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradients import AnalyticKL
 
 ANALYTIC_KL = AnalyticKL()
-START = 0.3  # σ of a decoder of standardised data: from 1 a single latent may never come into use
 
 
 class VAE(LatentVariableModel):
@@ -134,7 +135,13 @@ class VAE(LatentVariableModel):
             decoder = Rescaled(decoder)
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features + seen, latent_features, hidden, standardise, encoder_scale),
+            _gaussian_encoder(
+                features + seen,
+                latent_features,
+                hidden,
+                Standardisation(features + seen) if standardise else None,
+                encoder_scale,
+            ),
             decoder,
             context_features,
             embedding,
@@ -156,12 +163,48 @@ class VAE(LatentVariableModel):
 
         Args: as in :meth:`gaussian`.
         """
+        return cls.of(
+            features,
+            latent_features,
+            BernoulliLikelihood(),
+            hidden=hidden,
+            prior=prior,
+            encoder_scale=encoder_scale,
+            context_features=context_features,
+            embedding=embedding,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        features: int,
+        latent_features: int,
+        likelihood: Likelihood,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        prior: Density | None = None,
+        encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
+    ) -> VAE:
+        """The VAE of data of any kind: diagonal Gaussian encoder, decoder of a likelihood, whose measure it has.
+
+        Args: as in :meth:`gaussian`, and
+            likelihood: what the features are: levels, counts, reals, in [0, 1] (docs/likelihoods.md). The encoder sees
+                the data as the likelihood says.
+
+        >>> from density import DiscretisedLogistic
+        >>> VAE.of(64, 8, DiscretisedLogistic(levels=17), hidden=(32,)).measure
+        <Measure.COUNTING: 'counting'>
+        """
         embedding, seen = _embedding(context_features, embedding)
-        network = mlp(latent_features + seen, features, hidden[::-1])
+        network = mlp(latent_features + seen, likelihood.numbers * features, hidden[::-1])
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
-            _gaussian_encoder(features + seen, latent_features, hidden, False, encoder_scale),
-            ConditionalBernoulli(network, features, latent_features + seen),
+            _gaussian_encoder(
+                features + seen, latent_features, hidden, likelihood.encoder_input(features, seen), encoder_scale
+            ),
+            likelihood.conditional(network, features, latent_features + seen),
             context_features,
             embedding,
         )
@@ -246,10 +289,11 @@ def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.M
 
 
 def _gaussian_encoder(
-    features: int, latent_features: int, hidden: Sequence[int], standardise: bool, scale: ScaleModel | None
+    features: int, latent_features: int, hidden: Sequence[int], first: nn.Module | None, scale: ScaleModel | None
 ) -> Density:
+    """A perceptron behind what is done to its input first."""
     scale = NetworkScale() if scale is None else scale
     network: nn.Module = mlp(features, scale.outputs * latent_features, hidden)
-    if standardise:
-        network = nn.Sequential(Standardisation(features), network)
+    if first is not None:
+        network = nn.Sequential(first, network)
     return ConditionalGaussian(network, latent_features, features, scale)

@@ -1,0 +1,1 @@
+"""Masses on the grey levels 0 … L−1."""

@@ -1,0 +1,30 @@
+"""The Bernoulli likelihood of binary data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from density.contract import Density
+from density.families.bernoulli import ConditionalBernoulli
+from density.families.likelihoods.likelihood import Likelihood
+from density.log_density import Measure
+
+
+@dataclass(frozen=True)
+class BernoulliLikelihood(Likelihood):
+    """Bits with a log-odds each, a :class:`~density.families.bernoulli.ConditionalBernoulli`.
+
+    >>> BernoulliLikelihood().conditional(nn.Linear(2, 64), features=64, context_features=2).measure
+    <Measure.COUNTING: 'counting'>
+    """
+
+    measure = Measure.COUNTING
+
+    @property
+    def numbers(self) -> int:
+        return 1
+
+    def conditional(self, network: nn.Module, features: int, context_features: int) -> Density:
+        return ConditionalBernoulli(network, features, context_features)

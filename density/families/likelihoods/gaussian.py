@@ -1,0 +1,47 @@
+"""The Gaussian likelihood of continuous data."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+from torch import nn
+
+from density.contract import Density
+from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
+from density.families.likelihoods.likelihood import Likelihood
+from density.families.rescaled import Rescaled
+from density.initialisation import Standardisation
+
+START = 0.3  # σ of a decoder of standardised data: from 1 a single latent may never come into use
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianLikelihood(Likelihood):
+    """N(μ, σ²) of every feature, a :class:`~density.families.conditional_gaussian.ConditionalGaussian`.
+
+    Attributes:
+        scale: where σ comes from; ``NetworkScale(std=0.3)`` if None. Every model has a copy of its own.
+        standardise: whether the model takes mean and standard deviation of each feature from the data at its first fit,
+            and models the standardised features; log p(x) stays that of x.
+
+    >>> GaussianLikelihood().numbers
+    2
+    """
+
+    scale: ScaleModel | None = None
+    standardise: bool = True
+
+    @property
+    def numbers(self) -> int:
+        return self._scale().outputs
+
+    def conditional(self, network: nn.Module, features: int, context_features: int) -> Density:
+        density = ConditionalGaussian(network, features, context_features, deepcopy(self._scale()))
+        return Rescaled(density) if self.standardise else density
+
+    def encoder_input(self, features: int, beside: int = 0) -> nn.Module | None:
+        return Standardisation(features + beside) if self.standardise else None
+
+    def _scale(self) -> ScaleModel:
+        return NetworkScale(std=START) if self.scale is None else self.scale
