@@ -38,7 +38,8 @@ class Kind(Enum):
         if len(signs) > 1:
             raise ValueError(
                 f"the difference of two {self.value}s is neither a bound nor an estimate of anything; "
-                "compare exact values, or bounds on opposite sides"
+                "compare exact values, or bounds on opposite sides. How far a lower bound may be off, a sandwich of "
+                "lvm.evidence shows on points simulated from its model"
             )
         return signs.pop() if signs else Kind.EXACT
 
@@ -133,7 +134,8 @@ class LogDensity(Claim):
     Traceback (most recent call last):
         ...
     ValueError: the difference of two lower bounds is neither a bound nor an estimate of anything; compare exact
-    values, or bounds on opposite sides
+    values, or bounds on opposite sides. How far a lower bound may be off, a sandwich of lvm.evidence shows on points
+    simulated from its model
     """
 
     measure: Measure = Measure.LEBESGUE
@@ -193,7 +195,7 @@ class LogDensity(Claim):
             raise ValueError(
                 f"log-densities with respect to {self.measure.value} and {other.measure.value} measure are in "
                 "different units; compare models of the same kind of data (a dequantised density is a lower bound on "
-                "the mass)"
+                "the mass: bridge.layered(density, UniformDequantisation(D)) claims it as one)"
             )
         if self.value.shape != other.value.shape:
             raise ValueError(

@@ -160,12 +160,23 @@ class LayeredModel(Bound, ABC):
         x, context = parted(rows, self.features)
         return self.log_weights(x, draws, context=context, generator=generator)
 
-    def _maximise_elbo(self, given: FitData, training: Training, draws: int, generator: Generator | None) -> History:
-        """Gradient steps on the ELBO."""
+    def _maximise_elbo(
+        self,
+        given: FitData,
+        training: Training,
+        draws: int,
+        generator: Generator | None,
+        importance_weighted: bool = False,
+    ) -> History:
+        """Gradient steps on the ELBO, or on the importance-weighted bound of so many draws."""
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             x, *contexts = batch
-            return self.elbo(x, context=contexts[0] if contexts else None, draws=draws, generator=generator)
+            context = contexts[0] if contexts else None
+            if not importance_weighted:
+                return self.elbo(x, context=context, draws=draws, generator=generator)
+            log_weights = self.log_weights(x, draws, context=context, generator=generator)
+            return log_weights.logsumexp(0) - math.log(draws)
 
         return given.maximise(self, objective, training, generator)
 
@@ -224,17 +235,21 @@ class LinkedModel(LayeredModel):
         *,
         context: Tensor | None = None,
         draws: int = 1,
+        importance_weighted: bool = False,
         weights: Tensor | None = None,
         validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
-        """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`.
+        """Maximise the ELBO of x ``[n, D]`` by gradient, from :meth:`initialise`; or the importance-weighted bound.
 
-        Where the link is tight, this is maximum likelihood, and one draw as good as many.
+        Where the link is tight, both are maximum likelihood, and one draw as good as many.
 
         Args:
             x, training, context, weights, validation: see :meth:`lvm.vae.model.VAE.fit`.
-            draws: latent draws a point and step, through which the ELBO is differentiated.
+            draws: latent draws K a point and step, through which the bound is differentiated.
+            importance_weighted: average weights before the logarithm, log 1/K Σ w, rather than log-weights (Burda et
+                al. 2016; of the noise of a dequantisation, Hoogeboom et al. 2021). A tighter bound, near to maximum
+                likelihood for large K, whose gradient tells the encoder less (Rainforth et al. 2018).
 
         Raises:
             TypeError: an encoder with parameters draws discrete values, through which no gradient passes.
@@ -248,7 +263,7 @@ class LinkedModel(LayeredModel):
         for link in self.layer.links:
             link.check_pathwise()
         given = prepare(self, x, training, self._check_support, context=context, weights=weights, validation=validation)
-        return self._maximise_elbo(given, training, draws, generator)
+        return self._maximise_elbo(given, training, draws, generator, importance_weighted)
 
 
 class ExactLayeredModel(ExactModel, LinkedModel):

@@ -63,6 +63,19 @@ class Link(Rebuildable, nn.Module, ABC):
         z, log_ratio = self.infer(x, 1, generator=generator)
         return z.squeeze(0), log_ratio.squeeze(0)
 
+    def simulate(self, z: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """x ~ p(x|z) ``[*batch, D]`` for z ``[*batch, d]``, and log p(x|z) − log q(z|x) ``[*batch]`` at that z.
+
+        The mirror of ``infer``. Where z is a draw of the prior, it is one of the exact posterior of x.
+
+        Raises:
+            TypeError: the link draws z, and does not say how probable a given one is.
+        """
+        if not self.deterministic:
+            raise TypeError(f"{type(self).__name__} draws latents, and does not say log q(z|x) of one that is given")
+        x = self.generate(z, generator=generator)
+        return x, self.infer_once(x)[1]
+
     def initialise(self, x: Tensor, *, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Set what is to be set from data ``[n, D]``, and return where the data goes: one draw ``[n, d]`` of z.
 
@@ -155,6 +168,11 @@ class StochasticLink(Link):
 
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         return self.decoder.sample(1, context=z, generator=generator).squeeze(0)
+
+    def simulate(self, z: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        latent, context = parted(z, self.latent_features)
+        x = joined(self.generate(z, generator=generator), context)
+        return x[..., : self.features], log_likelihood(self.decoder, x, latent) - self.encoder.log_prob(latent, x)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         encoder = self.encoder

@@ -110,6 +110,14 @@ class LinkChain(Link):
             z = link.generate(z, generator=generator)
         return z
 
+    def simulate(self, z: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        check_points(z, self.latent_features, f"{type(self).__name__}.simulate")
+        total = z.new_zeros(z.shape[:-1])
+        for link in reversed(self.links):
+            z, log_ratio = link.simulate(z, generator=generator)
+            total = total + log_ratio
+        return z, total
+
     def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         for link in self.links:
             x = link._initialise(x, UNKNOWN, generator)

@@ -4,10 +4,11 @@ r"""Rounding, x = ⌊z⌋: a mass function of integers from a density of reals.
 
 Generation is deterministic, inference draws u: a generative surjection, and loose. The measure changes from Lebesgue to
 counting: a density of z makes a mass function of x, at most 0 in logarithms, to be compared with those of discrete
-models. The gap is KL(q(u|x) ‖ p(u|x)).
+models. The gap is KL(q(u|x) ‖ p(u|x)). The importance-weighted bound averages the weights p(x + u)/q(u|x) of K draws
+before the logarithm: ``log_density(x, draws=K)`` claims it, ``fit(x, draws=K, importance_weighted=True)`` trains on it.
 
 Theis et al. 2016 (arXiv:1511.01844, section 3.1) for uniform noise, Ho et al. 2019 (Flow++, arXiv:1902.00275, section
-3.1) for a flow.
+3.1) for a flow, Hoogeboom et al. 2021 (arXiv:2001.11235) for importance weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from bridge.survae.layer import GenerativeSurjection, check_part, drawn_with_log_prob, repeated, start
+from bridge.survae.layer import GenerativeSurjection, at, check_part, drawn_with_log_prob, repeated, start
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
@@ -59,6 +60,10 @@ class Dequantisation(GenerativeSurjection):
 
         return Region(words, outside, remedy)
 
+    def simulate(self, z: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        x = self.generate(z)
+        return x, self.support.vanishing(x, -self._log_noise(z - x, x))
+
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         u, log_q = self._noise(x, draws, generator)
         eps = torch.finfo(x.dtype).eps
@@ -73,6 +78,10 @@ class Dequantisation(GenerativeSurjection):
     @abstractmethod
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """u ``[draws, *batch, D]`` and log q(u|x) ``[draws, *batch]``."""
+
+    @abstractmethod
+    def _log_noise(self, u: Tensor, x: Tensor) -> Tensor:
+        """log q(u|x) ``[*batch]`` of u ``[*batch, D]`` in [0, 1)ᴰ."""
 
 
 class UniformDequantisation(Dequantisation):
@@ -96,6 +105,9 @@ class UniformDequantisation(Dequantisation):
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         u = torch.rand(draws, *x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return u, u.new_zeros(u.shape[:-1])
+
+    def _log_noise(self, u: Tensor, x: Tensor) -> Tensor:
+        return u.new_zeros(u.shape[:-1])
 
 
 class VariationalDequantisation(Dequantisation):
@@ -137,4 +149,14 @@ class VariationalDequantisation(Dequantisation):
 
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         y, log_r = drawn_with_log_prob(self.noise, self._context(x), draws, generator)
-        return y.sigmoid(), log_r - (functional.logsigmoid(y) + functional.logsigmoid(-y)).sum(-1)
+        return y.sigmoid(), log_r - _log_slope(y)
+
+    def _log_noise(self, u: Tensor, x: Tensor) -> Tensor:
+        eps = torch.finfo(u.dtype).eps  # rounding may have put z on an integer
+        y = u.clamp(eps, 1 - eps).logit()
+        return at(self.noise, y, self._context(x)) - _log_slope(y)
+
+
+def _log_slope(y: Tensor) -> Tensor:
+    """log |det ∂σ(y)/∂y| ``[*batch]``."""
+    return (functional.logsigmoid(y) + functional.logsigmoid(-y)).sum(-1)

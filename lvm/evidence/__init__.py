@@ -18,6 +18,7 @@ from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.evidence.strongest import evidence
+from lvm.evidence.weighted import weighted_sandwich
 
 __all__ = [
     "Adaptive",
@@ -44,4 +45,5 @@ __all__ = [
     "prior_importance",
     "quadrature",
     "sandwich",
+    "weighted_sandwich",
 ]

@@ -1,0 +1,146 @@
+"""Dequantised densities against masses in closed form: how loose, from which side, and what each bound learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from bridge import Augmentation, Max, UniformDequantisation, VariationalDequantisation, layered
+from density import DiagonalGaussian, Kind, StandardNormal, Training
+from flows import Affine, Flow, convolutional_network, image_flow
+from lvm import PPCA, VAE
+from lvm.evidence import sandwich, weighted_sandwich
+from tests.cases.layered_models import LOOSE
+
+SIGMAS = 4.5
+SCALE = 1.0  # standard deviation of a pixel, in levels
+
+
+def standard_error(values: Tensor) -> float:
+    return float(values.std() / math.sqrt(values.numel()))
+
+
+def log_cells(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """log P(x) ``[*batch]`` of independent normal numbers, rounded down."""
+    normal = torch.distributions.Normal(mean, std)
+    return (normal.cdf(x + 1) - normal.cdf(x)).log().sum(-1)
+
+
+def image_model() -> Flow:
+    """A multi-scale flow at its start, which is a rotation of its base, under pixels of SCALE levels."""
+    flow = image_flow((1, 4, 4), 2, 2, lambda i, o: convolutional_network(i, o, (4,)), base=StandardNormal).double()
+    return Flow(flow, Affine(0.0, SCALE))
+
+
+def test_the_bounds_of_an_image_flow_are_off_by_what_is_known(generator: Generator) -> None:
+    """Uniform noise costs log P(x) − E log p(x + u), a polynomial of the ends; importance weights take it away."""
+    model = layered(image_model(), UniformDequantisation(16)).double()
+    x = (SCALE * torch.randn(20, 16, generator=generator, dtype=torch.float64)).floor()
+    with torch.no_grad():
+        log_weights = model.log_weights(x, 4000, generator=generator)
+    low, high = x / SCALE, (x + 1) / SCALE
+    expected = -((high**3 - low**3) / (high - low) / 6 + 0.5 * math.log(2 * math.pi) + math.log(SCALE)).sum(-1)
+    error = log_weights.std(0) / math.sqrt(4000)
+    assert ((log_weights.mean(0) - expected).abs() <= SIGMAS * error).all()
+    mass = log_cells(x, std=SCALE)
+    assert ((mass - expected) > 10 * error).all()
+    claim = model.log_density(x, draws=4000, generator=generator)
+    assert claim.kind is Kind.LOWER
+    assert claim.monte_carlo_error is not None
+    assert ((claim.value - mass).abs() <= SIGMAS * claim.monte_carlo_error + 0.01).all()
+
+
+@pytest.mark.parametrize("draws", [2, 20])
+def test_a_sandwich_has_the_mass_inside(draws: int, generator: Generator) -> None:
+    model = layered(image_model(), UniformDequantisation(16)).double()
+    both = weighted_sandwich(model, 2000, draws=draws, generator=generator)
+    mass = log_cells(both.x, std=SCALE)
+    below, above = mass - both.lower.value, both.upper.value - mass
+    for side in (below, above):  # by about half the weights' relative variance over the number of draws
+        assert SIGMAS * standard_error(side) < float(side.mean()) < 2.0 / draws
+    assert both.width.kind is Kind.UPPER
+    assert both.lower.measure is both.upper.measure is model.measure
+    repeated = model.log_density(both.x, draws=draws, generator=generator)
+    assert abs(float((repeated.value - both.lower.value).mean())) < SIGMAS * standard_error(
+        repeated.value - both.lower.value
+    )
+
+
+@pytest.mark.parametrize("name", ["uniform dequantisation", "variational dequantisation", "abs of rounded"])
+def test_inverse_weights_at_exact_draws_average_to_the_inverse_mass(name: str, generator: Generator) -> None:
+    """E p(x)/w = ∫ q(z|x) dz = 1 for z of the posterior, whatever the noise."""
+    model = LOOSE[name].make(generator)
+    with torch.no_grad():
+        z = model.prior.sample(20_000, generator=generator)
+        x, log_ratio = model.link.simulate(z, generator=generator)
+        inverse = (LOOSE[name].log_p(model, x) - model.prior.log_prob(z) - log_ratio).exp()
+    assert standard_error(inverse) < 0.05
+    assert abs(float(inverse.mean()) - 1) < SIGMAS * standard_error(inverse)
+
+
+def test_a_sandwich_of_weights_agrees_with_that_of_annealing(generator: Generator) -> None:
+    """On a VAE, whose link is stochastic, and on PPCA, where q is the posterior and both sides are log p(x)."""
+    torch.manual_seed(0)
+    model = VAE.bernoulli(6, 2, hidden=(8,)).double()
+    ours = weighted_sandwich(model, 300, draws=300, generator=generator)
+    theirs = sandwich(model, 300, steps=20, chains=8, generator=generator)
+    for one in (ours, theirs):
+        assert -SIGMAS * one.standard_error < one.mean_width < 0.1
+    ppca = PPCA(3, 1).double()
+    exact = weighted_sandwich(ppca, 20, draws=3, generator=generator)
+    torch.testing.assert_close(exact.lower.value, ppca.log_prob(exact.x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(exact.upper.value, exact.lower.value, rtol=1e-9, atol=1e-9)
+
+
+def test_what_has_no_sandwich_says_why(generator: Generator) -> None:
+    with pytest.raises(TypeError, match="takes a model of a prior and links; got StandardNormal"):
+        weighted_sandwich(StandardNormal(2), 5)  # type: ignore[arg-type]
+    loose = layered(StandardNormal(3), Augmentation(1, DiagonalGaussian(2)))
+    with pytest.raises(TypeError, match=r"Augmentation draws latents, and does not say log q\(z\|x\) of one"):
+        weighted_sandwich(loose, 5)
+    outside = layered(DiagonalGaussian(2), UniformDequantisation(2, levels=2))
+    with pytest.raises(ValueError, match=r"the levels 0 \.\.\. 1"):
+        weighted_sandwich(outside, 50, generator=generator)
+    with pytest.raises(ValueError, match="takes an unconditional model"):
+        weighted_sandwich(VAE.gaussian(3, 2, context_features=2), 5)
+    tight = layered(DiagonalGaussian(1), Max(1, 2))
+    assert weighted_sandwich(tight, 5, draws=2, generator=generator).mean_width == pytest.approx(0, abs=1e-6)
+
+
+def test_importance_weights_learn_the_mass_and_one_draw_the_density_of_noisy_levels(generator: Generator) -> None:
+    """A normal number rounded to 0 and 1, three times as often: the ELBO of uniform noise ends at the moments of x + u;
+    the bound of many draws near maximum likelihood of the masses, which has any P(1)/P(0) as σ falls.
+    """
+    x = torch.tensor([[0.0], [1.0], [1.0], [1.0]]).double().repeat(25, 1)
+    training = Training(epochs=250, batch_size=None, learning_rate=0.05, validation=0, progress=False)
+    values = {}
+    for weighted in (False, True):
+        model = layered(DiagonalGaussian(1), UniformDequantisation(1)).double()
+        model.fit(x, training, draws=256, importance_weighted=weighted, generator=generator)
+        prior = model.prior
+        assert isinstance(prior, DiagonalGaussian)
+        values[weighted] = float(log_cells(x, prior.mean.item(), prior.log_std.exp().item()).mean())
+        if not weighted:
+            assert prior.mean.item() == pytest.approx(1.25, abs=0.02)
+            assert prior.log_std.exp().item() == pytest.approx(math.sqrt(3 / 16 + 1 / 12), rel=0.03)
+    entropy = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
+    assert values[False] < values[True] - 0.05
+    assert entropy - 0.05 < values[True] < entropy
+
+
+def test_the_importance_weighted_bound_of_one_draw_is_the_elbo() -> None:
+    x = torch.randint(3, (40, 2), generator=Generator().manual_seed(0)).double()
+    fits = []
+    for weighted in (False, True):
+        torch.manual_seed(0)
+        noise = DiagonalGaussian(2)
+        model = layered(DiagonalGaussian(2), VariationalDequantisation(noise)).double()
+        settings = Training(epochs=3, progress=False)
+        history = model.fit(x, settings, importance_weighted=weighted, generator=Generator().manual_seed(1))
+        fits.append((history.objective, model.state_dict()))
+    assert fits[0][0] == pytest.approx(fits[1][0], rel=1e-12)
+    for name, tensor in fits[0][1].items():
+        torch.testing.assert_close(tensor, fits[1][1][name], rtol=1e-9, atol=1e-12)
