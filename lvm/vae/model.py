@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from density.checks import check_count, find_reference
 from density.contract import Density
@@ -18,20 +18,13 @@ from density.families.likelihoods.likelihood import Likelihood
 from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled
-from density.fitting.batches import Objective
-from density.fitting.fit_data import FitRows, HeldOut, prepare
-from density.fitting.training import Training
-from density.history import History
 from density.initialisation import Standardisation, StartingPoints, take_input
 from density.own_precision import in_own_precision
-from lvm.latent import LatentVariableModel, check_three
-from lvm.vae.estimator import GradientEstimator
-from lvm.vae.gradients import AnalyticKL
-
-ANALYTIC_KL = AnalyticKL()
+from lvm.latent import check_three
+from lvm.vae.amortised import AmortisedModel
 
 
-class VAE(LatentVariableModel):
+class VAE(AmortisedModel):
     r"""A prior p(z), a decoder p(x|z) and an encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
 
     .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
@@ -208,53 +201,6 @@ class VAE(LatentVariableModel):
             context_features,
             embedding,
         )
-
-    def fit(
-        self,
-        x: FitRows,
-        training: Training = Training(),
-        *,
-        context: Tensor | None = None,
-        estimator: GradientEstimator = ANALYTIC_KL,
-        weights: Tensor | None = None,
-        validation: HeldOut | None = None,
-        generator: Generator | None = None,
-    ) -> History:
-        """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
-
-        Args:
-            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
-                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. What comes beside the rows in a
-                chunk, labels perhaps, is left alone.
-            training: see :class:`~density.fitting.training.Training`.
-            context: contexts ``[n, C]`` of a conditional model.
-            estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
-                default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
-                β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
-            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
-                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
-            validation: rows ``[m, D]`` to hold out, in place of a share of x, perhaps in chunks; held in memory.
-
-        Returns:
-            History whose objective is the estimator's bound, nats per point.
-
-        Raises:
-            ValueError: unusable data or contexts, or such in other units than those of an earlier fit
-                (:meth:`initialise`).
-            TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
-            NonFiniteObjective: the objective overflowed; the last good weights are kept.
-
-        Warns:
-            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
-        """
-        given = prepare(self, x, training, self._check_support, context=context, weights=weights, validation=validation)
-
-        def bound(estimator: GradientEstimator) -> Objective:
-            return lambda batch, generator: estimator(self, batch[0], generator, *batch[1:])
-
-        judge = estimator.settled()
-        stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
-        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise, period=estimator.period)
 
     @in_own_precision
     def _embedded(self, context: Tensor) -> Tensor:
