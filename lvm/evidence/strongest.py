@@ -16,6 +16,7 @@ from lvm.evidence.annealing.bounds import annealed
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 AFFORDABLE_LATENTS = 2  # each further one costs quadrature a factor of ten
 DRAWS = 5000
@@ -73,16 +74,15 @@ def evidence(
         return method(model, x, context=context, generator=generator)
     if isinstance(model, ExactModel):
         return model._claim(x, context)
-    joint = unrolled(model)
-    if isinstance(joint, LatentVariableModel):
+    if isinstance(model, LayeredModel) and isinstance(joint := unrolled(model), LatentVariableModel):
         prior = joint.prior
         if isinstance(prior, CategoricalFamily):
-            return quadrature(joint, x, context=context)
+            return quadrature(model, x, context=context)
         if prior.measure is Measure.LEBESGUE:
             integrable = isinstance(prior, GaussianFamily) or not prior.context_features
             if integrable and prior.features <= AFFORDABLE_LATENTS:
-                return quadrature(joint, x, context=context, generator=generator)
-            return annealed(joint, x, context=context, generator=generator)
+                return quadrature(model, x, context=context, generator=generator)
+            return annealed(model, x, context=context, generator=generator)
     if isinstance(model, Bound):
         return importance(model, x, context=context, draws=DRAWS, generator=generator)
     raise TypeError(f"evidence needs a model with log p(x) or log-weights; {type(model).__name__} has neither")

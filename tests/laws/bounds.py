@@ -274,7 +274,7 @@ def contexts_are_given_where_they_are_due(case: BoundCase, generator: Generator)
         model.log_density,
         *(partial(f, model) for f in (gap, importance, evidence)),
     ]
-    of_data += [model.fit] if isinstance(model, VAE | LinkedModel) else []
+    of_data += [model.fit] if isinstance(model, AmortisedModel | LinkedModel) else []
     for use in (*entrances, *of_data):
         if not width:
             with pytest.raises(ValueError, match=f"{name} takes no context; got one"):
