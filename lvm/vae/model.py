@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from density.families.likelihoods.likelihood import Likelihood
 from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled
+from density.images.encoding import ImageDecoder, ImageEncoder
+from density.images.shape import ImageShape
 from density.initialisation import Standardisation, StartingPoints, take_input
 from density.own_precision import in_own_precision
 from lvm.latent import check_three
@@ -55,6 +57,7 @@ class VAE(AmortisedModel):
         ValueError: the sizes do not fit together; the message names the two that disagree.
 
     >>> import torch
+    >>> from density import Training
     >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
     >>> _ = torch.manual_seed(0)
     >>> model = VAE.gaussian(features=3, latent_features=1, hidden=(16,))
@@ -129,9 +132,9 @@ class VAE(AmortisedModel):
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
+                lambda outputs: mlp(features + seen, outputs, hidden),
                 features + seen,
                 latent_features,
-                hidden,
                 Standardisation(features + seen) if standardise else None,
                 encoder_scale,
             ),
@@ -195,7 +198,60 @@ class VAE(AmortisedModel):
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
-                features + seen, latent_features, hidden, likelihood.encoder_input(features, seen), encoder_scale
+                lambda outputs: mlp(features + seen, outputs, hidden),
+                features + seen,
+                latent_features,
+                likelihood.encoder_input(features, seen),
+                encoder_scale,
+            ),
+            likelihood.conditional(network, features, latent_features + seen),
+            context_features,
+            embedding,
+        )
+
+    @classmethod
+    def image(
+        cls,
+        shape: Sequence[int],
+        latent_features: int,
+        likelihood: Likelihood,
+        *,
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 1,
+        prior: Density | None = None,
+        encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
+    ) -> VAE:
+        """The VAE of images of any shape, with convolutional encoder and decoder. Points are flat, ``[*batch, C·H·W]``.
+
+        The networks are :class:`~density.images.encoding.ImageEncoder` and
+        :class:`~density.images.encoding.ImageDecoder`; networks of one's own fit into the VAE itself.
+
+        Args: as in :meth:`of`, and
+            shape: of the images, (C, H, W).
+            channels: of each scale, from the largest images to the smallest. A scale has half the sides, rounded up, of
+                the one before: with two, images of 28×28 pixels end as 7×7.
+            blocks: residual blocks at each scale.
+
+        A context stands at every pixel of what the encoder sees, in channels of its own.
+
+        >>> from density import DiscretisedLogistic
+        >>> model = VAE.image((1, 8, 8), 8, DiscretisedLogistic(levels=17), channels=(8, 16))
+        >>> model.sample(5).shape
+        torch.Size([5, 64])
+        """
+        features = ImageShape.of(shape, f"{cls.__name__}.image").features
+        embedding, seen = _embedding(context_features, embedding)
+        network = ImageDecoder(latent_features + seen, shape, likelihood.numbers, channels, blocks)
+        return cls(
+            prior if prior is not None else StandardNormal(latent_features),
+            _gaussian_encoder(
+                lambda outputs: ImageEncoder(shape, outputs, channels, blocks, context_features=seen),
+                features + seen,
+                latent_features,
+                likelihood.encoder_input(features, seen),
+                encoder_scale,
             ),
             likelihood.conditional(network, features, latent_features + seen),
             context_features,
@@ -235,11 +291,13 @@ def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.M
 
 
 def _gaussian_encoder(
-    features: int, latent_features: int, hidden: Sequence[int], first: nn.Module | None, scale: ScaleModel | None
+    network: Callable[[int], nn.Module],
+    features: int,
+    latent_features: int,
+    first: nn.Module | None,
+    scale: ScaleModel | None,
 ) -> Density:
-    """A perceptron behind what is done to its input first."""
+    """A diagonal Gaussian of a network of so many outputs, behind what is done to its input first."""
     scale = NetworkScale() if scale is None else scale
-    network: nn.Module = mlp(features, scale.outputs * latent_features, hidden)
-    if first is not None:
-        network = nn.Sequential(first, network)
-    return ConditionalGaussian(network, latent_features, features, scale)
+    made = network(scale.outputs * latent_features)
+    return ConditionalGaussian(made if first is None else nn.Sequential(first, made), latent_features, features, scale)

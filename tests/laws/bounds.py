@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density import ExactModel, Kind
-from lvm import PPCA, VAE, GaussianMixture, LayeredModel, LinkedModel
+from lvm import PPCA, AmortisedModel, GaussianMixture, LayeredModel, LinkedModel
 from lvm.evidence import evidence, gap, importance
 
 # One law compares some ten numbers with their standard errors, and a normal one is beyond 4.5 of them once in 150,000.
