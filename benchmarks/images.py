@@ -23,8 +23,8 @@ from benchmarks.coupling_peers import BOUND, Contestant, NoContext
 from benchmarks.flows import training_step, without_gradients
 from benchmarks.timing import Row, race, table, use_threads, write
 from density import StandardNormal
+from density.images.shape import ImageShape
 from flows import Chain, Flow, ImageConditioner, OnFeatures, convolutional_network, image_flow
-from flows.images.shape import ImageShape
 
 Level = tuple[ImageShape, list[tuple[Chain, ImageConditioner]]]
 

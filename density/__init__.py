@@ -39,6 +39,8 @@ from density.fitting.optimisers import adam, constant, cosine, lbfgs
 from density.fitting.selection import Selection, select
 from density.fitting.training import Training
 from density.history import History
+from density.images.encoding import Enlarged, ImageDecoder, ImageEncoder
+from density.images.networks import ResidualBlock, convolutional_network, residual_network
 from density.initialisation import Standardisation
 from density.linalg.moments import Moments
 from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure
@@ -69,6 +71,7 @@ __all__ = [
     "DiagonalGaussian",
     "Difference",
     "DiscretisedLogistic",
+    "Enlarged",
     "ExactModel",
     "Findings",
     "FixedScale",
@@ -78,6 +81,8 @@ __all__ = [
     "GlobalScale",
     "GreyLevels",
     "History",
+    "ImageDecoder",
+    "ImageEncoder",
     "Independent",
     "IndependentFamily",
     "Kind",
@@ -93,6 +98,7 @@ __all__ = [
     "Rebuildable",
     "Recentred",
     "Rescaled",
+    "ResidualBlock",
     "ScaleModel",
     "Selection",
     "StandardNormal",
@@ -105,6 +111,7 @@ __all__ = [
     "WeightDiagnostics",
     "adam",
     "constant",
+    "convolutional_network",
     "cosine",
     "examine",
     "kl",
@@ -112,6 +119,7 @@ __all__ = [
     "load",
     "maximise",
     "mlp",
+    "residual_network",
     "save",
     "select",
     "sharded",

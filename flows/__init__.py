@@ -1,5 +1,6 @@
 """Exact densities by change of variables."""
 
+from density.images.networks import ResidualBlock, convolutional_network, residual_network
 from flows.architectures.arrangements import (
     alternating,
     alternating_orders,
@@ -18,8 +19,7 @@ from flows.compilation import compiled
 from flows.flow import Flow
 from flows.images.conditioner import ImageConditioner, image_coupling
 from flows.images.masks import channel_halves, checkerboard
-from flows.images.networks import ResidualBlock, convolutional_network, residual_network
-from flows.images.shape import squeeze
+from flows.images.squeezes import squeeze
 from flows.layers.activation_norm import ActNorm
 from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
 from flows.layers.bounded import BoxLogit, HalfLineLog, on_box, on_half_line

@@ -1,6 +1,8 @@
 """Latent-variable models."""
 
 from lvm.em import Present
+from lvm.hierarchy.markov_chain import MarkovChain
+from lvm.hierarchy.model import HierarchicalVAE
 from lvm.latent import ElboTerms, ExactLatentVariableModel, LatentVariableModel
 from lvm.layered import ExactLayeredModel, LayeredModel, LinkedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
@@ -13,6 +15,7 @@ from lvm.mixture.regularisation import Local, Relative
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
+from lvm.vae.amortised import AmortisedModel
 from lvm.vae.linear import LinearEncoder, LinearVAE
 from lvm.vae.model import VAE
 
@@ -20,6 +23,7 @@ __all__ = [
     "EM",
     "PPCA",
     "VAE",
+    "AmortisedModel",
     "ClosedForm",
     "CollapsedComponent",
     "Components",
@@ -31,6 +35,7 @@ __all__ = [
     "Full",
     "GaussianMixture",
     "Given",
+    "HierarchicalVAE",
     "KMeansPlusPlus",
     "LatentVariableModel",
     "LayeredModel",
@@ -41,6 +46,7 @@ __all__ = [
     "Link",
     "LinkedModel",
     "Local",
+    "MarkovChain",
     "Present",
     "RandomPoints",
     "RandomResponsibilities",

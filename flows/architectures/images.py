@@ -11,14 +11,15 @@ from torch import Tensor
 
 from density.checks import check_count
 from density.families.student import StudentT
+from density.images.networks import ImageNetwork, convolutional_network, residual_network
+from density.images.shape import ImageShape
 from flows.architectures.arrangements import Mixing, random_rotation
 from flows.architectures.steps import Base, flow_of
 from flows.chain import Chain
 from flows.flow import Flow
 from flows.images.conditioner import image_coupling
 from flows.images.masks import channel_halves, checkerboard
-from flows.images.networks import ImageNetwork, convolutional_network, residual_network
-from flows.images.shape import ImageShape, squeeze
+from flows.images.squeezes import squeeze
 from flows.layers.activation_norm import ActNorm
 from flows.layers.on_features import OnFeatures
 from flows.layers.pixelwise import PixelWise
@@ -53,8 +54,8 @@ def image_flow(
         levels: how many.
         steps: how many of them at each level.
         network: makes a coupling's network from the numbers of channels at its two ends:
-            :func:`~flows.images.networks.convolutional_network`, :func:`~flows.images.networks.residual_network`, or
-            one's own; ``functools.partial`` sets its sizes.
+            :func:`~density.images.networks.convolutional_network`,
+            :func:`~density.images.networks.residual_network`, or one's own; ``functools.partial`` sets its sizes.
         context: width C of a context vector, which every coupling sees at every pixel, or the shape of context images,
             such as those to be dequantised, which are squeezed to each level's size. Standardised by ``fit``.
         linear: makes the linear layer of each step from the number of channels: by default a random rotation, held as

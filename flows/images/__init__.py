@@ -1,1 +1,1 @@
-"""Images as points: their shapes, how features are arranged in them, networks that see them."""
+"""Images as points of flows: squeezes, masks, and networks as conditioners of couplings."""

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from density.checks import check_count, find_reference
 from density.evaluating import evaluating
 from density.families.network import OutOfPlace, leaves_input_alone
+from density.images.networks import ImageNetwork, channels_last
+from density.images.shape import ImageShape
 from density.rebuildable import Rebuildable
-from flows.images.networks import ImageNetwork
-from flows.images.shape import ImageShape, squeeze
+from flows.images.squeezes import squeeze
 from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.monotone.spline import RationalQuadratic
 
@@ -166,7 +167,7 @@ class ImageConditioner(Rebuildable, OutOfPlace):
             else:
                 planes = context[:, self._context_order].reshape(n, self.context_channels, height, width)
             images = torch.cat([images, planes], 1)
-        images = images.movedim(1, -1).contiguous().movedim(-1, 1)  # channels last
+        images = channels_last(images)
         output: Tensor = self.network(images if leaves_input_alone(self.network) else images.clone())
         if self.sight.by_channel:
             return output.flatten(1)
@@ -191,7 +192,7 @@ def image_coupling(
     Cost: one pass of the network either way.
 
     >>> from flows.images.masks import checkerboard
-    >>> from flows.images.networks import residual_network
+    >>> from density.images.networks import residual_network
     >>> layer = image_coupling(checkerboard((1, 4, 4), 0), residual_network)
     >>> type(layer).__name__, layer.features
     ('AffineCoupling', 16)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flows.images.shape import ImageShape
+from density.images.shape import ImageShape
 
 
 def checkerboard(shape: Sequence[int], layer: int) -> Tensor:

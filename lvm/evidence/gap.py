@@ -18,7 +18,9 @@ from density.importance.weights import weight_blocks
 from density.log_density import Claim, Difference, Kind, LogDensity
 from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +198,7 @@ def gap(
     total = Difference(difference, log_density.kind, f"{log_density.method} − {method}", error)
     if local is None:
         return Gap(log_density, bound, total)
-    if not isinstance(model, LatentVariableModel):
+    if not isinstance(model, LayeredModel) or not isinstance(unrolled(model), LatentVariableModel):
         raise TypeError(f"local posteriors need a model with log_joint; {type(model).__name__} has none")
     best = local_elbo(model, x, local, context=context, draws=draws, generator=generator)
     return Gap(log_density, bound, total, _parts(log_density, bound, best))

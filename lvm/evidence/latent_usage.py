@@ -13,7 +13,9 @@ from density.evaluating import evaluated
 from density.families.gaussian import GaussianFamily, StandardNormal
 from density.families.scale import DiagonalScale
 from density.log_density import Claim, Kind
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 PAIRS_AT_ONCE = 2**22
 
@@ -40,7 +42,7 @@ class KlParts:
 
 @evaluated
 def kl_parts(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     *,
     context: Tensor | None = None,
@@ -63,20 +65,20 @@ def kl_parts(
     draws = check_count(draws, "draws")
     if draws < 2:
         raise ValueError("kl_parts needs at least 2 draws to have a Monte Carlo error; got 1")
-    _check_model(model, "kl_parts")
-    if model.prior.context_features:
+    joint = _joint(model, "kl_parts")
+    if joint.prior.context_features:
         raise TypeError(
-            f"kl_parts measures q(z) by one prior p(z); {type(model.prior).__name__} is another one for every context"
+            f"kl_parts measures q(z) by one prior p(z); {type(joint.prior).__name__} is another one for every context"
         )
     given = model._data_rows(x, context)
     n = x.shape[0]
     with torch.no_grad():
-        z, log_q = model.encoder.sample_with_log_prob(draws, context=given, generator=generator)
-        log_prior = model.prior.log_prob(z)
+        z, log_q = joint.encoder.sample_with_log_prob(draws, context=given, generator=generator)
+        log_prior = joint.prior.log_prob(z)
         flat = z.reshape(draws * n, 1, -1)
         step = max(1, PAIRS_AT_ONCE // n)
         log_aggregate = torch.cat(
-            [model.encoder.log_prob(rows, given).logsumexp(-1) for rows in flat.split(step)]
+            [joint.encoder.log_prob(rows, given).logsumexp(-1) for rows in flat.split(step)]
         ).reshape(draws, n) - math.log(n)
     terms = {
         "KL(q(z|x) ‖ p(z))": log_q - log_prior,
@@ -123,7 +125,7 @@ class LatentUsage:
 
 @evaluated
 def latent_usage(
-    model: LatentVariableModel, x: Tensor, *, context: Tensor | None = None, threshold: float = 0.01
+    model: LayeredModel, x: Tensor, *, context: Tensor | None = None, threshold: float = 0.01
 ) -> LatentUsage:
     """Activity and KL of every latent dimension on x ``[n, D]``, in closed form. O(n) encoder passes.
 
@@ -134,19 +136,19 @@ def latent_usage(
             not standard normal: then the KL term does not fall into dimensions.
         ValueError: fewer than two points, or unusable data.
     """
-    _check_model(model, "latent_usage")
+    joint = _joint(model, "latent_usage")
     rows = model._data_rows(x, context)
     n = x.shape[0]
     if n < 2:
         raise ValueError("latent_usage is about variation over points; got one point")
-    if not isinstance(model.encoder, GaussianFamily) or not isinstance(model.prior, StandardNormal):
+    if not isinstance(joint.encoder, GaussianFamily) or not isinstance(joint.prior, StandardNormal):
         raise TypeError(
             "latent_usage needs a Gaussian encoder and a standard normal prior; got "
-            f"{type(model.encoder).__name__} and {type(model.prior).__name__}. kl_parts works for any, but for a "
+            f"{type(joint.encoder).__name__} and {type(joint.prior).__name__}. kl_parts works for any, but for a "
             "conditional prior"
         )
     with torch.no_grad():
-        mean, scale = model.encoder.at(rows)
+        mean, scale = joint.encoder.at(rows)
         if not isinstance(scale, DiagonalScale):
             raise TypeError("latent_usage needs an encoder with a diagonal covariance; kl_parts works for any")
         mean = mean.double()
@@ -165,6 +167,8 @@ def latent_usage(
     )
 
 
-def _check_model(model: object, owner: str) -> None:
-    if not isinstance(model, LatentVariableModel):
+def _joint(model: object, owner: str) -> LatentVariableModel:
+    joint = unrolled(model)
+    if not isinstance(joint, LatentVariableModel):
         raise TypeError(f"{owner} needs a LatentVariableModel, with an encoder; got {type(model).__name__}")
+    return joint

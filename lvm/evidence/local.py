@@ -19,7 +19,9 @@ from density.families.gaussian import DiagonalGaussian, GaussianFamily
 from density.fitting.optimisers import cosine
 from density.log_density import Measure
 from density.parallel import processes
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 POINTS_AT_ONCE = 512
 FRAME_DRAWS = 256
@@ -77,7 +79,7 @@ class LocalElbo:
 
 @evaluated
 def local_elbo(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     fit: LocalFit = LocalFit(),
     *,
@@ -94,7 +96,7 @@ def local_elbo(
     2017): they are free of noise where q is the posterior.
 
     Args:
-        model: continuous latent, with ``log_joint``.
+        model: continuous latent, with ``log_joint``; of a chain of links, all its latents have one q.
         fit: family and settings.
         context: contexts ``[n, C]`` of a conditional model.
         draws: of the final ELBO, at least 2.
@@ -106,14 +108,15 @@ def local_elbo(
 
     Cost O(n · steps · fit.draws) passes of the decoder, twice, forwards and backwards.
     """
-    if not isinstance(model, LatentVariableModel):
+    joint = unrolled(model)
+    if not isinstance(joint, LatentVariableModel):
         raise TypeError(f"local posteriors need a model with log_joint; {type(model).__name__} has none")
     given = model._data_rows(x, context)
-    if model.prior.measure is not Measure.LEBESGUE:
+    if joint.prior.measure is not Measure.LEBESGUE:
         raise ValueError(f"local posteriors are continuous; the latent of {type(model).__name__} is discrete")
     if draws < 2:
         raise ValueError(f"the local ELBO needs at least 2 draws to have an error; got {draws}")
-    features = model.prior.features
+    features = joint.prior.features
     family = DiagonalGaussian(features) if fit.family is None else fit.family
     if family.features != features or family.context_features:
         raise ValueError(
@@ -125,7 +128,7 @@ def local_elbo(
     family, given = deepcopy(family).to(x).eval(), given.detach()
     hidden = None if fit.progress and processes.is_main() else True
     parts = [
-        _local_elbo(model, rows, family, fit, draws, generator)
+        _local_elbo(joint, rows, family, fit, draws, generator)
         for rows in tqdm(given.split(POINTS_AT_ONCE), desc="local posteriors", leave=False, disable=hidden)
     ]
     return LocalElbo(*(torch.cat([getattr(part, name) for part in parts]) for name in LocalElbo.__annotations__))

@@ -13,12 +13,14 @@ from density.evaluating import evaluated
 from density.importance.bound import average
 from density.importance.weights import DrawLogWeights, weight_blocks
 from density.log_density import Kind, LogDensity
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 
 @evaluated
 def prior_average(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     *,
     context: Tensor | None = None,
@@ -64,7 +66,7 @@ def prior_average(
 
 @evaluated
 def prior_importance(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     *,
     context: Tensor | None = None,
@@ -90,15 +92,16 @@ def prior_importance(
 
 
 def _reconstruction(
-    model: LatentVariableModel, x: Tensor, context: Tensor | None, generator: Generator | None
+    model: LayeredModel, x: Tensor, context: Tensor | None, generator: Generator | None
 ) -> tuple[DrawLogWeights, Tensor]:
     """Draws of log p(x|z) under the prior, and the rows that they are for."""
-    if not isinstance(model, LatentVariableModel):
+    joint = unrolled(model)
+    if not isinstance(joint, LatentVariableModel):
         raise TypeError(
             f"draws from the prior need a model with prior and decoder densities; {type(model).__name__} has none"
         )
 
     def draw(rows: Tensor, k: int) -> Tensor:
-        return model._log_likelihood(rows, model._prior_draws(k, rows, generator))
+        return joint._log_likelihood(rows, joint._prior_draws(k, rows, generator))
 
     return draw, model._data_rows(x, context)

@@ -14,7 +14,9 @@ from density.importance.bound import importance
 from density.log_density import LogDensity, Measure
 from lvm.evidence.annealing.bounds import annealed
 from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 AFFORDABLE_LATENTS = 2  # each further one costs quadrature a factor of ten
 DRAWS = 5000
@@ -38,8 +40,9 @@ def evidence(
 
     1. a model that knows log p(x), tight layered models among them: that;
     2. a one-hot latent: the exact sum;
-    3. up to two continuous latents: quadrature, exact to 1e-8 nats, or to 4e-5 where the decoder has kinks, if its
-       error estimate says so for all points, and else an estimate;
+    3. up to two continuous latents, those of a hierarchy or of a chain of stochastic links counted together:
+       quadrature, exact to 1e-8 nats, or to 4e-5 where the decoder has kinks, if its error estimate says so for all
+       points, and else an estimate;
     4. more of them, or a conditional prior that is not Gaussian: annealed importance sampling from the encoder, a lower
        bound;
     5. any other model with log-weights: the importance-weighted bound with 5,000 draws.
@@ -71,12 +74,13 @@ def evidence(
         return method(model, x, context=context, generator=generator)
     if isinstance(model, ExactModel):
         return model._claim(x, context)
-    if isinstance(model, LatentVariableModel):
-        if isinstance(model.prior, CategoricalFamily):
+    if isinstance(model, LayeredModel) and isinstance(joint := unrolled(model), LatentVariableModel):
+        prior = joint.prior
+        if isinstance(prior, CategoricalFamily):
             return quadrature(model, x, context=context)
-        if model.prior.measure is Measure.LEBESGUE:
-            integrable = isinstance(model.prior, GaussianFamily) or not model.prior.context_features
-            if integrable and model.prior.features <= AFFORDABLE_LATENTS:
+        if prior.measure is Measure.LEBESGUE:
+            integrable = isinstance(prior, GaussianFamily) or not prior.context_features
+            if integrable and prior.features <= AFFORDABLE_LATENTS:
                 return quadrature(model, x, context=context, generator=generator)
             return annealed(model, x, context=context, generator=generator)
     if isinstance(model, Bound):

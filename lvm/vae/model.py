@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from density.checks import check_count, find_reference
 from density.contract import Density
@@ -18,20 +18,15 @@ from density.families.likelihoods.likelihood import Likelihood
 from density.families.nets import mlp
 from density.families.network import network_output
 from density.families.rescaled import Rescaled
-from density.fitting.batches import Objective
-from density.fitting.fit_data import FitRows, HeldOut, prepare
-from density.fitting.training import Training
-from density.history import History
+from density.images.encoding import ImageDecoder, ImageEncoder
+from density.images.shape import ImageShape
 from density.initialisation import Standardisation, StartingPoints, take_input
 from density.own_precision import in_own_precision
-from lvm.latent import LatentVariableModel, check_three
-from lvm.vae.estimator import GradientEstimator
-from lvm.vae.gradients import AnalyticKL
-
-ANALYTIC_KL = AnalyticKL()
+from lvm.latent import check_three
+from lvm.vae.amortised import AmortisedModel
 
 
-class VAE(LatentVariableModel):
+class VAE(AmortisedModel):
     r"""A prior p(z), a decoder p(x|z) and an encoder q(z|x), trained by maximising the ELBO (Kingma & Welling 2014).
 
     .. math:: \mathcal L(x) = E_{q(z|x)} \log p(x|z) - KL(q(z|x) \,\|\, p(z)) \le \log p(x)
@@ -62,6 +57,7 @@ class VAE(LatentVariableModel):
         ValueError: the sizes do not fit together; the message names the two that disagree.
 
     >>> import torch
+    >>> from density import Training
     >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
     >>> _ = torch.manual_seed(0)
     >>> model = VAE.gaussian(features=3, latent_features=1, hidden=(16,))
@@ -136,9 +132,9 @@ class VAE(LatentVariableModel):
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
+                lambda outputs: mlp(features + seen, outputs, hidden),
                 features + seen,
                 latent_features,
-                hidden,
                 Standardisation(features + seen) if standardise else None,
                 encoder_scale,
             ),
@@ -202,59 +198,65 @@ class VAE(LatentVariableModel):
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
-                features + seen, latent_features, hidden, likelihood.encoder_input(features, seen), encoder_scale
+                lambda outputs: mlp(features + seen, outputs, hidden),
+                features + seen,
+                latent_features,
+                likelihood.encoder_input(features, seen),
+                encoder_scale,
             ),
             likelihood.conditional(network, features, latent_features + seen),
             context_features,
             embedding,
         )
 
-    def fit(
-        self,
-        x: FitRows,
-        training: Training = Training(),
+    @classmethod
+    def image(
+        cls,
+        shape: Sequence[int],
+        latent_features: int,
+        likelihood: Likelihood,
         *,
-        context: Tensor | None = None,
-        estimator: GradientEstimator = ANALYTIC_KL,
-        weights: Tensor | None = None,
-        validation: HeldOut | None = None,
-        generator: Generator | None = None,
-    ) -> History:
-        """Maximise a bound on the mean log p(x) of x ``[n, D]``, the ELBO unless said otherwise, by gradient steps.
+        channels: Sequence[int] = (32, 64),
+        blocks: int = 1,
+        prior: Density | None = None,
+        encoder_scale: ScaleModel | None = None,
+        context_features: int = 0,
+        embedding: nn.Module | None = None,
+    ) -> VAE:
+        """The VAE of images of any shape, with convolutional encoder and decoder. Points are flat, ``[*batch, C·H·W]``.
 
-        Args:
-            x: a tensor, whose rows are read where they lie, be it in a file that is mapped; or what
-                :class:`~density.data.chunks.Chunks` reads, such as a DataLoader. What comes beside the rows in a
-                chunk, labels perhaps, is left alone.
-            training: see :class:`~density.fitting.training.Training`.
-            context: contexts ``[n, C]`` of a conditional model.
-            estimator: of the gradient, see :mod:`lvm.vae.gradients`: the bound, and the number of draws, are its. The
-                default is the reparametrised ELBO with the KL in closed form; ``AnalyticKL(kl_weight=beta)`` is the
-                β-VAE, ``DoublyReparametrised(draws=K)`` trains the importance-weighted bound.
-            weights: of the rows ``[n]``, not negative: the weighted mean is maximised. A row of weight 0 is not there.
-                Chunks may bring them along, ``Chunks(loader, weighted=True)``.
-            validation: rows ``[m, D]`` to hold out, in place of a share of x, perhaps in chunks; held in memory.
+        The networks are :class:`~density.images.encoding.ImageEncoder` and
+        :class:`~density.images.encoding.ImageDecoder`; networks of one's own fit into the VAE itself.
 
-        Returns:
-            History whose objective is the estimator's bound, nats per point.
+        Args: as in :meth:`of`, and
+            shape: of the images, (C, H, W).
+            channels: of each scale, from the largest images to the smallest. A scale has half the sides, rounded up, of
+                the one before: with two, images of 28×28 pixels end as 7×7.
+            blocks: residual blocks at each scale.
 
-        Raises:
-            ValueError: unusable data or contexts, or such in other units than those of an earlier fit
-                (:meth:`initialise`).
-            TypeError: the estimator differentiates through the latent draws, and the encoder is not reparametrised.
-            NonFiniteObjective: the objective overflowed; the last good weights are kept.
+        A context stands at every pixel of what the encoder sees, in channels of its own.
 
-        Warns:
-            TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
+        >>> from density import DiscretisedLogistic
+        >>> model = VAE.image((1, 8, 8), 8, DiscretisedLogistic(levels=17), channels=(8, 16))
+        >>> model.sample(5).shape
+        torch.Size([5, 64])
         """
-        given = prepare(self, x, training, self._check_support, context=context, weights=weights, validation=validation)
-
-        def bound(estimator: GradientEstimator) -> Objective:
-            return lambda batch, generator: estimator(self, batch[0], generator, *batch[1:])
-
-        judge = estimator.settled()
-        stepwise = None if judge is estimator else lambda step: bound(estimator.at(step))
-        return given.maximise(self, bound(judge), training, generator, stepwise=stepwise, period=estimator.period)
+        features = ImageShape.of(shape, f"{cls.__name__}.image").features
+        embedding, seen = _embedding(context_features, embedding)
+        network = ImageDecoder(latent_features + seen, shape, likelihood.numbers, channels, blocks)
+        return cls(
+            prior if prior is not None else StandardNormal(latent_features),
+            _gaussian_encoder(
+                lambda outputs: ImageEncoder(shape, outputs, channels, blocks, context_features=seen),
+                features + seen,
+                latent_features,
+                likelihood.encoder_input(features, seen),
+                encoder_scale,
+            ),
+            likelihood.conditional(network, features, latent_features + seen),
+            context_features,
+            embedding,
+        )
 
     @in_own_precision
     def _embedded(self, context: Tensor) -> Tensor:
@@ -289,11 +291,13 @@ def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.M
 
 
 def _gaussian_encoder(
-    features: int, latent_features: int, hidden: Sequence[int], first: nn.Module | None, scale: ScaleModel | None
+    network: Callable[[int], nn.Module],
+    features: int,
+    latent_features: int,
+    first: nn.Module | None,
+    scale: ScaleModel | None,
 ) -> Density:
-    """A perceptron behind what is done to its input first."""
+    """A diagonal Gaussian of a network of so many outputs, behind what is done to its input first."""
     scale = NetworkScale() if scale is None else scale
-    network: nn.Module = mlp(features, scale.outputs * latent_features, hidden)
-    if first is not None:
-        network = nn.Sequential(first, network)
-    return ConditionalGaussian(network, latent_features, features, scale)
+    made = network(scale.outputs * latent_features)
+    return ConditionalGaussian(made if first is None else nn.Sequential(first, made), latent_features, features, scale)

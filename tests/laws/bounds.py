@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density import ExactModel, Kind
-from lvm import PPCA, VAE, GaussianMixture, LayeredModel, LinkedModel
+from lvm import PPCA, AmortisedModel, GaussianMixture, LayeredModel, LinkedModel
 from lvm.evidence import evidence, gap, importance
 
 # One law compares some ten numbers with their standard errors, and a normal one is beyond 4.5 of them once in 150,000.
@@ -274,7 +274,7 @@ def contexts_are_given_where_they_are_due(case: BoundCase, generator: Generator)
         model.log_density,
         *(partial(f, model) for f in (gap, importance, evidence)),
     ]
-    of_data += [model.fit] if isinstance(model, VAE | LinkedModel) else []
+    of_data += [model.fit] if isinstance(model, AmortisedModel | LinkedModel) else []
     for use in (*entrances, *of_data):
         if not width:
             with pytest.raises(ValueError, match=f"{name} takes no context; got one"):

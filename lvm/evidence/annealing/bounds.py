@@ -20,6 +20,7 @@ from lvm.evidence.annealing.chains import Annealing, Budget, FromEncoder, FromPr
 from lvm.evidence.annealing.pilot import Pilot
 from lvm.evidence.annealing.schedules import Adaptive, Linear, Schedule, Sigmoid
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 __all__ = ["Adaptive", "FromEncoder", "FromPrior", "Linear", "Pilot", "Sandwich", "Sigmoid", "annealed", "sandwich"]
 
@@ -30,7 +31,7 @@ PILOT = Pilot()
 
 @evaluated
 def annealed(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     *,
     context: Tensor | None = None,
@@ -56,7 +57,8 @@ def annealed(
     summed in float64.
 
     Args:
-        model: a latent-variable model with ``log_joint`` and a continuous latent.
+        model: a latent-variable model with ``log_joint`` and a continuous latent; or a prior and a chain of stochastic
+            links, perhaps with tight deterministic ones between, whose latents are annealed together.
         x: points ``[n, D]``.
         context: contexts ``[n, C]`` of a conditional model.
         steps: T.
@@ -95,11 +97,11 @@ def annealed(
     True
     """
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
-    budget.check(model)
+    joint = budget.joint(model)
     rows = model._data_rows(x, context)
     log_weights, acceptance = _empty(chains, x), 0.0
     for points in budget.blocks(x.shape[0]):
-        run = Annealing(model, rows[points], budget, first_point=points.start, generator=generator)
+        run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
     return _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
@@ -146,7 +148,7 @@ class Sandwich:
 
 @evaluated
 def sandwich(
-    model: LatentVariableModel,
+    model: LayeredModel,
     n: int,
     *,
     context: Tensor | None = None,
@@ -186,13 +188,13 @@ def sandwich(
     True
     """
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
-    budget.check(model)
+    joint = budget.joint(model)
     n = check_count(n, "n")
-    x, z = _simulated(model, n, context, generator)
+    x, z = _simulated(joint, n, context, generator)
     rows = model._data_rows(x, context)
     forward, reverse, acceptance = _empty(chains, x), _empty(chains, x), [0.0, 0.0]
     for points in budget.blocks(n):
-        run = Annealing(model, rows[points], budget, first_point=points.start, generator=generator)
+        run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
         forward[:, points], up = run.forward(generator)
         reverse[:, points], down = run.reverse(z[points], generator)
         for direction, accepted in enumerate((up, down)):
@@ -217,7 +219,7 @@ def _simulated(
     return x, z
 
 
-def _bound(model: LatentVariableModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
+def _bound(model: LayeredModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
     chains = log_weights.shape[0]
     value, error, size = log_mean_exp(log_weights)
     error = error * math.sqrt(chains / (chains - 1))  # the unbiased variance: chains are few

@@ -17,7 +17,9 @@ from density.parallel import processes
 from lvm.evidence.annealing.hamiltonian import GeometricPath, Position, transition
 from lvm.evidence.annealing.pilot import Pilot, Tuning
 from lvm.evidence.annealing.schedules import Schedule
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 SPREAD_DRAWS = 64  # draws of the start that the pilot's first scales come from; they need no decoder
 SECONDS_BEFORE_BAR = 3.0
@@ -95,19 +97,23 @@ class Budget:
         if self.chains < 2:
             raise ValueError("annealing needs at least 2 chains to have a Monte Carlo error; got 1")
 
-    def check(self, model: LatentVariableModel) -> None:
-        """Raise unless the model has a joint density, differentiable in a continuous latent."""
+    def joint(self, model: LayeredModel) -> LatentVariableModel:
+        """The model as one of a latent (:func:`~lvm.hierarchy.unrolled.unrolled`); TypeError unless it has a joint
+        density, differentiable in a continuous latent.
+        """
+        name, model = type(model).__name__, unrolled(model)
         if not isinstance(model, LatentVariableModel):
             raise TypeError(
-                f"annealing needs a model with log_joint(x, z), such as a VAE; {type(model).__name__} has none. "
+                f"annealing needs a model with log_joint(x, z), such as a VAE; {name} has none. "
                 "An exact model's log_density(x) is exact; any Bound has importance(model, x)"
             )
         if not model.prior.measure is self.start.measure(model) is Measure.LEBESGUE:
             raise TypeError(
-                f"annealing follows gradients in a continuous latent; that of {type(model).__name__} is discrete "
+                f"annealing follows gradients in a continuous latent; that of {name} is discrete "
                 f"(prior {type(model.prior).__name__}, encoder {type(model.encoder).__name__}). Sum over it exactly, "
                 "or use importance(model, x)"
             )
+        return model
 
     def blocks(self, n: int) -> Iterator[slice]:
         """The points that run together."""

@@ -23,7 +23,9 @@ from lvm.evidence.quadrature.joint import Joint
 from lvm.evidence.quadrature.prior import GROWTHS, Prior
 from lvm.evidence.quadrature.region import seeds
 from lvm.evidence.quadrature.rules import GaussKronrod
+from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
+from lvm.layered import LayeredModel
 
 LARGEST_LATENT = 3
 SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
@@ -32,7 +34,7 @@ DEFAULT = Tolerance(aim=1e-8, enough=4e-5)  # nats
 
 @evaluated
 def quadrature(
-    model: LatentVariableModel,
+    model: LayeredModel,
     x: Tensor,
     *,
     context: Tensor | None = None,
@@ -101,49 +103,53 @@ def quadrature(
     >>> bool((claim.value - model.double().log_prob(x.double())).abs().max() < 1e-8)
     True
     """
-    check_integrable(model)
+    joint = integrable(model)
     if max_evaluations is None:
-        max_evaluations = 10 ** (4 + model.prior.features)
+        max_evaluations = 10 ** (4 + joint.prior.features)
     max_evaluations = check_count(max_evaluations, "max_evaluations")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, in nats; got {tolerance!r}")
     model._check_asked(x, context)
     with torch.no_grad():
-        if model.prior.reference.dtype != torch.float64:
-            model = deepcopy(model).double()
+        if joint.prior.reference.dtype != torch.float64:
+            joint = deepcopy(joint).double()
         x, context = x.double(), None if context is None else context.double()
-        rows = model._rows(x, context)
-        if isinstance(model.prior, CategoricalFamily):
-            return _exact_sum(model, x, rows)
+        rows = joint._rows(x, context)
+        if isinstance(joint.prior, CategoricalFamily):
+            return _exact_sum(joint, x, rows)
         wanted = DEFAULT if tolerance is None else Tolerance(tolerance, tolerance)
-        return _integral(model, x, rows, wanted, max_evaluations, generator)
+        return _integral(joint, x, rows, wanted, max_evaluations, generator)
 
 
-def check_integrable(model: LatentVariableModel) -> None:
-    """Raise unless the latent of the model can be summed or integrated out."""
+def integrable(model: LayeredModel) -> LatentVariableModel:
+    """The model as one of a latent (:func:`~lvm.hierarchy.unrolled.unrolled`); TypeError or ValueError unless that can
+    be summed or integrated out.
+    """
+    name, model = type(model).__name__, unrolled(model)
     if not isinstance(model, LatentVariableModel):
         raise TypeError(
-            f"quadrature needs a LatentVariableModel, with log_joint(x, z); got {type(model).__name__}. "
+            f"quadrature needs a LatentVariableModel, with log_joint(x, z); got {name}. "
             "For any model with log-weights there is lvm.evidence.importance"
         )
     latents = model.prior.features
     if isinstance(model.prior, CategoricalFamily):
-        return
+        return model
     if model.prior.measure is not Measure.LEBESGUE:
         raise ValueError(
             f"quadrature integrates over continuous latents and sums over one-hot ones (a categorical prior); "
-            f"{type(model).__name__} has a discrete latent with a {type(model.prior).__name__} prior. Use importance"
+            f"{name} has a discrete latent with a {type(model.prior).__name__} prior. Use importance"
         )
     if model.prior.context_features and not isinstance(model.prior, GaussianFamily):
         raise ValueError(
-            f"quadrature takes a prior p(z|c) where it is Gaussian or categorical; that of {type(model).__name__} is "
+            f"quadrature takes a prior p(z|c) where it is Gaussian or categorical; that of {name} is "
             f"{type(model.prior).__name__}, another one for every context. Use lvm.evidence.annealed or importance"
         )
     if latents > LARGEST_LATENT:
         raise ValueError(
             f"quadrature takes at most {LARGEST_LATENT} continuous latents, since its cost is exponential in them; "
-            f"{type(model).__name__} has {latents}. Use lvm.evidence.importance or annealed"
+            f"{name} has {latents}. Use lvm.evidence.importance or annealed"
         )
+    return model
 
 
 def _exact_sum(model: LatentVariableModel, x: Tensor, rows: Tensor) -> LogDensity:

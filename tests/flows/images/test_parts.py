@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from density.images.shape import ImageShape
 from flows import (
     ActNorm,
     Affine,
@@ -26,7 +27,6 @@ from flows import (
     residual_network,
     squeeze,
 )
-from flows.images.shape import ImageShape
 from tests.cases.transforms import matrix, vector
 from tests.laws.transforms import randomise
 

@@ -1,17 +1,11 @@
-"""Shapes of images, and squeezes, which trade pixels for channels.
-
-A point is a flat image, channel by channel and row by row, as ``image.flatten()`` of ``[C, H, W]`` has it.
-"""
+"""Shapes of images. A point is a flat image, channel by channel, row by row: ``image.flatten()`` of ``[C, H, W]``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
 from density.checks import check_count
-from flows.layers.permutation import Permutation
 
 
 class ImageShape(NamedTuple):
@@ -48,27 +42,11 @@ class ImageShape(NamedTuple):
 
     @property
     def squeezed(self) -> ImageShape:
-        """The shape after a :func:`squeeze`."""
+        """The shape after a squeeze: blocks of 2×2 pixels become channels; a side that is odd stays."""
         down, across = 2 - self.height % 2, 2 - self.width % 2
         return ImageShape(self.channels * down * across, self.height // down, self.width // across)
 
-
-def squeeze(shape: Sequence[int]) -> Permutation:
-    """The squeeze of images (C, H, W) to (4C, H/2, W/2): each block of 2×2 pixels becomes one, with their channels.
-
-    Dinh et al. 2017, arXiv:1605.08803, §3.6. A side that is odd stays, so that (C, 1, W) is a signal: it becomes
-    (2C, 1, W/2). Channel by channel, the pixels of a block in reading order.
-
-    Raises:
-        TypeError, ValueError: not a shape.
-
-    Cost: O(D) per point.
-
-    >>> squeeze((1, 2, 4))(torch.arange(8.0))[0].tolist()
-    [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
-    """
-    before = ImageShape.of(shape, "squeeze")
-    after = before.squeezed
-    down, across = before.height // after.height, before.width // after.width
-    blocks = torch.arange(before.features).reshape(before.channels, after.height, down, after.width, across)
-    return Permutation(blocks.permute(0, 2, 4, 1, 3).flatten())
+    @property
+    def halved(self) -> ImageShape:
+        """The shape after a 3×3 convolution of stride 2: half the sides, rounded up."""
+        return self._replace(height=(self.height + 1) // 2, width=(self.width + 1) // 2)

@@ -1,0 +1,1 @@
+"""Images as points: their shapes, and networks that see and make them."""
