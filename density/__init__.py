@@ -6,6 +6,12 @@ from density.data.findings import Findings, examine
 from density.data.ties import TiedColumns
 from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
 from density.families.categorical import Categorical, CategoricalFamily, ConditionalCategorical
+from density.families.composed.category import Category
+from density.families.composed.columns import Columns
+from density.families.composed.featured import Featured
+from density.families.composed.indicators import Indicators
+from density.families.composed.product import Product
+from density.families.composed.table_input import TableInput
 from density.families.conditional_gaussian import (
     ConditionalGaussian,
     FixedScale,
@@ -20,6 +26,7 @@ from density.families.levels.categorical_levels import CategoricalLevels
 from density.families.levels.discretised_logistic import DiscretisedLogistic
 from density.families.levels.grey import GreyLevels
 from density.families.likelihoods.bernoulli import BernoulliLikelihood
+from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.likelihoods.gaussian import GaussianLikelihood
 from density.families.likelihoods.inputs import LogCounts, Recentred
 from density.families.likelihoods.likelihood import Likelihood
@@ -43,7 +50,8 @@ from density.images.encoding import Enlarged, ImageDecoder, ImageEncoder
 from density.images.networks import ResidualBlock, convolutional_network, residual_network
 from density.initialisation import Standardisation
 from density.linalg.moments import Moments
-from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure
+from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity
+from density.measure import Measure, ProductMeasure, ReferenceMeasure
 from density.parallel.sharded import sharded
 from density.rebuildable import Rebuildable
 from density.saving.files import UnusableFile
@@ -59,10 +67,12 @@ __all__ = [
     "Categorical",
     "CategoricalFamily",
     "CategoricalLevels",
+    "Category",
     "Checkpoint",
     "CheckpointMismatch",
     "Chunks",
     "Claim",
+    "Columns",
     "ConditionalBernoulli",
     "ConditionalCategorical",
     "ConditionalGaussian",
@@ -73,6 +83,8 @@ __all__ = [
     "DiscretisedLogistic",
     "Enlarged",
     "ExactModel",
+    "ExponentialFamily",
+    "Featured",
     "Findings",
     "FixedScale",
     "Gaussian",
@@ -85,6 +97,7 @@ __all__ = [
     "ImageEncoder",
     "Independent",
     "IndependentFamily",
+    "Indicators",
     "Kind",
     "Likelihood",
     "LogCounts",
@@ -95,8 +108,11 @@ __all__ = [
     "NetworkScale",
     "NonFiniteObjective",
     "PerFeatureScale",
+    "Product",
+    "ProductMeasure",
     "Rebuildable",
     "Recentred",
+    "ReferenceMeasure",
     "Rescaled",
     "ResidualBlock",
     "ScaleModel",
@@ -104,6 +120,7 @@ __all__ = [
     "StandardNormal",
     "Standardisation",
     "StudentT",
+    "TableInput",
     "TiedColumns",
     "Training",
     "UnivariateLikelihood",
