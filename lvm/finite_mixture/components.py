@@ -26,8 +26,8 @@ class ProductComponents(ComponentFamily):
         features: D.
         components: K, the size of the context.
         likelihood: of the features, or :class:`~density.families.composed.columns.Columns`. Where the maximum has a
-            closed form, its numbers are taken as they come
-            (:meth:`~density.families.likelihoods.exponential.ExponentialFamily.natural`): a fit bounds them.
+            closed form in all columns, their numbers are taken as they come
+            (:meth:`~density.families.likelihoods.exponential.ExponentialFamily.natural`): EM bounds them.
 
     Attributes:
         numbers: of every component ``[K, N]``, those of all columns side by side.
@@ -39,10 +39,10 @@ class ProductComponents(ComponentFamily):
         super().__init__()
         self.features = check_count(features, "features")
         self.context_features = check_count(components, "components")
-        self.groups = tuple(map(_natural, groups_of(likelihood, self.features)))
+        self.groups = _natural(groups_of(likelihood, self.features))
         self.product = product_of(self.groups)
         self.measure = self.product.measure
-        self.numbers = nn.Parameter(torch.randn(components, self.product.context_features))
+        self.numbers = nn.Parameter(0.5 * torch.randn(components, self.product.context_features))
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
         rows = max(1, SCALARS_AT_ONCE // self.numbers.numel())
@@ -79,6 +79,8 @@ class ProductComponents(ComponentFamily):
         return self.numbers[context.argmax(-1)]
 
 
-def _natural(group: Group) -> Group:
-    own = group.likelihood
-    return Group(own.natural(), group.columns) if isinstance(own, ExponentialFamily) else group
+def _natural(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    found = [group.likelihood for group in groups if isinstance(group.likelihood, ExponentialFamily)]
+    if len(found) < len(groups):
+        return groups
+    return tuple(Group(own.natural(), group.columns) for own, group in zip(found, groups, strict=True))

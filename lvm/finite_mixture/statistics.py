@@ -148,7 +148,9 @@ def expectation(
         ValueError: a row has density 0 in every component.
     """
     total = table.nothing(len(at.logits), origin)
-    for rows, weights in pieces(parts, rows_at_once or rows_for(at.numbers.numel(), origin.device)):
+    components, numbers = at.numbers.shape
+    scalars = max(numbers, components * table.product.features)
+    for rows, weights in pieces(parts, rows_at_once or rows_for(scalars, origin.device)):
         x = rows.double()
         responsibilities, log_p = posterior(table.log_joint(at, x))
         if weights is not None:

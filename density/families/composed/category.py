@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -27,8 +27,8 @@ class Category(CategoricalLevels, ExponentialFamily):
 
     @property
     def region(self) -> Region:
-        remedy = "Code the categories in this order, and give levels= as many as there may be"
-        return replace(super().region, words=f"codes of categories, 0 ... {self.levels - 1}", remedy=remedy)
+        remedy = "Code the categories as 0, 1, ..., and give levels= as many as there may be"
+        return Region(f"codes of categories, 0 ... {self.levels - 1}", super().region.outside, remedy)
 
     def encoder_input(self, features: int, beside: int = 0) -> nn.Module:
         return Indicators(features, self.levels)
