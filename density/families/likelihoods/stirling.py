@@ -28,15 +28,17 @@ def stirling_error(z: Tensor) -> Tensor:
 
 def poisson_deviance(x: Tensor, mean: Tensor) -> Tensor:
     """x log(x / μ) − (x − μ) for x ≥ 0 and μ > 0, which costs no digits where x is near μ."""
-    return _times_log1p(x, x - mean, mean) - (x - mean)
+    return _times_log(x, mean, x - mean) - (x - mean)
 
 
 def binomial_deviance(a: Tensor, b: Tensor, p: Tensor, q: Tensor) -> Tensor:
     """n KL(a/n ‖ p) = a log(a/(np)) + b log(b/(nq)) with n = a + b, for a, b ≥ 0, not both 0, and q = 1 − p."""
     n, excess = a + b, a * q - b * p
-    return _times_log1p(a, excess, n * p) + _times_log1p(b, -excess, n * q)
+    return _times_log(a, n * p, excess) + _times_log(b, n * q, -excess)
 
 
-def _times_log1p(factor: Tensor, excess: Tensor, total: Tensor) -> Tensor:
-    """factor · log(1 + excess / total), 0 at factor 0, where the logarithm may be that of 0."""
-    return factor * torch.log1p(torch.where(factor > 0, excess / total, torch.zeros_like(total)))
+def _times_log(a: Tensor, b: Tensor, excess: Tensor) -> Tensor:
+    """a log(a / b) for a ≥ 0, b > 0 and their difference: 0 at a = 0, and from the difference where it is small."""
+    near = excess.abs() < 0.5 * b
+    close = torch.log1p(torch.where(near, excess / b, torch.zeros_like(b)))
+    return a * torch.where(near, close, torch.where(near | (a <= 0), torch.ones_like(b), a / b).log())

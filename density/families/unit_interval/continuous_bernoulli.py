@@ -67,7 +67,7 @@ class ContinuousBernoulli(UnitInterval):
         fourth = 1 - 6 * variance
         fifth = third * (1 - 12 * variance)
         by_series = u + near * variance * (1 / 2 + near * (third / 6 + near * (fourth / 24 + near * fifth / 120)))
-        from_the_end = -torch.log1p(u * torch.expm1(-far)) / far
+        from_the_end = -torch.log1p(torch.where(eta > 0, 1 - u, u) * torch.expm1(-far)) / far
         by_formula = torch.where(eta > 0, 1 - from_the_end, from_the_end)
         return torch.where(eta.abs() < NEAR_QUANTILE, by_series, by_formula).clamp(0, 1)
 
