@@ -20,6 +20,10 @@ from density.families.conditional_gaussian import (
     PerFeatureScale,
     ScaleModel,
 )
+from density.families.counts.counts import Counts
+from density.families.counts.negative_binomial import NegativeBinomial
+from density.families.counts.poisson import Poisson
+from density.families.counts.zero_inflated import ZeroInflated
 from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily, StandardNormal
 from density.families.kl import kl
 from density.families.levels.categorical_levels import CategoricalLevels
@@ -37,8 +41,12 @@ from density.families.likelihoods.univariate import (
     UnivariateLikelihood,
 )
 from density.families.nets import mlp
+from density.families.real.location_scale import Laplace, LocationScale, LocationScaleT
 from density.families.rescaled import Rescaled
 from density.families.student import StudentT
+from density.families.unit_interval.beta import Beta
+from density.families.unit_interval.continuous_bernoulli import ContinuousBernoulli
+from density.families.unit_interval.logit_normal import LogitNormal
 from density.fitting.ascent import maximise
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
@@ -62,6 +70,7 @@ __all__ = [
     "Bernoulli",
     "BernoulliFamily",
     "BernoulliLikelihood",
+    "Beta",
     "BitsPerDimension",
     "Bound",
     "Categorical",
@@ -77,6 +86,8 @@ __all__ = [
     "ConditionalCategorical",
     "ConditionalGaussian",
     "ConditionallyIndependent",
+    "ContinuousBernoulli",
+    "Counts",
     "Density",
     "DiagonalGaussian",
     "Difference",
@@ -99,15 +110,21 @@ __all__ = [
     "IndependentFamily",
     "Indicators",
     "Kind",
+    "Laplace",
     "Likelihood",
+    "LocationScale",
+    "LocationScaleT",
     "LogCounts",
     "LogDensity",
+    "LogitNormal",
     "Measure",
     "Model",
     "Moments",
+    "NegativeBinomial",
     "NetworkScale",
     "NonFiniteObjective",
     "PerFeatureScale",
+    "Poisson",
     "Product",
     "ProductMeasure",
     "Rebuildable",
@@ -126,6 +143,7 @@ __all__ = [
     "UnivariateLikelihood",
     "UnusableFile",
     "WeightDiagnostics",
+    "ZeroInflated",
     "adam",
     "constant",
     "convolutional_network",

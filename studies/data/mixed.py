@@ -1,4 +1,4 @@
-"""Tables of several kinds of columns, for studies whose models take them: codes and numbers as they are, and a split."""
+"""Tables of several kinds of columns, for studies whose models take them: values as they are, and a split."""
 
 from __future__ import annotations
 

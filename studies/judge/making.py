@@ -37,9 +37,7 @@ class Fit:
         return self.history is not None and self.history.climbing
 
 
-def made(
-    named: Named, train: Tensor, seed: int, steps: int | None, columns: Columns | None = None
-) -> list[Fit]:
+def made(named: Named, train: Tensor, seed: int, steps: int | None, columns: Columns | None = None) -> list[Fit]:
     """The fits of a model, one of each source.
 
     All random numbers that its code takes, of torch, numpy and Python, follow from the seed and the model's name.

@@ -63,9 +63,9 @@ class Settings(CommonSettings):
     """Latent draws for each test point of the ELBO."""
 
     mixed: bool = setting(False, ADDED_LATER)
-    """Columns of your own file are of several kinds: words are categories, coded 0, 1, ..., whole numbers counts, others
-    numbers. Functions of the models' file that have an argument `columns` get the likelihoods of all columns in it; see
-    docs/mixed_tables.md."""
+    """Columns of your own file are of several kinds: words are categories, coded 0, 1, ..., whole numbers are counts,
+    others numbers. Functions of the models' file that have an argument `columns` get the likelihoods of all columns in
+    it; see docs/mixed_tables.md."""
     numbers: tuple[str, ...] | None = setting(None, ADDED_LATER)
     """With --mixed the columns of whole numbers that are numbers all the same, by name or by number from 1."""
 
