@@ -26,7 +26,7 @@ def census(path: Path, n: int, seed: int = 0) -> Path:
     for name in NAMES:
         if name in LEVELS:
             # Every kind has its own common levels; the last levels are rare in all.
-            weights = random.dirichlet(np.full(LEVELS[name], 0.4), KINDS) + 0.05 / (1 + np.arange(LEVELS[name])) ** 2
+            weights = random.dirichlet(np.full(LEVELS[name], 0.4), KINDS) + 0.05 / (1 + np.arange(LEVELS[name]))
             shares = (weights / weights.sum(1, keepdims=True)).cumsum(1)
             code = (random.random((n, 1)) > shares[kind]).sum(1).clip(0, LEVELS[name] - 1)
             columns[name] = [f"{name}-{level + 1}" for level in code]

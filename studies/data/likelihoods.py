@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from density import Category, Columns, GaussianLikelihood, Likelihood, Poisson
+from density import Category, Columns, GaussianLikelihood, Likelihood, NegativeBinomial
 from studies.data.raw import Column
 
 
 def likelihoods(columns: Sequence[Column]) -> Columns:
-    """Gaussian of numbers, Poisson of counts, categorical of categories.
+    """Gaussian of numbers, negative binomial of counts, categorical of categories.
 
     >>> likelihoods([Column("1", "number"), Column("2", "category", ("no", "yes"))]).measure.value
     'Lebesgue (column 0) × counting (column 1)'
@@ -22,5 +22,5 @@ def _likelihood(column: Column) -> Likelihood:
         case "number":
             return GaussianLikelihood()
         case "count":
-            return Poisson()
+            return NegativeBinomial()
     return Category(len(column.levels))
