@@ -22,6 +22,9 @@ class Poisson(Counts, ExponentialFamily):
     One number a feature, which moves log μ from that of the data's mean by at most 7. Formed as a deviance and what
     Stirling's formula leaves of x!, so that large counts keep their digits (Loader 2000).
 
+    Attributes:
+        bounded: whether that is so; else the number is log μ itself.
+
     Cost: O(1) a feature.
 
     >>> from density.families.likelihoods.univariate import Independent
@@ -29,8 +32,14 @@ class Poisson(Counts, ExponentialFamily):
     tensor([-1., -1.], grad_fn=<SumBackward1>)
     """
 
+    bounded: bool = True
     names = "log-rates"
     vague = 1.0
+
+    @property
+    def from_data(self) -> bool:  # type: ignore[override]  # it follows from the field
+        """Whether the mean starts at the data's."""
+        return self.bounded
 
     @property
     def numbers(self) -> int:
@@ -38,7 +47,7 @@ class Poisson(Counts, ExponentialFamily):
 
     @property
     def log_scales(self) -> int:
-        return 1
+        return int(self.bounded)
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         some = x.clamp_min(1.0)
@@ -65,15 +74,4 @@ class Poisson(Counts, ExponentialFamily):
         return logarithm(mean)
 
     def natural(self) -> Poisson:
-        return LogRates()
-
-
-@dataclass(frozen=True)
-class LogRates(Poisson):
-    """The Poisson distribution whose number is log μ itself: nothing bounds it, and it starts at 0."""
-
-    from_data = False
-
-    @property
-    def log_scales(self) -> int:
-        return 0
+        return Poisson(bounded=False)

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 
 from density import Columns, LogDensity, NegativeBinomial, Poisson, TiedColumns, Training
 from lvm import EM, VAE, FiniteMixture
-from studies.data.census import NAMES, census
-from studies.data.likelihoods import likelihoods
 from studies.data.load import Dataset
-from studies.data.mixed import mixed_table
+from studies.data.mixed.census import NAMES, census
+from studies.data.mixed.likelihoods import likelihoods
+from studies.data.mixed.table import mixed_table
 from studies.data.own.file import Selection
 from studies.kit.errors import InputError
 from tests.studies.running import run
