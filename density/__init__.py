@@ -14,6 +14,10 @@ from density.families.conditional_gaussian import (
     PerFeatureScale,
     ScaleModel,
 )
+from density.families.counts.counts import Counts
+from density.families.counts.negative_binomial import NegativeBinomial
+from density.families.counts.poisson import Poisson
+from density.families.counts.zero_inflated import ZeroInflated
 from density.families.gaussian import DiagonalGaussian, Gaussian, GaussianFamily, StandardNormal
 from density.families.kl import kl
 from density.families.levels.categorical_levels import CategoricalLevels
@@ -30,8 +34,12 @@ from density.families.likelihoods.univariate import (
     UnivariateLikelihood,
 )
 from density.families.nets import mlp
+from density.families.real.location_scale import Laplace, LocationScale, LocationScaleT
 from density.families.rescaled import Rescaled
 from density.families.student import StudentT
+from density.families.unit_interval.beta import Beta
+from density.families.unit_interval.continuous_bernoulli import ContinuousBernoulli
+from density.families.unit_interval.logit_normal import LogitNormal
 from density.fitting.ascent import maximise
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
@@ -54,6 +62,7 @@ __all__ = [
     "Bernoulli",
     "BernoulliFamily",
     "BernoulliLikelihood",
+    "Beta",
     "BitsPerDimension",
     "Bound",
     "Categorical",
@@ -67,6 +76,8 @@ __all__ = [
     "ConditionalCategorical",
     "ConditionalGaussian",
     "ConditionallyIndependent",
+    "ContinuousBernoulli",
+    "Counts",
     "Density",
     "DiagonalGaussian",
     "Difference",
@@ -86,15 +97,21 @@ __all__ = [
     "Independent",
     "IndependentFamily",
     "Kind",
+    "Laplace",
     "Likelihood",
+    "LocationScale",
+    "LocationScaleT",
     "LogCounts",
     "LogDensity",
+    "LogitNormal",
     "Measure",
     "Model",
     "Moments",
+    "NegativeBinomial",
     "NetworkScale",
     "NonFiniteObjective",
     "PerFeatureScale",
+    "Poisson",
     "Rebuildable",
     "Recentred",
     "Rescaled",
@@ -109,6 +126,7 @@ __all__ = [
     "UnivariateLikelihood",
     "UnusableFile",
     "WeightDiagnostics",
+    "ZeroInflated",
     "adam",
     "constant",
     "convolutional_network",

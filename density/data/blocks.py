@@ -20,7 +20,12 @@ def rows_at_once(x: Tensor) -> int:
     return max(1, min(ROWS_AT_ONCE, ROWS_IN_CACHE, SCALARS_IN_CACHE // x.shape[-1]))
 
 
-def in_blocks(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None = None) -> Tensor:
+def in_blocks(
+    function: Callable[[Tensor, Tensor | None], Tensor],
+    x: Tensor,
+    context: Tensor | None = None,
+    most: int | None = None,
+) -> Tensor:
     """A number for each row, of a function of rows ``[m, D]`` and contexts ``[m, C]`` called with a block at a time.
 
     Few rows are one block, and go to the function as they are. More take no more memory than a block.
@@ -29,6 +34,7 @@ def in_blocks(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, co
         function: maps rows and contexts to ``[m]``; rows must not see each other.
         x: ``[n, D]``.
         context: ``[n, C]``; or one context for all rows, or many for one row.
+        most: rows of a block; :func:`rows_at_once` if None.
 
     Returns:
         Shape ``[n]``.
@@ -36,7 +42,8 @@ def in_blocks(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, co
     >>> in_blocks(lambda rows, _: rows.sum(-1), torch.ones(10_000, 3)).shape
     torch.Size([10000])
     """
-    most, n = rows_at_once(x), x.shape[0] if context is None else max(x.shape[0], context.shape[0])
+    most = rows_at_once(x) if most is None else most
+    n = x.shape[0] if context is None else max(x.shape[0], context.shape[0])
     if n <= most:
         return function(x, context)
     x = x.expand(n, -1)

@@ -10,6 +10,7 @@ from density.contract import Density
 from density.families.bernoulli import BernoulliFamily
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
+from density.families.likelihoods.univariate import IndependentFamily
 
 
 def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tensor | None = None) -> Tensor | None:
@@ -20,7 +21,8 @@ def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tens
     .. math:: \tfrac12\big(\lVert S_p^{-1}S_q\rVert_F^2 + \lVert S_p^{-1}(\mu_q-\mu_p)\rVert^2 - D\big)
               + \log\det S_p - \log\det S_q
 
-    (O(D) for two diagonal ones, O(D³) otherwise); two Bernoullis and two categoricals: the sum over values.
+    (O(D) for two diagonal ones, O(D³) otherwise); two Bernoullis and two categoricals: the sum over values; independent
+    features of one family: what the family says.
 
     Args:
         q: may be conditional; then the context is its.
@@ -52,6 +54,9 @@ def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tens
         return _bernoulli(q.logits_at(for_q), p.logits_at(for_p))
     if isinstance(q, CategoricalFamily) and isinstance(p, CategoricalFamily):
         return _categorical(q.logits_at(for_q), p.logits_at(for_p))
+    if isinstance(q, IndependentFamily) and isinstance(p, IndependentFamily) and q.likelihood == p.likelihood:
+        terms = q.likelihood.kl(q.parameters_at(for_q), p.parameters_at(for_p))
+        return None if terms is None else terms.sum(-1)
     return None
 
 

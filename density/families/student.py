@@ -53,21 +53,30 @@ class StudentT(Density):
         return self.log_degrees.exp()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        degrees = self.degrees
-        constant = _log_gamma_ratio(degrees / 2) - 0.5 * (math.log(math.pi) + self.log_degrees)
-        return (constant - 0.5 * (degrees + 1) * torch.log1p(x.square() / degrees)).sum(-1)
+        return student_log_prob(x, self.log_degrees).sum(-1)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        like = self.log_degrees
-        u, v = torch.rand(2, n, self.features, generator=generator, dtype=like.dtype, device=like.device)
-        exponential = -torch.log1p(-u).clamp_max(-torch.finfo(like.dtype).tiny)  # of 0 the root has no derivative
-        degrees = self.degrees
-        grown = exponential / degrees
-        radius = (-degrees * torch.expm1(-2 * grown)).sqrt() * torch.exp(grown)  # of the square, exp may overflow
-        return radius * torch.cos(2 * math.pi * v)
+        return student_noise(n, self.log_degrees, generator)
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         return torch.zeros_like(self.log_degrees).masked_fill(self.log_degrees <= 0, torch.nan)
+
+
+def student_log_prob(t: Tensor, log_degrees: Tensor) -> Tensor:
+    """log p(t) of location 0 and scale 1, elementwise: t and log ν of shapes that broadcast."""
+    degrees = log_degrees.exp()
+    constant = _log_gamma_ratio(degrees / 2) - 0.5 * (math.log(math.pi) + log_degrees)
+    return constant - 0.5 * (degrees + 1) * torch.log1p(t.square() / degrees)
+
+
+def student_noise(n: int, log_degrees: Tensor, generator: Generator | None) -> Tensor:
+    """n draws ``[n, *batch]`` of location 0 and scale 1 at log ν ``[*batch]``, pathwise also in it."""
+    u, v = torch.rand(2, n, *log_degrees.shape, generator=generator, dtype=log_degrees.dtype, device=log_degrees.device)
+    exponential = -torch.log1p(-u).clamp_max(-torch.finfo(u.dtype).tiny)  # of 0 the root has no derivative
+    degrees = log_degrees.exp()
+    grown = exponential / degrees
+    radius = (-degrees * torch.expm1(-2 * grown)).sqrt() * torch.exp(grown)  # of the square, exp may overflow
+    return radius * torch.cos(2 * math.pi * v)
 
 
 def _log_gamma_ratio(z: Tensor) -> Tensor:

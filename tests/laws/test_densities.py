@@ -8,10 +8,11 @@ import pytest
 from torch import Generator
 
 from tests.cases.densities import ADAPTED, DENSITIES
+from tests.cases.likelihoods import LIKELIHOODS
 from tests.laws.densities import DensityCase, density_laws
 
 
 @pytest.mark.parametrize("law", density_laws, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", [*DENSITIES, *ADAPTED])
+@pytest.mark.parametrize("name", [*DENSITIES, *LIKELIHOODS, *ADAPTED])
 def test_density_law(name: str, law: Callable[[DensityCase, Generator], None], generator: Generator) -> None:
-    law((DENSITIES | ADAPTED)[name], generator)
+    law((DENSITIES | LIKELIHOODS | ADAPTED)[name], generator)

@@ -13,9 +13,10 @@ from lvm import PPCA, GaussianMixture, LayeredModel, LinearVAE
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
+from tests.cases.likelihoods import LIKELIHOODS
 from tests.laws.bounds import BoundCase
 from tests.laws.densities import DensityCase
-from tests.laws.modules import ModuleCase, module_laws
+from tests.laws.modules import ModuleCase, a_compiled_model_is_one_graph, module_laws
 
 
 def of_density(case: DensityCase) -> ModuleCase:
@@ -46,6 +47,20 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator) -> None:
     law(MODULES[name], generator)
+
+
+OF_LIKELIHOODS = [  # graphs take a second each
+    pytest.param(law, marks=pytest.mark.slow if law is a_compiled_model_is_one_graph else (), id=law.__name__)
+    for law in module_laws
+]
+
+
+@pytest.mark.parametrize("law", OF_LIKELIHOODS)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_module_law_of_likelihoods(
+    name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator
+) -> None:
+    law(of_density(LIKELIHOODS[name]), generator)
 
 
 @pytest.mark.parametrize("name", MODULES)

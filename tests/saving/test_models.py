@@ -57,6 +57,7 @@ from tests.bridge.test_relaxation_model import CASES as RELAXATIONS
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT, OrderStatistics
+from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
 from tests.equivalence.examples import FLOWS, random_flow
 from tests.laws.transforms import randomise
@@ -94,7 +95,7 @@ def relaxed(generator: Generator) -> GaussianRelaxation:
 OWN = (OrderStatistics, Widening, Spline)
 Make = Callable[[Generator], nn.Module]
 TABLES: dict[str, dict[str, Make]] = {
-    "densities": {name: case.make for name, case in DENSITIES.items()},
+    "densities": {name: case.make for name, case in (DENSITIES | LIKELIHOODS).items()},
     "transforms": {name: case.make for name, case in TRANSFORMS.items() if "nflows" not in name},
     "bounds": {name: case.make for name, case in (BOUNDS | HYBRIDS).items()},
     "layered models": {name: case.make for name, case in (TIGHT | LOOSE).items()},

@@ -48,3 +48,7 @@ class CategoricalLevels(GreyLevels):
     def mean(self, parameters: Tensor) -> Tensor:
         levels = torch.arange(self.levels, dtype=parameters.dtype, device=parameters.device)
         return torch.linalg.vecdot(parameters.softmax(-2), levels.unsqueeze(-1), dim=-2)
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor:
+        log_q = q.log_softmax(-2)
+        return (log_q.exp() * (log_q - p.log_softmax(-2))).sum(-2)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count, in_words
 from density.contract import Density
+from density.data.blocks import in_blocks
 from density.families.bounded import bounded
 from density.families.conditional import Conditional
 from density.families.likelihoods.likelihood import Likelihood
@@ -18,6 +19,7 @@ from density.log_density import Measure
 from density.support import Region, Support
 
 LOG_SCALE_BOUND = 7.0  # as that of NetworkScale
+NUMBERS_AT_ONCE = 2**26  # that a network returns, where no gradient needs all: 256 levels of 784 features are 2e5
 
 
 class UnivariateLikelihood(Likelihood):
@@ -57,6 +59,10 @@ class UnivariateLikelihood(Likelihood):
 
     def mean(self, parameters: Tensor) -> Tensor | None:
         """E[x_j|θ_j], ``[*batch, D]``; None where it has no closed form."""
+        return None
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor | None:
+        """KL(p(·|θ_q) ‖ p(·|θ_p)) of each feature, ``[*batch, D]``, nats; None where it has no closed form."""
         return None
 
     def start(self, x: Tensor) -> Tensor:
@@ -185,6 +191,14 @@ class ConditionallyIndependent(Conditional, IndependentFamily):
     ) -> None:
         super().__init__(network, features, context_features)
         self._take(likelihood)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        most = max(1, NUMBERS_AT_ONCE // (self.likelihood.numbers * self.features))
+        if context is None or torch.is_grad_enabled() or context.shape[:-1].numel() <= most:
+            return super()._log_prob(x, context)
+        batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        points, contexts = (t.expand(*batch, -1).flatten(0, -2) for t in (x, context))
+        return in_blocks(super()._log_prob, points, contexts, most).reshape(batch)
 
     def raw_at(self, context: Tensor | None) -> Tensor:
         family, D = self.likelihood, self.features

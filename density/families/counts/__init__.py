@@ -1,0 +1,1 @@
+"""Masses of counts 0, 1, 2, …"""

@@ -1,0 +1,1 @@
+"""Densities of real numbers with heavier tails than a Gaussian."""
