@@ -22,7 +22,6 @@ from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn,
 from bridge.exactness.check import Check, Exactness, check_exact
 from bridge.flow_vae import DeltaLink, FlowVAE
 from bridge.hybrids import (
-    Featured,
     autoregressive_posterior,
     coupling_posterior,
     flow_with_vae_top,
@@ -39,6 +38,7 @@ from bridge.survae.layered import LooseLayeredModel, TightLayeredModel, layered
 from bridge.survae.permutations import Sort, StochasticPermutation
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
+from density.families.composed.featured import Featured
 
 if TYPE_CHECKING:
     from bridge.estimator.density_estimator import DensityEstimator as DensityEstimator

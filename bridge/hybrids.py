@@ -14,19 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from bridge.flow_vae import DeltaLink
 from bridge.survae.chain import LinkChain
 from bridge.survae.layered import LooseLayeredModel
 from density.checks import check_count
 from density.contract import Density
+from density.families.composed.featured import Featured
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.nets import mlp
-from density.families.network import network_output
 from density.families.rescaled import Rescaled
-from density.initialisation import Standardisation, StartingPoints, take_input
-from density.support import Step, Support, preimage
+from density.initialisation import Standardisation
 from flows.architectures.couplings import glow
 from flows.chain import Chain
 from flows.flow import Flow
@@ -36,64 +35,6 @@ from flows.transform import Inverse, Transform
 from lvm.latent import LatentVariableModel
 from lvm.links import StochasticLink
 from lvm.vae.model import VAE
-
-
-class Featured(Density):
-    """A conditional density that sees features h = network(c) of its context; the network runs once for all draws.
-
-    Args:
-        network: any module that maps rows ``[n, C]`` to ``[n, H]``, or to n events of H numbers; it sees contexts of
-            any batch shape as rows.
-        density: with a context of H features.
-        context_features: C.
-
-    Raises:
-        ValueError: the density is unconditional.
-
-    >>> from flows import glow
-    >>> density = Featured(nn.Linear(5, 3), glow(2, 2, (4,), context_features=3), context_features=5)
-    >>> density.sample(7, context=torch.zeros(4, 5)).shape
-    torch.Size([7, 4, 2])
-    """
-
-    def __init__(self, network: nn.Module, density: Density, context_features: int) -> None:
-        super().__init__()
-        context_features = check_count(context_features, "context_features")
-        if not density.context_features:
-            raise ValueError(f"Featured feeds features to a conditional density; {type(density).__name__} takes none")
-        self.features = density.features
-        self.context_features = context_features
-        self.measure = density.measure
-        self.network = network
-        self.density = density
-
-    @property
-    def support(self) -> Support | None:
-        return preimage([Step(type(self.density).__name__, self.density.support)])
-
-    def check_support(self, x: Tensor) -> None:
-        self.density.check_support(x)
-
-    def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
-        take_input(self.network, self.context_features, context)
-        self.density._initialise(x, context.through(self.network, self._seen))
-
-    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.density.log_prob(x, self._seen(context))
-
-    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        return self.density.sample(n, context=self._seen(context), generator=generator)
-
-    def _sample_with_log_prob(
-        self, n: int, context: Tensor | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        return self.density.sample_with_log_prob(n, context=self._seen(context), generator=generator)
-
-    def _expectation(self, context: Tensor | None) -> Tensor:
-        return self.density.expectation(self._seen(context))
-
-    def _seen(self, context: Tensor | None) -> Tensor:
-        return network_output(self.network, context, self.density.context_features, "Featured", "features")
 
 
 def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:

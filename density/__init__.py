@@ -6,6 +6,12 @@ from density.data.findings import Findings, examine
 from density.data.ties import TiedColumns
 from density.families.bernoulli import Bernoulli, BernoulliFamily, ConditionalBernoulli
 from density.families.categorical import Categorical, CategoricalFamily, ConditionalCategorical
+from density.families.composed.category import Category
+from density.families.composed.columns import Columns
+from density.families.composed.featured import Featured
+from density.families.composed.indicators import Indicators
+from density.families.composed.product import Product
+from density.families.composed.table_input import TableInput
 from density.families.conditional_gaussian import (
     ConditionalGaussian,
     FixedScale,
@@ -24,6 +30,7 @@ from density.families.levels.categorical_levels import CategoricalLevels
 from density.families.levels.discretised_logistic import DiscretisedLogistic
 from density.families.levels.grey import GreyLevels
 from density.families.likelihoods.bernoulli import BernoulliLikelihood
+from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.likelihoods.gaussian import GaussianLikelihood
 from density.families.likelihoods.inputs import LogCounts, Recentred
 from density.families.likelihoods.likelihood import Likelihood
@@ -51,7 +58,8 @@ from density.images.encoding import Enlarged, ImageDecoder, ImageEncoder
 from density.images.networks import ResidualBlock, convolutional_network, residual_network
 from density.initialisation import Standardisation
 from density.linalg.moments import Moments
-from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity, Measure
+from density.log_density import BitsPerDimension, Claim, Difference, Kind, LogDensity
+from density.measure import Measure, ProductMeasure, ReferenceMeasure
 from density.parallel.sharded import sharded
 from density.rebuildable import Rebuildable
 from density.saving.files import UnusableFile
@@ -68,10 +76,12 @@ __all__ = [
     "Categorical",
     "CategoricalFamily",
     "CategoricalLevels",
+    "Category",
     "Checkpoint",
     "CheckpointMismatch",
     "Chunks",
     "Claim",
+    "Columns",
     "ConditionalBernoulli",
     "ConditionalCategorical",
     "ConditionalGaussian",
@@ -84,6 +94,8 @@ __all__ = [
     "DiscretisedLogistic",
     "Enlarged",
     "ExactModel",
+    "ExponentialFamily",
+    "Featured",
     "Findings",
     "FixedScale",
     "Gaussian",
@@ -96,6 +108,7 @@ __all__ = [
     "ImageEncoder",
     "Independent",
     "IndependentFamily",
+    "Indicators",
     "Kind",
     "Laplace",
     "Likelihood",
@@ -112,8 +125,11 @@ __all__ = [
     "NonFiniteObjective",
     "PerFeatureScale",
     "Poisson",
+    "Product",
+    "ProductMeasure",
     "Rebuildable",
     "Recentred",
+    "ReferenceMeasure",
     "Rescaled",
     "ResidualBlock",
     "ScaleModel",
@@ -121,6 +137,7 @@ __all__ = [
     "StandardNormal",
     "Standardisation",
     "StudentT",
+    "TableInput",
     "TiedColumns",
     "Training",
     "UnivariateLikelihood",

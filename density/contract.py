@@ -42,7 +42,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.history import History
 from density.initialisation import Initialisable
-from density.log_density import Kind, LogDensity, Measure
+from density.log_density import Kind, LogDensity
+from density.measure import Measure, ReferenceMeasure
 from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
@@ -73,7 +74,7 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
 
     features: int
     context_features: int = 0
-    measure: Measure = Measure.LEBESGUE
+    measure: ReferenceMeasure = Measure.LEBESGUE
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """:meth:`log_prob`."""
@@ -177,7 +178,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
     """
 
     features: int
-    measure: Measure
+    measure: ReferenceMeasure
 
     @abstractmethod
     def fit(self, x: Tensor) -> History:

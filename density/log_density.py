@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from density.data.points import Points
+from density.measure import Measure as Measure
+from density.measure import ProductMeasure, ReferenceMeasure
 from density.weight_diagnostics import WeightDiagnostics
 
 
@@ -42,14 +44,6 @@ class Kind(Enum):
                 "lvm.evidence shows on points simulated from its model"
             )
         return signs.pop() if signs else Kind.EXACT
-
-
-class Measure(Enum):
-    """The reference measure of a density: nats with respect to different measures are different units."""
-
-    LEBESGUE = "Lebesgue"
-    COUNTING = "counting"
-    RECTIFIED = "Lebesgue-with-an-atom-at-0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +105,8 @@ class LogDensity(Claim):
 
     Args:
         value, kind, method, monte_carlo_error, numerical_error: see :class:`Claim`.
-        measure: Lebesgue for continuous data, counting for discrete.
+        measure: Lebesgue for continuous data, counting for discrete; for tables of both kinds of columns their product
+            (:class:`~density.measure.ProductMeasure`).
         weights: diagnostics of the importance weights behind each value; None where there are none.
         points: which points it is about (:class:`~density.data.points.Points`); None in a claim made by hand.
 
@@ -138,7 +133,7 @@ class LogDensity(Claim):
     simulated from its model
     """
 
-    measure: Measure = Measure.LEBESGUE
+    measure: ReferenceMeasure = Measure.LEBESGUE
     weights: WeightDiagnostics | None = None
     points: Points | None = None
 
@@ -191,7 +186,7 @@ class LogDensity(Claim):
     def __sub__(self, other: LogDensity) -> Difference:
         if not isinstance(other, LogDensity):
             return NotImplemented
-        if self.measure is not other.measure:
+        if self.measure != other.measure:
             raise ValueError(
                 f"log-densities with respect to {self.measure.value} and {other.measure.value} measure are in "
                 "different units; compare models of the same kind of data (a dequantised density is a lower bound on "
@@ -220,12 +215,21 @@ class LogDensity(Claim):
 
         A lower bound on log p is an upper bound on the bits.
 
+        Raises:
+            ValueError: some columns are counted and others not, so that there is no unit that they have in common; or
+                levels of a mass, whose values have no units.
+
         >>> import torch
         >>> LogDensity(torch.zeros(4), Kind.LOWER, "ELBO").bits_per_dimension(64, levels=256)
         8.0000 ± 0 (data) bits per dimension, upper bound, 4 points
         """
         if features < 1 or levels < 1:
             raise ValueError(f"features and levels must be at least 1; got {features} and {levels}")
+        if isinstance(self.measure, ProductMeasure):
+            raise ValueError(
+                f"bits per dimension are of densities or of masses, and this is one {self.measure.words}: a change of "
+                "units would change some of its columns' bits and not the others'. Compare log p(x) in nats"
+            )
         if levels != 1 and self.measure is Measure.COUNTING:
             raise ValueError(f"a mass has no units to change: levels must be 1 for discrete data; got {levels}")
         scale = 1 / (features * math.log(2))
@@ -242,7 +246,7 @@ class LogDensity(Claim):
         doubt = f", {self.unreliable} of them unreliable" if self.unreliable else ""
         return (
             f"log p(x) = {self._numbers()} nats, {self.kind.value} ({self.method}), "
-            f"{self.measure.value} measure, {self.value.numel()} points{doubt}"
+            f"{self.measure.words}, {self.value.numel()} points{doubt}"
         )
 
 

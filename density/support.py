@@ -22,11 +22,12 @@ class Support(ABC):
     """A set of vectors. Where one is asked for, None stands for all of ℝᴰ."""
 
     @abstractmethod
-    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0, columns: Sequence[int] | None = None) -> None:
         """Raise ValueError in the name of an owner unless all points ``[*batch, D]`` are inside. O(nD).
 
         Args:
             first: the number of the first row, which the error counts from.
+            columns: what the D columns are called, where they are some of those of a table.
         """
 
 
@@ -51,7 +52,7 @@ class Region(Support):
     remedy: str
     entries: tuple[str, Callable[[Tensor], Tensor]] = ("value", lambda x: x)
 
-    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0, columns: Sequence[int] | None = None) -> None:
         outside = self.outside(x)
         if not bool(outside.any()):
             return
@@ -59,6 +60,8 @@ class Region(Support):
         name, of = self.entries
         value = of(x)[tuple(place)].item()
         place[0] += first
+        if columns is not None and outside.shape == x.shape:
+            place[-1] = columns[place[-1]]
         raise ValueError(
             f"{owner} expects {self.words}; the {name} at {place} is {value:.6g} "
             f"({int(outside.sum())} of {outside.numel()} are outside). {self.remedy}"
@@ -83,16 +86,16 @@ class Preimage(Support):
 
     steps: Sequence[Step]
 
-    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0, columns: Sequence[int] | None = None) -> None:
         with torch.no_grad():
             for rows in x.reshape(-1, x.shape[-1]).split(ROWS_AT_ONCE):
-                self._check(rows, owner, first)
+                self._check(rows, owner, first, columns)
                 first += len(rows)
 
-    def _check(self, x: Tensor, owner: str, first: int) -> None:
+    def _check(self, x: Tensor, owner: str, first: int, columns: Sequence[int] | None) -> None:
         for number, step in enumerate(self.steps):
             if step.support is not None:
-                step.support.check(x, f"{owner}: {step.name}", first)
+                step.support.check(x, f"{owner}: {step.name}", first, columns)
             if number < len(self.steps) - 1:
                 x = step.map(x)
 

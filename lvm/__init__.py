@@ -1,13 +1,16 @@
 """Latent-variable models."""
 
+from lvm.components import Responsibilities
 from lvm.em import Present
+from lvm.finite_mixture.components import ProductComponents
+from lvm.finite_mixture.model import FiniteMixture
 from lvm.hierarchy.markov_chain import MarkovChain
 from lvm.hierarchy.model import HierarchicalVAE
 from lvm.latent import ElboTerms, ExactLatentVariableModel, LatentVariableModel
 from lvm.layered import ExactLayeredModel, LayeredModel, LinkedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.links import Link, StochasticLink
-from lvm.mixture.components import Components, Responsibilities
+from lvm.mixture.components import Components
 from lvm.mixture.covariance import CollapsedComponent, Diagonal, Full, Spherical, Tied
 from lvm.mixture.em import EM
 from lvm.mixture.model import GaussianMixture
@@ -32,6 +35,7 @@ __all__ = [
     "ElboTerms",
     "ExactLatentVariableModel",
     "ExactLayeredModel",
+    "FiniteMixture",
     "Full",
     "GaussianMixture",
     "Given",
@@ -48,6 +52,7 @@ __all__ = [
     "Local",
     "MarkovChain",
     "Present",
+    "ProductComponents",
     "RandomPoints",
     "RandomResponsibilities",
     "Relative",

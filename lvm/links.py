@@ -12,7 +12,7 @@ from density.contract import Density
 from density.data.joined import joined, parted
 from density.evaluating import evaluating
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 from density.rebuildable import Rebuildable
 from density.support import Step, Support, preimage
 
@@ -37,8 +37,8 @@ class Link(Rebuildable, nn.Module, ABC):
     features: int
     latent_features: int
     context_features: int = 0
-    measure: Measure = Measure.LEBESGUE
-    latent_measure: Measure | None = None
+    measure: ReferenceMeasure = Measure.LEBESGUE
+    latent_measure: ReferenceMeasure | None = None
     tight: bool = False
     deterministic: bool = False
 
@@ -114,7 +114,7 @@ class Link(Rebuildable, nn.Module, ABC):
         """Raise ValueError unless size, measure and range of a density are those of the latent."""
         check_size(prior, self.latent_features, f"the latent of {self.description}", self.context_features)
         measure = self.latent_measure
-        if measure is not None and prior.measure is not measure:
+        if measure is not None and prior.measure != measure:
             raise ValueError(
                 f"the latent of {self.description} needs a density with respect to {measure.value} measure; "
                 f"{type(prior).__name__} has one with respect to {prior.measure.value} measure"

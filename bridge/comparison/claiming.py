@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 
 from density.contract import Bound, Model
-from density.log_density import Difference, LogDensity, Measure
+from density.log_density import Difference, LogDensity
+from density.measure import ReferenceMeasure
 from lvm.evidence.gap import gap
 from lvm.evidence.strongest import evidence
 from lvm.mixture.model import GaussianMixture
@@ -36,7 +37,7 @@ class Entry:
     parameters: int | None = None
 
     @property
-    def measure(self) -> Measure:
+    def measure(self) -> ReferenceMeasure:
         """Of log p(x)."""
         return self.claims[0].measure
 

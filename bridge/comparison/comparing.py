@@ -14,7 +14,8 @@ from bridge.comparison.pair import Pair, judged
 from bridge.comparison.printing import said, table
 from bridge.comparison.standing import Standing
 from bridge.comparison.statement import holm
-from density.log_density import BitsPerDimension, LogDensity, Measure
+from density.log_density import BitsPerDimension, LogDensity
+from density.measure import Measure, ReferenceMeasure
 
 Record = dict[str, str | int | float | None]
 ELBO_DRAWS = 100
@@ -35,7 +36,7 @@ class Comparison:
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
-    measures: dict[str, Measure]
+    measures: dict[str, ReferenceMeasure]
     level: float
     simultaneous: bool
     claims: dict[str, tuple[LogDensity, ...]]
@@ -230,8 +231,8 @@ def compare(
     return Comparison(tuple(standings), tuple(pairs), by_name, level, simultaneous, claims)
 
 
-def _of(entries: Sequence[Entry], measure: Measure) -> list[Entry]:
-    return [entry for entry in entries if entry.measure is measure]
+def _of(entries: Sequence[Entry], measure: ReferenceMeasure) -> list[Entry]:
+    return [entry for entry in entries if entry.measure == measure]
 
 
 def decided(pairs: Sequence[Pair], chance: float) -> list[Pair]:

@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
 from bridge.comparison.statement import Statement, Verdict
-from density.log_density import Kind, Measure
+from density.log_density import Kind
+from density.measure import ReferenceMeasure
 
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
 
 
-def table(standings: Sequence[Standing], measures: dict[str, Measure], level: float) -> list[str]:
+def table(standings: Sequence[Standing], measures: dict[str, ReferenceMeasure], level: float) -> list[str]:
     """The models, a table for every measure."""
     parts = []
     for measure in dict.fromkeys(measures.values()):
-        own = [each for each in standings if measures[each.name] is measure]
-        parts.append(f"log p(x), nats a point, {measure.value} measure; intervals of {level:.3g} confidence")
+        own = [each for each in standings if measures[each.name] == measure]
+        parts.append(f"log p(x), nats a point, {measure.words}; intervals of {level:.3g} confidence")
         parts.append(_table(own, level))
     if len(set(measures.values())) > 1:
         parts.append("Numbers with respect to different measures are in different units, and not compared.")

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count, check_points
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import ReferenceMeasure
 from density.support import Step, Support, preimage
 from lvm.links import Link
 
@@ -68,7 +68,7 @@ class LinkChain(Link):
                     f"{following.features}; they must agree"
                 )
             measure = link.latent_measure
-            if measure is not None and measure is not following.measure:
+            if measure is not None and measure != following.measure:
                 raise ValueError(
                     f"LinkChain: the latent of {names[0]} needs a density with respect to {measure.value} measure, "
                     f"{names[1]} makes one with respect to {following.measure.value} measure"
@@ -142,6 +142,6 @@ def _led_to(link: Link, x: Tensor) -> Tensor:
     return link.infer_once(x)[0]
 
 
-def latent_measure(link: Link) -> Measure | None:
+def latent_measure(link: Link) -> ReferenceMeasure | None:
     """The measure that the density of a link's latent must be with respect to; None if any will do."""
     return link.latent_measure

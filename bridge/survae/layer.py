@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from density.checks import check_count, check_points
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 from lvm.links import Link
 
 
@@ -94,7 +94,7 @@ def start(density: Density, value: StartingPoints, context: StartingPoints) -> N
     density._initialise(value, context if density.context_features else UNKNOWN)
 
 
-def check_part(owner: str, part: str, density: Density, features: int, context: int, measure: Measure) -> None:
+def check_part(owner: str, part: str, density: Density, features: int, context: int, measure: ReferenceMeasure) -> None:
     """Raise unless a density over that many features, with the layer's own context or none, stands where it should."""
     if not isinstance(density, Density):
         raise TypeError(f"{owner}: {part} must be a Density; got {type(density).__name__}")
@@ -105,7 +105,7 @@ def check_part(owner: str, part: str, density: Density, features: int, context: 
         raise ValueError(
             f"{owner}: {part} is conditioned on {context} features or on none; {name} takes {density.context_features}"
         )
-    if density.measure is not measure:
+    if density.measure != measure:
         raise ValueError(
             f"{owner}: {part} must be a density with respect to {measure.value} measure; {name} is one with respect to "
             f"{density.measure.value} measure"

@@ -209,10 +209,12 @@ class Slice(InferenceSurjection):
         dropped = [column for column in range(features) if column not in kept]
         if not dropped:
             raise ValueError(f"Slice keeps all {features} columns, so there is nothing to drop; use Permutation")
-        measure = rest.measure if isinstance(rest, Density) else Measure.LEBESGUE
+        measure = Measure.LEBESGUE
+        if isinstance(rest, Density) and isinstance(rest.measure, Measure):
+            measure = rest.measure
         check_part("Slice", "the rest", rest, len(dropped), len(kept), measure)
         self.features, self.latent_features = features, len(kept)
-        self.measure = self.latent_measure = rest.measure
+        self.measure = self.latent_measure = measure
         self.rest = rest
         self.register_buffer("kept", torch.tensor(kept))
         self.register_buffer("dropped", torch.tensor(dropped))

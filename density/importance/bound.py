@@ -14,7 +14,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.pareto import pareto_k, reliability_threshold, smoothed
 from density.importance.weights import DrawLogWeights, weight_blocks
-from density.log_density import Kind, LogDensity, Measure
+from density.log_density import Kind, LogDensity
+from density.measure import ReferenceMeasure
 from density.weight_diagnostics import WeightDiagnostics
 
 
@@ -76,7 +77,7 @@ def average(
     draw: DrawLogWeights,
     x: Tensor,
     draws: int,
-    measure: Measure,
+    measure: ReferenceMeasure,
     name: str,
     rows: Tensor | None = None,
     *,

@@ -152,7 +152,7 @@ def gap(
         raise ValueError(
             f"the claim about log p(x) must be about the same {x.shape[0]} points; got {list(log_density.value.shape)}"
         )
-    if log_density is not None and log_density.measure is not model.measure:
+    if log_density is not None and log_density.measure != model.measure:
         raise ValueError(
             f"the claim about log p(x) is with respect to {log_density.measure.value} measure, the model's density to "
             f"{model.measure.value}"

@@ -13,7 +13,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.importance.bound import diagnosed
 from density.importance.weights import weight_blocks
-from density.log_density import Kind, LogDensity, Measure
+from density.log_density import Kind, LogDensity
+from density.measure import ReferenceMeasure
 from density.weight_diagnostics import WeightDiagnostics
 from lvm.evidence.annealing.bounds import Sandwich
 from lvm.layered import LayeredModel
@@ -90,7 +91,7 @@ def weighted_sandwich(
     )
 
 
-def _claim(kind: Kind, method: str, parts: Sequence[Diagnosed], measure: Measure, x: Tensor) -> LogDensity:
+def _claim(kind: Kind, method: str, parts: Sequence[Diagnosed], measure: ReferenceMeasure, x: Tensor) -> LogDensity:
     """The claim about x ``[n, D]`` whose values, errors and diagnoses come in parts."""
     values, errors, weights = zip(*parts, strict=True)
     return LogDensity(

@@ -62,7 +62,7 @@ class MarkovChain(Density):
                     f"MarkovChain: part {position} ({type(part).__name__}) is conditioned on {part.context_features} "
                     f"features, but part {before} ({type(given).__name__}), which it follows, has {given.features}"
                 )
-            if part.measure is not self.measure:
+            if part.measure != self.measure:
                 raise ValueError(
                     f"MarkovChain: its parts must be densities with respect to one measure; part {position} "
                     f"({type(part).__name__}) is one with respect to {part.measure.value} measure, part {first} to "
@@ -147,7 +147,10 @@ class _SideBySide(Support):
     widths: Sequence[int]
     supports: Sequence[Support | None]
 
-    def check(self, x: Tensor, owner: str, first: int = 0) -> None:
+    def check(self, x: Tensor, owner: str, first: int = 0, columns: Sequence[int] | None = None) -> None:
+        start = 0
         for number, (support, value) in enumerate(zip(self.supports, x.split(list(self.widths), -1), strict=True)):
             if support is not None:
-                support.check(value, f"{owner}: part {number}", first)
+                own = None if columns is None else columns[start : start + value.shape[-1]]
+                support.check(value, f"{owner}: part {number}", first, own)
+            start += value.shape[-1]

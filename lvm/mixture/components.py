@@ -1,4 +1,4 @@
-"""The decoder and the encoder of a Gaussian mixture."""
+"""The decoder of a Gaussian mixture."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count
-from density.contract import Density
-from density.families.categorical import Categorical, CategoricalFamily
+from lvm.components import ComponentFamily
 from lvm.mixture.covariance import Covariance
 
 SCALARS_AT_ONCE = 2**20  # residuals formed together in one call of log_prob
 
 
-class Components(Density):
+class Components(ComponentFamily):
     r"""K Gaussians, of which the one-hot context z picks one: p(x|z) = N(x; μ_z, Σ_z).
 
     .. math:: \log p(x|z_k = 1) = -\tfrac12 \lVert S_k^{-1}(x-\mu_k)\rVert^2 - \log\det S_k - \tfrac D2\log 2\pi
@@ -103,31 +102,3 @@ class Components(Density):
         grouped = noise.new_zeros(self.context_features, int(count.max()), self.features)
         grouped[index, place] = noise
         return self.covariance.color(grouped, self.factor)[index, place]
-
-
-class Responsibilities(CategoricalFamily):
-    r"""The exact posterior of a mixture, q(z|x) ∝ p(z) p(x|z): a view of its prior and components.
-
-    Args:
-        prior: over the components.
-        components: K Gaussians.
-    """
-
-    def __init__(self, prior: Categorical, components: Components) -> None:
-        super().__init__()
-        self.features = prior.features
-        self.context_features = components.features
-        self.prior = prior
-        self.components = components
-
-    def logits_at(self, context: Tensor | None) -> Tensor:
-        assert context is not None, "the base class has checked it"
-        log_prior = self.prior.logits.log_softmax(-1)
-        logits = log_prior + self.components.log_prob_of_each(context)
-        lost = logits.amax(-1, keepdim=True) == -torch.inf  # log p(x) is −inf, and the posterior still a posterior
-        if bool(lost.any()):
-            near = torch.where(lost, 0.0, context)  # gradients of what is not taken must be finite
-            logits = log_prior + torch.where(
-                lost, self.components.log_ratio_of_each(context), self.components.log_prob_of_each(near)
-            )
-        return logits

@@ -11,12 +11,10 @@ from density.checks import check_count, check_points, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
-from density.families.kl import kl
 from density.history import History
-from density.own_precision import in_own_precision
+from lvm.components import MixtureModel
 from lvm.em import Climbed, frozen
-from lvm.latent import CountedModel, ElboTerms
-from lvm.mixture.components import Components, Responsibilities
+from lvm.mixture.components import Components
 from lvm.mixture.covariance import CollapsedComponent, Covariance, Full
 from lvm.mixture.em import EM
 from lvm.mixture.expectation import of_all_rows
@@ -26,7 +24,7 @@ from lvm.mixture.parameters import MixtureParameters, checked
 from lvm.mixture.statistics import Statistics
 
 
-class GaussianMixture(CountedModel):
+class GaussianMixture(MixtureModel):
     r"""p(x) = Σ_k π_k N(x; μ_k, Σ_k), the latent-variable model whose latent is the one-hot component.
 
     .. math:: \log p(x) = \log\sum_k \exp\big(\log\pi_k + \log N(x; \mu_k, \Sigma_k)\big)
@@ -53,8 +51,6 @@ class GaussianMixture(CountedModel):
     2
     """
 
-    method = "sum over components"
-    prior: Categorical
     decoder: Components
 
     def __init__(self, features: int, components: int, covariance: Covariance = Full()) -> None:
@@ -90,11 +86,6 @@ class GaussianMixture(CountedModel):
         return model
 
     @property
-    def encoder(self) -> Responsibilities:  # type: ignore[override]  # a view: no tensor is registered twice
-        """The exact posterior over components, as a density over one-hot z with x as context."""
-        return Responsibilities(self.prior, self.decoder)
-
-    @property
     def observed(self) -> ObservedMixture:
         """The mixture of data with missing entries: density, posterior, imputation and fit where nan means missing."""
         return ObservedMixture(self)
@@ -103,11 +94,6 @@ class GaussianMixture(CountedModel):
     def covariance(self) -> Covariance:
         """The structure of the covariances."""
         return self.decoder.covariance
-
-    @property
-    def weights(self) -> Tensor:
-        """π, ``[K]``."""
-        return self.prior.logits.softmax(-1)
 
     @property
     def means(self) -> Tensor:
@@ -125,37 +111,8 @@ class GaussianMixture(CountedModel):
         of_covariances = self.covariance.parameter_count(self.components, self.features)
         return self.components - 1 + self.means.numel() + of_covariances
 
-    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self._log_joint_with_each(x).logsumexp(-1)
-
     def _expectation(self, context: Tensor | None) -> Tensor:
         return self.weights @ self.means
-
-    def _log_joint_with_each(self, x: Tensor) -> Tensor:
-        return self.prior.logits.log_softmax(-1) + self.decoder.log_prob_of_each(x)
-
-    @in_own_precision
-    def posterior(self, x: Tensor) -> Tensor:
-        """Responsibilities p(z|x), ``[*batch, K]`` for x ``[*batch, D]``, differentiable.
-
-        Where x is so far away that every squared distance overflows, so that log p(x) is −inf, they are still those of
-        Bayes' rule, to the precision with which the distances differ.
-        """
-        check_points(x, self.features, "GaussianMixture", reference=self.reference)
-        return self.encoder.logits_at(x).softmax(-1)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """The most probable component of each point, ``[*batch]``, integers."""
-        return self.posterior(x).argmax(-1)
-
-    def _elbo_terms(self, x: Tensor, draws: int, generator: Generator | None) -> ElboTerms:
-        """Reconstruction and KL of the exact posterior, both by summing over components; nothing is drawn."""
-        check_count(draws, "draws")
-        responsibilities = self.posterior(x)
-        divergence = kl(self.encoder, self.prior, context=x)
-        assert divergence is not None, "two categoricals have a closed form"
-        each = self.decoder.log_prob_of_each(x).masked_fill(responsibilities == 0, 0.0)  # 0 · (−∞) is 0 here
-        return ElboTerms((responsibilities * each).sum(-1), divergence)
 
     def fit(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +69,13 @@ def spread(parts: Iterable[Part], like: Tensor) -> Statistics:
 
 
 def ridge_of(
-    regularisation: Regularisation, structure: Covariance, columns: Statistics, some: Part, components: int
+    regularisation: Regularisation,
+    structure: Covariance,
+    columns: Statistics,
+    some: Part,
+    components: int,
+    owner: str = "GaussianMixture",
+    called: Callable[[int], str] = str,
 ) -> Tensor:
     """R's diagonal for data of that spread, float64 ``[D]``.
 
@@ -79,13 +85,15 @@ def ridge_of(
         columns: the spread of the data.
         some: rows of the data, nan where an entry is missing, and their weights.
         components: K.
+        owner: whose error it is.
+        called: what its columns are called.
 
     Raises:
         ValueError: the rows are so alike, or so large, that even one component for all of them has no density.
     """
     variance = (columns.scatter / columns.total).squeeze(0)
     if not bool(variance.isfinite().all()):
-        raise ValueError("GaussianMixture: the squares of the data overflow float64; rescale it")
+        raise ValueError(f"{owner}: the squares of the data overflow float64; rescale it")
     if isinstance(regularisation, Relative):
         ridge = regularisation.share * variance
     elif isinstance(regularisation, Local):
@@ -97,12 +105,12 @@ def ridge_of(
     left = structure.variances(structure.add_ridge(nothing, variance + ridge)).reshape(-1)
     if not bool((left > 0).any()):
         raise ValueError(
-            "GaussianMixture: all rows are equal, so the likelihood has no maximum. Add noise (dequantise), or "
+            f"{owner}: all rows are equal, so the likelihood has no maximum. Add noise (dequantise), or "
             "regularise by a variance, EM(regularisation=...)"
         )
     if not bool((left > 0).all()):
         raise ValueError(
-            f"GaussianMixture: column {int((left == 0).nonzero()[0])} is constant, so the likelihood has no "
+            f"{owner}: column {called(int((left == 0).nonzero()[0]))} is constant, so the likelihood has no "
             "maximum. Drop it, add noise (dequantise), or regularise by a variance, EM(regularisation=...)"
         )
     return ridge

@@ -48,13 +48,13 @@ def ways_up(at: MixtureParameters, some: Part, ridge: Tensor, *, filled: bool = 
     weights = torch.ones_like(x[:, 0]) if some[1] is None else some[1].double()
     log_joint = _log_joint(at, x)
     owned = log_joint.softmax(0) * weights
-    for pair in _pairs(log_joint, owned):
+    for pair in pairs(log_joint, owned):
         both = owned[pair].sum(0)
         for moved in (None, *MOVES) if filled else (None,):
             best, least = None, -torch.inf
-            for share in _shares(x, both):
-                shares = torch.stack([both * share, both * (1 - share)])
-                parted = _parted(at, pair, x, shares, ridge, moved)
+            for share in shares(x, both):
+                parts = torch.stack([both * share, both * (1 - share)])
+                parted = _parted(at, pair, x, parts, ridge, moved)
                 if parted is None:
                     continue
                 value = (weights @ _replaced(log_joint, parted, pair, x).logsumexp(0)).item()
@@ -83,7 +83,7 @@ def _replaced(log_joint: Tensor, parted: MixtureParameters, pair: list[int], x: 
     return replaced
 
 
-def _pairs(log_joint: Tensor, owned: Tensor) -> list[list[int]]:
+def pairs(log_joint: Tensor, owned: Tensor) -> list[list[int]]:
     """The pairs that come closest to coinciding, of alike ones the heavier first; an empty component does with any.
 
     By what a row tells of which of the two it is from, on average: the mutual information of row and component.
@@ -108,7 +108,7 @@ def _entropy(share: Tensor) -> Tensor:
     return -torch.xlogy(share, share) - torch.xlogy(1 - share, 1 - share)
 
 
-def _shares(x: Tensor, both: Tensor) -> Iterator[Tensor]:
+def shares(x: Tensor, both: Tensor) -> Iterator[Tensor]:
     """Shares ``[m]`` of one of two components in the rows x ``[m, D]`` that both have, ``[m]`` in weight."""
     weight = both / both.sum()
     centred = x - weight @ x

@@ -186,23 +186,22 @@ class VAE(AmortisedModel):
         """The VAE of data of any kind: diagonal Gaussian encoder, decoder of a likelihood, whose measure it has.
 
         Args: as in :meth:`gaussian`, and
-            likelihood: what the features are: levels, counts, reals, in [0, 1] (docs/likelihoods.md). The encoder sees
-                the data as the likelihood says.
+            likelihood: what the features are: levels, counts, reals, in [0, 1] (docs/likelihoods.md); of a table of
+                several kinds :class:`~density.families.composed.columns.Columns`. The encoder sees the data as the
+                likelihood says.
 
         >>> from density import DiscretisedLogistic
         >>> VAE.of(64, 8, DiscretisedLogistic(levels=17), hidden=(32,)).measure
         <Measure.COUNTING: 'counting'>
         """
         embedding, seen = _embedding(context_features, embedding)
-        network = mlp(latent_features + seen, likelihood.numbers * features, hidden[::-1])
+        network = mlp(latent_features + seen, likelihood.width(features), hidden[::-1])
+        first = likelihood.encoder_input(features, seen)
+        width = features + seen if first is None else first(torch.zeros(1, features + seen)).shape[-1]
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
-                lambda outputs: mlp(features + seen, outputs, hidden),
-                features + seen,
-                latent_features,
-                likelihood.encoder_input(features, seen),
-                encoder_scale,
+                lambda outputs: mlp(width, outputs, hidden), features + seen, latent_features, first, encoder_scale
             ),
             likelihood.conditional(network, features, latent_features + seen),
             context_features,

@@ -217,7 +217,7 @@ def compared(key: Key, ours: Sequence[Path], theirs: Sequence[Path]) -> Row:
         Entry(name, tuple(load_claim(path) for path in paths))
         for name, paths in ((key.model, ours), (key.versus, theirs))
     )
-    if first.measure is not second.measure:
+    if first.measure != second.measure:
         return {"comparable": 0}
     pair = Pair.of(first, second, margin=0.0)
     row: Row = {

@@ -15,18 +15,19 @@ from bridge import Comparison, Pair, Standing, Statement
 from bridge.comparison.comparing import decided
 from bridge.comparison.rounds import CHANCE, over_seeds
 from bridge.comparison.standing import joint
-from density.log_density import Kind, Measure
+from density.log_density import Kind
+from density.measure import ReferenceMeasure, measure_named
 
 
 def comparison(rows: pd.DataFrame) -> Comparison:
     """The models that have a claim, those of one measure judged together."""
     alone = told(rows)
-    measures = {str(name): Measure(of["measure"].iloc[0]) for name, of in alone.groupby("model", sort=False)}
+    measures = {str(name): measure_named(str(of["measure"].iloc[0])) for name, of in alone.groupby("model", sort=False)}
     standings = [_standing(str(name), of) for name, of in alone.groupby("model", sort=False)]
     order = list(dict.fromkeys(measures.values()))
     standings.sort(key=lambda each: (order.index(measures[each.name]), -each.fitted.mean))
     compared = rows[rows["versus"].notna() & (rows["comparable"] == 1)] if "comparable" in rows else rows[:0]
-    families: dict[Measure, list[Pair]] = {measure: [] for measure in order}
+    families: dict[ReferenceMeasure, list[Pair]] = {measure: [] for measure in order}
     for (first, second), of in compared.groupby(["model", "versus"], sort=False):
         if first in measures and second in measures:
             families[measures[first]].append(_pair(str(first), str(second), of))

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, nn
 
-from bridge.hybrids import Featured, with_posterior
-from density import ConditionalBernoulli, ConditionalGaussian, NetworkScale, StandardNormal, Training, mlp
+from bridge.hybrids import with_posterior
+from density import ConditionalBernoulli, ConditionalGaussian, Featured, NetworkScale, StandardNormal, Training, mlp
 from density.fitting.checkpoint import Checkpoint
 from density.saving import files
 from flows import AffineCoupling, Chain, Flow

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from density import Bound, ExactModel, Kind, LogDensity, Measure, Model
+from density import Bound, ExactModel, Kind, LogDensity, Model
 from density.data.points import Points
+from density.measure import measure_named
 from lvm import PPCA, GaussianMixture
 from lvm.evidence import gap
 from studies.kit.compute import save_arrays
@@ -53,7 +54,7 @@ def load_claim(path: Path) -> LogDensity:
             str(archive["method"]),
             torch.as_tensor(error) if error.size else None,
             torch.as_tensor(numerical) if numerical.size else None,
-            measure=Measure(str(archive["measure"])),
+            measure=measure_named(str(archive["measure"])),
             points=Points(*points.tolist()) if points.size else None,
         )
 

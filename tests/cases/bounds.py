@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from bridge import FlowVAE
 from density import (
+    BernoulliLikelihood,
     Categorical,
     ConditionalBernoulli,
     ConditionalCategorical,
@@ -26,7 +27,7 @@ from density import (
     mlp,
 )
 from flows import Flow, Inverse, LULinear, glow, maf, real_nvp
-from lvm import PPCA, VAE, GaussianMixture, LatentVariableModel, LayeredModel, LinearVAE
+from lvm import PPCA, VAE, FiniteMixture, GaussianMixture, LatentVariableModel, LayeredModel, LinearVAE
 from tests.laws.bounds import BoundCase
 from tests.laws.densities import grid
 from tests.laws.transforms import randomise
@@ -129,6 +130,12 @@ def by_components(model: LayeredModel, x: Tensor) -> Tensor:
         component = stats.multivariate_normal(model.means[k].detach().numpy(), model.covariances[k].detach().numpy())
         total += model.weights[k].detach() * torch.as_tensor(component.pdf(x.numpy()))
     return total.log()
+
+
+def by_bits(model: LayeredModel, x: Tensor) -> Tensor:
+    assert isinstance(model, FiniteMixture)
+    p = model.decoder.numbers.detach().sigmoid()
+    return (model.weights.detach() * (x.unsqueeze(1) * p + (1 - x.unsqueeze(1)) * (1 - p)).prod(-1)).sum(-1).log()
 
 
 def by_autograd(model: LayeredModel, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -259,6 +266,9 @@ BOUNDS: dict[str, BoundCase] = {
     "LinearVAE": BoundCase(random(lambda: LinearVAE(FEATURES, 2)), by_its_marginal),
     "PPCA": BoundCase(random(lambda: PPCA(FEATURES, 2)), by_its_marginal, exact=True),
     "GaussianMixture": BoundCase(random(lambda: GaussianMixture(FEATURES, 3)), by_components, exact=True),
+    "FiniteMixture": BoundCase(
+        random(lambda: FiniteMixture(FEATURES, 3, BernoulliLikelihood())), by_bits, exact=True, binary=True
+    ),
     "FlowVAE": BoundCase(random(lambda: FlowVAE(maf(FEATURES, 2, (6,), base=StandardNormal))), by_autograd, exact=True),
     "FlowVAE, context": BoundCase(
         random(lambda: FlowVAE(maf(FEATURES, 2, (6,), CONTEXT, base=StandardNormal))), by_autograd, exact=True

@@ -13,7 +13,10 @@ from torch import distributions as D
 from bridge import Featured, FlowVAE, from_distribution, from_log_prob
 from density import (
     Bernoulli,
+    BernoulliLikelihood,
     Categorical,
+    Category,
+    Columns,
     ConditionalBernoulli,
     ConditionalCategorical,
     ConditionalGaussian,
@@ -21,10 +24,12 @@ from density import (
     DiagonalGaussian,
     FixedScale,
     Gaussian,
+    GaussianLikelihood,
     GlobalScale,
     Measure,
     NetworkScale,
     PerFeatureScale,
+    Product,
     Rescaled,
     ScaleModel,
     StandardNormal,
@@ -32,12 +37,13 @@ from density import (
     mlp,
 )
 from flows import Flow, LULinear, glow, linear_flow, maf, real_nvp
-from lvm import PPCA, Diagonal, Full, GaussianMixture, LinearVAE, Spherical, Tied
+from lvm import PPCA, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, Spherical, Tied
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from tests.laws.densities import DensityCase
 from tests.laws.transforms import randomise
 
 CONTEXT = 3
+CODES = Columns([Category(3), BernoulliLikelihood()])
 
 
 def bits(features: int) -> Tensor:
@@ -200,6 +206,14 @@ DENSITIES: dict[str, DensityCase] = {
         oracle=die,
         pathwise=False,
     ),
+    "Product": DensityCase(
+        random(lambda: Product([ConditionalGaussian(nn.Linear(2, 2), 1, 2), StudentT(1, 60.0)], [[1], [0]]))
+    ),
+    "Columns": DensityCase(
+        random(lambda: CODES.conditional(nn.Linear(CONTEXT, CODES.width(2)), 2, CONTEXT)),
+        values=torch.cartesian_prod(torch.arange(3.0), torch.arange(2.0)).double(),
+        pathwise=False,
+    ),
     "LinearGaussian": DensityCase(random(lambda: LinearGaussian(2, CONTEXT))),
     "LinearGaussianPosterior": DensityCase(random(lambda: LinearGaussianPosterior(LinearGaussian(CONTEXT, 2)))),
     "Featured": DensityCase(
@@ -210,6 +224,7 @@ DENSITIES: dict[str, DensityCase] = {
     "GaussianMixture, full": DensityCase(random(lambda: GaussianMixture(2, 3, Full()))),
     "GaussianMixture, tied": DensityCase(random(lambda: GaussianMixture(2, 3, Tied()))),
     "GaussianMixture, diagonal": DensityCase(random(lambda: GaussianMixture(2, 3, Diagonal()))),
+    "FiniteMixture": DensityCase(random(lambda: FiniteMixture(2, 3, GaussianLikelihood()))),
     "GaussianMixture, spherical": DensityCase(random(lambda: GaussianMixture(1, 3, Spherical()))),
     "Flow, linear": DensityCase(random(lambda: linear_flow(2)), expected=False),
     "Flow, coupling": DensityCase(

@@ -110,7 +110,7 @@ def foreign_data_is_one_message(case: ModuleCase, generator: Generator) -> None:
         for enter in entrances:
             with pytest.raises(TypeError, match=message):
                 enter(convert(x))
-    sums = type(model).__name__ in ("PPCA", "GaussianMixture")  # statistics, of arrays, too
+    sums = type(model).__name__ in ("PPCA", "GaussianMixture", "FiniteMixture")  # statistics, of arrays, too
     read = list(NOT_READ) if sums else ["loader"] if reads_chunks(model) else []
     for name, (convert, message) in (CONTAINERS | NOT_READ).items():
         if name not in read:

@@ -90,6 +90,8 @@ def test_weight_decay_is_of_networks_weights_alone(name: str, generator: Generat
 def test_a_model_that_is_a_density_and_a_bound_answers_as_a_density(generator: Generator) -> None:
     both = [case.make(generator) for case in MODULES.values()]
     both = [model for model in both if isinstance(model, Density) and isinstance(model, Bound)]
-    assert {"PPCA", "GaussianMixture", "LinearVAE", "FlowVAE", "TightLayeredModel"} == {type(m).__name__ for m in both}
+    assert {"PPCA", "GaussianMixture", "FiniteMixture", "LinearVAE", "FlowVAE", "TightLayeredModel"} == {
+        type(m).__name__ for m in both
+    }
     for model in both:
         assert type(model).forward is Density.forward

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from density.contract import Density
 from density.families.bernoulli import ConditionalBernoulli
-from density.families.likelihoods.likelihood import Likelihood
+from density.families.likelihoods.exponential import ExponentialFamily, logarithm
 from density.log_density import Measure
 
 
 @dataclass(frozen=True)
-class BernoulliLikelihood(Likelihood):
+class BernoulliLikelihood(ExponentialFamily):
     """Bits with a log-odds each, a :class:`~density.families.bernoulli.ConditionalBernoulli`.
 
     >>> BernoulliLikelihood().conditional(nn.Linear(2, 64), features=64, context_features=2).measure
@@ -21,6 +21,7 @@ class BernoulliLikelihood(Likelihood):
     """
 
     measure = Measure.COUNTING
+    vague = 0.5
 
     @property
     def numbers(self) -> int:
@@ -28,3 +29,9 @@ class BernoulliLikelihood(Likelihood):
 
     def conditional(self, network: nn.Module, features: int, context_features: int) -> Density:
         return ConditionalBernoulli(network, features, context_features)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        return x
+
+    def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
+        return logarithm(mean) - logarithm(1 - mean)

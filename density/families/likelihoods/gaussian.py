@@ -5,19 +5,21 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from density.contract import Density
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
-from density.families.likelihoods.likelihood import Likelihood
+from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.rescaled import Rescaled
 from density.initialisation import Standardisation
 
+NATURAL = NetworkScale(bound=None)
 START = 0.3  # σ of a decoder of standardised data: from 1 a single latent may never come into use
 
 
-@dataclass(frozen=True, eq=False)
-class GaussianLikelihood(Likelihood):
+@dataclass(frozen=True)
+class GaussianLikelihood(ExponentialFamily):
     """N(μ, σ²) of every feature, a :class:`~density.families.conditional_gaussian.ConditionalGaussian`.
 
     Attributes:
@@ -28,6 +30,8 @@ class GaussianLikelihood(Likelihood):
     >>> GaussianLikelihood().numbers
     2
     """
+
+    dispersed = True
 
     scale: ScaleModel | None = None
     standardise: bool = True
@@ -42,6 +46,16 @@ class GaussianLikelihood(Likelihood):
 
     def encoder_input(self, features: int, beside: int = 0) -> nn.Module | None:
         return Standardisation(features + beside) if self.standardise else None
+
+    def statistics(self, x: Tensor) -> Tensor:
+        return x
+
+    def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
+        assert variance is not None, "a Gaussian has one"
+        return torch.cat([mean, 0.5 * variance.log()], -1)
+
+    def natural(self) -> GaussianLikelihood:
+        return GaussianLikelihood(NATURAL, standardise=False)
 
     def _scale(self) -> ScaleModel:
         return NetworkScale(std=START) if self.scale is None else self.scale

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import nn
 
 from density.contract import Density
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 
 
 class Likelihood(ABC):
@@ -27,12 +27,16 @@ class Likelihood(ABC):
     <Measure.COUNTING: 'counting'>
     """
 
-    measure: Measure = Measure.LEBESGUE
+    measure: ReferenceMeasure = Measure.LEBESGUE
 
     @property
     @abstractmethod
     def numbers(self) -> int:
         """How many numbers a feature takes."""
+
+    def width(self, features: int) -> int:
+        """How many numbers D features take."""
+        return self.numbers * features
 
     @abstractmethod
     def conditional(self, network: nn.Module, features: int, context_features: int) -> Density:
@@ -48,6 +52,7 @@ class Likelihood(ABC):
     def encoder_input(self, features: int, beside: int = 0) -> nn.Module | None:
         """What an encoder's network does first with points ``[*, D + beside]``, so that it sees numbers of size 1.
 
-        The D features are brought to such a size; what is beside them is a context. None for nothing to be done.
+        The D features are brought to such a size, or become several numbers each; what is beside them is a context.
+        None for nothing to be done.
         """
         return None

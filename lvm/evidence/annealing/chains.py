@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from density.checks import settle_counts
 from density.data.blocks import ROWS_AT_ONCE
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 from density.parallel import processes
 from lvm.evidence.annealing.hamiltonian import GeometricPath, Position, transition
 from lvm.evidence.annealing.pilot import Pilot, Tuning
@@ -40,7 +40,7 @@ class Start(ABC):
         """Log-density ``[chains, n]`` at z ``[chains, n, d]``, differentiable in z."""
 
     @abstractmethod
-    def measure(self, model: LatentVariableModel) -> Measure:
+    def measure(self, model: LatentVariableModel) -> ReferenceMeasure:
         """What it is a density with respect to; Lebesgue, or there is no gradient to follow."""
 
     @property
@@ -61,7 +61,7 @@ class FromEncoder(Start):
     def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
         return model.encoder.log_prob(z, x)
 
-    def measure(self, model: LatentVariableModel) -> Measure:
+    def measure(self, model: LatentVariableModel) -> ReferenceMeasure:
         return model.encoder.measure
 
 
@@ -77,7 +77,7 @@ class FromPrior(Start):
     def log_prob(self, model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
         return model._log_prior(z, x)
 
-    def measure(self, model: LatentVariableModel) -> Measure:
+    def measure(self, model: LatentVariableModel) -> ReferenceMeasure:
         return model.prior.measure
 
 

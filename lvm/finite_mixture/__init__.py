@@ -1,0 +1,1 @@
+"""Finite mixtures of any families, and their EM."""

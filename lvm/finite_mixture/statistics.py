@@ -1,0 +1,193 @@
+"""E-step and M-step of a finite mixture of exponential families: moments of their statistics, which add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from density.families.composed.groups import Group
+from density.families.composed.product import Product
+from density.families.likelihoods.exponential import ExponentialFamily
+from density.parallel import processes
+from lvm.em import ModelParameters
+from lvm.mixture.covariance import Diagonal, require_regular
+from lvm.mixture.expectation import posterior
+from lvm.mixture.statistics import EMPTY, Part, Statistics, pieces, rows_for
+
+
+@dataclass(frozen=True, eq=False)
+class FiniteParameters(ModelParameters):
+    """Weights and numbers of K components, as a mixture stores them.
+
+    Attributes:
+        logits: log π up to a constant, ``[K]``.
+        numbers: ``[K, N]``.
+        fixed: the names of those that stay what they are in a fit.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("logits", "numbers")
+
+    logits: Tensor
+    numbers: Tensor
+    fixed: frozenset[str] = frozenset()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.logits, self.numbers
+
+    def having(self, *tensors: Tensor) -> FiniteParameters:
+        logits, numbers = tensors
+        return FiniteParameters(logits, numbers, self.fixed)
+
+
+@dataclass(frozen=True, eq=False)
+class TableStatistics:
+    """What the M-step needs to know of a table, in float64.
+
+    Attributes:
+        dispersed: count, mean and scatter of the columns whose families have a mean and a variance, and Σᵢ log p(xᵢ).
+        sums: Σᵢ wᵢ r_ik T(xᵢ) of the statistics of all others, ``[K, B]``.
+    """
+
+    dispersed: Statistics
+    sums: Tensor
+
+    def __add__(self, other: TableStatistics) -> TableStatistics:
+        return TableStatistics(self.dispersed + other.dispersed, self.sums + other.sums)
+
+    def over_processes(self, origin: Tensor) -> TableStatistics:
+        """The sum over all processes, the same in every one."""
+        if processes.world() == 1:
+            return self
+        return TableStatistics(self.dispersed.over_processes(origin), processes.total(self.sums))
+
+    @property
+    def origin(self) -> Tensor:
+        """The mean of the first component's rows, ``[A]``."""
+        return self.dispersed.mean[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The columns of a table as EM sees them.
+
+    Attributes:
+        groups: columns of one exponential family each.
+        product: of their densities, in float64.
+    """
+
+    groups: tuple[Group, ...]
+    product: Product
+
+    def families(self) -> Iterator[tuple[ExponentialFamily, tuple[int, ...]]]:
+        """Each family, and its columns."""
+        for group in self.groups:
+            assert isinstance(group.likelihood, ExponentialFamily), "the model has checked it"
+            yield group.likelihood, group.columns
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows ``[n, D]``: the columns that have a variance ``[n, A]``, and the statistics of the others."""
+        empty = x[:, :0]
+        found: tuple[list[Tensor], list[Tensor]] = ([empty], [empty])
+        for (family, _), own in zip(self.families(), self.product.split(x), strict=True):
+            found[not family.dispersed].append(family.statistics(own))
+        return torch.cat(found[0], -1), torch.cat(found[1], -1)
+
+    def called(self, number: int) -> str:
+        """The column in the table of one of those that have a variance."""
+        return str([c for family, columns in self.families() if family.dispersed for c in columns][number])
+
+    def vague(self, like: Tensor) -> Tensor:
+        """The means of the other statistics in a row that knows nothing, ``[B]``."""
+        each = [like.new_full((f.moments * len(c),), f.vague) for f, c in self.families() if not f.dispersed]
+        return torch.cat([like[:0], *each])
+
+    def nothing(self, components: int, origin: Tensor) -> TableStatistics:
+        """Statistics of no rows."""
+        return self.of(origin.new_empty(0, self.product.features), origin.new_empty(components, 0), origin)
+
+    def of(self, rows: Tensor, weight: Tensor, origin: Tensor, log_likelihood: Tensor | None = None) -> TableStatistics:
+        """Statistics of rows ``[n, D]`` with weights w r ``[K, n]``, formed about an origin ``[A]``."""
+        dispersed, others = self.statistics(rows)
+        residual = (dispersed - origin).expand(len(weight), -1, -1)
+        value = rows.new_zeros(()) if log_likelihood is None else log_likelihood
+        about = origin.expand(len(weight), -1)
+        return TableStatistics(Statistics.of(Diagonal(), residual, weight, about, value), weight @ others)
+
+    def log_joint(self, at: FiniteParameters, x: Tensor) -> Tensor:
+        """log π_k p(x|k), ``[K, n]``."""
+        each = self.product._log_prob(x.unsqueeze(1), at.numbers)
+        return (at.logits.log_softmax(-1) + each).mT.contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What keeps a component from a few rows: EM maximises the likelihood of the table and of this beside it.
+
+    Attributes:
+        ridge: added to every variance, ``[A]``.
+        pooled: the mean of the other statistics in the whole table, and in one row more that knows nothing, ``[B]``.
+        rows: how many rows of that mean every component sees beside its own.
+    """
+
+    ridge: Tensor
+    pooled: Tensor
+    rows: float
+
+
+@torch.no_grad()
+def expectation(
+    at: FiniteParameters, table: Table, parts: Iterable[Part], origin: Tensor, rows_at_once: int | None = None
+) -> TableStatistics:
+    """E-step on this process's parts of the data: the statistics of all processes. O(nKN), memory free of n.
+
+    Raises:
+        ValueError: a row has density 0 in every component.
+    """
+    total = table.nothing(len(at.logits), origin)
+    components, numbers = at.numbers.shape
+    scalars = max(numbers, components * table.product.features)
+    for rows, weights in pieces(parts, rows_at_once or rows_for(scalars, origin.device)):
+        x = rows.double()
+        responsibilities, log_p = posterior(table.log_joint(at, x))
+        if weights is not None:
+            responsibilities, log_p = responsibilities * weights, log_p * weights
+        total = total + table.of(x, responsibilities, origin, log_p.sum())
+    total = total.over_processes(origin.expand(len(at.logits), -1))
+    total.dispersed.possible()
+    return total
+
+
+def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bounds: Bounds) -> FiniteParameters:
+    r"""M-step: matched moments, variances with a ridge, and the others' means with some rows of the whole table beside.
+
+    .. math:: \bar T_k = \frac{\sum_i w_i r_{ik} T(x_i) + \alpha \bar T}{N_k + \alpha}
+
+    It is the maximum of the expected log-joint and of α rows of mean T̄ for each component: without them, a category
+    that a component has not seen would be impossible in it. A component without rows keeps its numbers.
+
+    Raises:
+        CollapsedComponent: a variance would be 0.
+    """
+    moments, count = found.dispersed, found.dispersed.count
+    empty = (count < EMPTY).unsqueeze(-1)
+    logits = (count.clamp_min(EMPTY) / moments.total).log()
+    rows = count.clamp_min(EMPTY).unsqueeze(-1)
+    variances = moments.scatter / rows + bounds.ridge
+    resolution = torch.finfo(variances.dtype).eps * moments.mean.abs()  # below it a variance is rounding error
+    require_regular(((variances > resolution.square()) | empty).all(-1))
+    means = (found.sums + bounds.rows * bounds.pooled) / (rows + bounds.rows)
+    numbers, first, other = [], 0, 0
+    for family, columns in table.families():
+        if family.dispersed:
+            own = slice(first, first + len(columns))
+            numbers.append(family.maximum(moments.mean[:, own], variances[:, own]))
+            first = own.stop
+        else:
+            own = slice(other, other + family.moments * len(columns))
+            numbers.append(family.maximum(means[:, own]))
+            other = own.stop
+    return before.keeping(before.having(logits, torch.where(empty, before.numbers, torch.cat(numbers, -1))))
