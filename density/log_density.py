@@ -16,31 +16,7 @@ from torch import Tensor
 
 from density.data.points import Points
 from density.weight_diagnostics import WeightDiagnostics
-
-
-class Kind(Enum):
-    """The relation of a number to the quantity that it is about."""
-
-    EXACT = "exact"
-    LOWER = "lower bound"
-    UPPER = "upper bound"
-    ESTIMATE = "estimate"
-
-    def flipped(self) -> Kind:
-        """The kind of −a when a has this kind."""
-        return {Kind.LOWER: Kind.UPPER, Kind.UPPER: Kind.LOWER}.get(self, self)
-
-    def minus(self, other: Kind) -> Kind:
-        """The kind of a − b when a has this kind and b the other; bounds on the same side are an error."""
-        if Kind.ESTIMATE in (self, other):
-            return Kind.ESTIMATE
-        signs = {self, other.flipped()} - {Kind.EXACT}
-        if len(signs) > 1:
-            raise ValueError(
-                f"the difference of two {self.value}s is neither a bound nor an estimate of anything; "
-                "compare exact values, or bounds on opposite sides"
-            )
-        return signs.pop() if signs else Kind.EXACT
+from significance.kind import Kind as Kind
 
 
 class Measure(Enum):

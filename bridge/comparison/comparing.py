@@ -13,8 +13,8 @@ from bridge.comparison.claiming import Comparable, Entry, Method, ask
 from bridge.comparison.pair import Pair, judged
 from bridge.comparison.printing import said, table
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import holm
 from density.log_density import BitsPerDimension, LogDensity, Measure
+from significance.statement import holm
 
 Record = dict[str, str | int | float | None]
 ELBO_DRAWS = 100
@@ -178,7 +178,7 @@ def compare(
     Two models whose values are the same at every point, up to rounding, are equal: difference 0, deviation 0.
 
     Given several fits of every model, a second statement is made: of models as they would come out of training anew,
-    with the error over fits beside that over points (:class:`~bridge.comparison.spread.Spread`). Fits may be at the
+    with the error over fits beside that over points (:class:`~significance.spread.Spread`). Fits may be at the
     same points, or the r-th fits of all models at points of their own.
 
     Args:

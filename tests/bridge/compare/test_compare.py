@@ -11,13 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from bridge import Verdict, compare
-from bridge.comparison.spread import Spread
-from bridge.comparison.statement import Statement, holm
 from density import Gaussian, Kind, LogDensity, Measure
 from density.data.points import Points
 from flows import maf
 from lvm import PPCA, VAE
 from lvm.evidence import importance
+from significance import Spread, Statement, holm
 
 N = 400
 
