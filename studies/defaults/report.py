@@ -257,7 +257,7 @@ def _sides(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axvline(0, color="0.4", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
-    axes.set_xlabel("log p by ours − by theirs, nats a row (± 2 errors; filled: by Holm)")
+    axes.set_xlabel("log p by ours − by theirs, nats a row\n(± 2 errors; filled: by Holm)")
     axes.set_title("Both sides, chosen by held-out rows", loc="left", fontweight="bold")
     axes.legend(loc="lower left")
 
@@ -271,5 +271,5 @@ def _arms(axes: Axes, arms: dict[Arm, dict[str, Decision]]) -> None:
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
-    axes.set_xlabel("log p with this setting − with the builder's, nats a row (dots: tables; diamond: mean ± 2 errors)")
+    axes.set_xlabel("log p with this setting − with the builder's, nats a row\n(dots: tables; diamond: mean ± 2 errors)")
     axes.set_title("What a setting is worth", loc="left", fontweight="bold")
