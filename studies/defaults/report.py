@@ -271,5 +271,6 @@ def _arms(axes: Axes, arms: dict[Arm, dict[str, Decision]]) -> None:
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
-    axes.set_xlabel("log p with this setting − with the builder's, nats a row\n(dots: tables; diamond: mean ± 2 errors)")
+    label = "log p with this setting − with the builder's, nats a row\n(dots: tables; diamond: mean ± 2 errors)"
+    axes.set_xlabel(label)
     axes.set_title("What a setting is worth", loc="left", fontweight="bold")

@@ -30,6 +30,7 @@ WITHOUT_TORCH = "significance"
 COMMAND_LINE = {"argparse", "optparse", "getopt"}  # in the standard library, and still not a library's business
 MAY_IMPORT = {
     "nflows": "bridge/conversions/nflows_transforms.py",
+    "pandas": "bridge/comparison/comparing.py",
     "pyro": "bridge/adapters/pyro.py",
     "scipy": "density/linalg/leading.py",
     "sklearn": "bridge/estimator/density_estimator.py",
