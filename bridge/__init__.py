@@ -15,7 +15,6 @@ from bridge.adapters.zuko import from_zuko
 from bridge.comparison.comparing import Comparison, compare
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import Statement, Verdict
 from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
 from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
@@ -39,6 +38,7 @@ from bridge.survae.permutations import Sort, StochasticPermutation
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
 from density.families.composed.featured import Featured
+from significance.statement import Statement, Verdict
 
 if TYPE_CHECKING:
     from bridge.estimator.density_estimator import DensityEstimator as DensityEstimator

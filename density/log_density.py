@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
@@ -18,32 +17,7 @@ from density.data.points import Points
 from density.measure import Measure as Measure
 from density.measure import ProductMeasure, ReferenceMeasure
 from density.weight_diagnostics import WeightDiagnostics
-
-
-class Kind(Enum):
-    """The relation of a number to the quantity that it is about."""
-
-    EXACT = "exact"
-    LOWER = "lower bound"
-    UPPER = "upper bound"
-    ESTIMATE = "estimate"
-
-    def flipped(self) -> Kind:
-        """The kind of −a when a has this kind."""
-        return {Kind.LOWER: Kind.UPPER, Kind.UPPER: Kind.LOWER}.get(self, self)
-
-    def minus(self, other: Kind) -> Kind:
-        """The kind of a − b when a has this kind and b the other; bounds on the same side are an error."""
-        if Kind.ESTIMATE in (self, other):
-            return Kind.ESTIMATE
-        signs = {self, other.flipped()} - {Kind.EXACT}
-        if len(signs) > 1:
-            raise ValueError(
-                f"the difference of two {self.value}s is neither a bound nor an estimate of anything; "
-                "compare exact values, or bounds on opposite sides. How far a lower bound may be off, a sandwich of "
-                "lvm.evidence shows on points simulated from its model"
-            )
-        return signs.pop() if signs else Kind.EXACT
+from significance.kind import Kind as Kind
 
 
 @dataclass(frozen=True, eq=False)
