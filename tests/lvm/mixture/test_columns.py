@@ -90,5 +90,5 @@ def test_columns_that_are_none_are_refused() -> None:
         model.conditional([0, 1], torch.zeros(1))
     with pytest.raises(ValueError, match="expects finite data"):
         model.conditional([0], torch.tensor([torch.nan]))
-    with pytest.raises(TypeError, match="computes in torch.float32"):
+    with pytest.raises(TypeError, match=r"computes in torch\.float32"):
         model.conditional([0], torch.zeros(1, dtype=torch.float64))

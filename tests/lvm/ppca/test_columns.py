@@ -35,6 +35,6 @@ def test_columns_that_are_none_are_refused(generator: Generator) -> None:
         model.marginal([5])
     with pytest.raises(ValueError, match="some columns and not all 3"):
         model.conditional([0, 1, 2], torch.zeros(3, dtype=torch.float64))
-    with pytest.raises(TypeError, match="computes in torch.float64"):
+    with pytest.raises(TypeError, match=r"computes in torch\.float64"):
         model.conditional([0], torch.zeros(1))
     assert model.float().conditional([0], torch.zeros(1)).mean.dtype is torch.float32
