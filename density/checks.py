@@ -132,6 +132,23 @@ def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
     return count
 
 
+def check_columns(columns: Iterable[SupportsIndex], features: int, owner: str, *, proper: bool = False) -> list[int]:
+    """The columns as ints; ValueError unless they are different ones of 0 … features − 1, one or more.
+
+    Args:
+        proper: not all of them.
+
+    >>> check_columns(range(0, 4, 2), 4, "GaussianMixture")
+    [0, 2]
+    """
+    found = [check_count(column, "a column", least=0) for column in columns]
+    if not found or len(set(found)) < len(found) or max(found) >= features:
+        raise ValueError(f"{owner} expects different columns of 0 … {features - 1}, one or more; got {found}")
+    if proper and len(found) == features:
+        raise ValueError(f"{owner} expects some columns and not all {features}; nothing would be left")
+    return found
+
+
 def settle_counts(settings: object, *names: str, prefix: str = "", least: int = 1) -> None:
     """Check counts among the fields of a frozen dataclass, and store them as ints; a None stays one."""
     for name in names:

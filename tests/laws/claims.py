@@ -146,6 +146,16 @@ def flow_family(model: LatentVariableModel) -> evidence.LocalFit:
     return evidence.LocalFit(family, steps=4, draws=2, progress=False)
 
 
+def _masses(model: Model) -> bool:
+    return _bound(model) and model.measure is Measure.COUNTING
+
+
+def _audited(model: Model, x: Tensor, context: Tensor | None, generator: Generator) -> evidence.Audit:
+    """Of some points of the space."""
+    method = partial(evidence.importance, draws=9)
+    return evidence.audit(model, x, **given(context), method=method, generator=generator)
+
+
 LOCAL = evidence.LocalFit(steps=4, draws=2, progress=False)
 ANNEALING = {"steps": 3, "chains": 2, "leapfrog": 1, "pilot": evidence.Pilot(2, 1, 2)}
 CLAIMS: dict[str, Asked] = {
@@ -180,6 +190,12 @@ CLAIMS: dict[str, Asked] = {
     "local_elbo, family": Asked(
         lambda m, x, c, g: evidence.local_elbo(m, x, flow_family(m), **given(c), draws=9, generator=g),
         lambda m: _continuous(m) and m.prior.features > 1,
+        pointwise=False,
+    ),
+    "audit": Asked(_audited, _masses, pointwise=False),
+    "interval": Asked(
+        lambda m, x, c, g: evidence.interval(m, x, draws=9, simulated=99, generator=g),
+        lambda m: _masses(m) and not getattr(m, "context_features", 0),
         pointwise=False,
     ),
     "annealed": Asked(
