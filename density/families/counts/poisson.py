@@ -9,17 +9,21 @@ import torch
 from torch import Generator, Tensor
 
 from density.families.counts.counts import Counts, log_means, poisson_noise
+from density.families.likelihoods.exponential import ExponentialFamily, logarithm
 from density.families.likelihoods.stirling import poisson_deviance, stirling_error
 
 
 @dataclass(frozen=True)
-class Poisson(Counts):
+class Poisson(Counts, ExponentialFamily):
     r"""The Poisson distribution of counts whose variance is their mean.
 
     .. math:: \log P(x) = x \log μ - μ - \log x!
 
     One number a feature, which moves log μ from that of the data's mean by at most 7. Formed as a deviance and what
     Stirling's formula leaves of x!, so that large counts keep their digits (Loader 2000).
+
+    Attributes:
+        from_data: False for a number that is log μ as it comes, without a bound.
 
     Cost: O(1) a feature.
 
@@ -28,7 +32,9 @@ class Poisson(Counts):
     tensor([-1., -1.], grad_fn=<SumBackward1>)
     """
 
+    from_data: bool = True
     names = "log-rates"
+    vague = 1.0
 
     @property
     def numbers(self) -> int:
@@ -36,7 +42,7 @@ class Poisson(Counts):
 
     @property
     def log_scales(self) -> int:
-        return 1
+        return int(self.from_data)
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         some = x.clamp_min(1.0)
@@ -55,3 +61,12 @@ class Poisson(Counts):
 
     def start(self, x: Tensor) -> Tensor:
         return log_means(x).unsqueeze(0)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        return x
+
+    def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
+        return logarithm(mean)
+
+    def natural(self) -> Poisson:
+        return Poisson(from_data=False)
