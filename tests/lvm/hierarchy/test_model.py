@@ -10,7 +10,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bridge import HalfNormal
-from density import Bernoulli, ConditionalGaussian, Density, DiagonalGaussian, GlobalScale, StandardNormal, Training
+from density import (
+    Bernoulli,
+    ConditionalGaussian,
+    Density,
+    DiagonalGaussian,
+    GlobalScale,
+    Rescaled,
+    StandardNormal,
+    Training,
+)
+from flows import ActNorm, real_nvp
 from lvm import VAE, HierarchicalVAE, MarkovChain
 from lvm.vae.gradients import DoublyReparametrised
 from tests.cases.bounds import hierarchical
@@ -85,12 +95,20 @@ def test_reconstructions_go_up_and_down_by_means(generator: Generator) -> None:
 
 
 def test_any_estimator_trains_a_hierarchy(generator: Generator) -> None:
+    """From a start that data sets: units at the bottom, the norms of a flow at the top."""
     torch.manual_seed(0)
-    x = torch.randn(100, 3, generator=generator).cumsum(1)
-    model = HierarchicalVAE.above(VAE.gaussian(3, 2, hidden=(8,)), (1,), hidden=(4,))
+    x = 50 * torch.randn(100, 3, generator=generator).cumsum(1)
+    top = real_nvp(2, 2, (4,))
+    model = HierarchicalVAE.above(VAE.gaussian(3, 3, hidden=(8,)), (2,), hidden=(4,), prior=top)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     history = model.fit(x, Training(epochs=2), estimator=DoublyReparametrised(draws=3), generator=generator)
     assert torch.tensor(history.objective).isfinite().all()
+    lowest = model.decoder.density
+    assert isinstance(lowest, Rescaled)
+    torch.testing.assert_close(lowest.standardise.scale, x.std(0, correction=0))
+    norms = [layer for layer in top.modules() if isinstance(layer, ActNorm)]
+    assert norms
+    assert all(bool(norm.initialised) for norm in norms)
     assert [name for name, p in model.named_parameters() if p.equal(before[name])] == []
 
 
