@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from density.checks import check_count
 from density.data.joined import parted
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Step, Support, preimage
 from flows.flow import Flow
 from flows.transform import Transform

@@ -9,7 +9,7 @@ from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Step, Support, preimage
 from flows.transform import Transform, broadcast
 

@@ -190,7 +190,7 @@ class StochasticLink(Link):
         self.decoder.check_support(x)
 
     def check_pathwise(self) -> None:
-        if self.encoder.measure is Measure.COUNTING:
+        if Measure.COUNTING in self.encoder.measure.columns(self.encoder.features):
             raise TypeError(
                 f"fit differentiates through the latent draws, and those of {type(self.encoder).__name__} are "
                 "discrete. Fit that layer as a VAE with a score-function estimator"

@@ -13,7 +13,7 @@ from density.contract import ExactModel
 from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 
 
 class Adapted(ExactModel):
@@ -25,7 +25,7 @@ class Adapted(ExactModel):
 
     anchor: Tensor
 
-    def __init__(self, features: int, context_features: int, measure: Measure, like: Tensor | None) -> None:
+    def __init__(self, features: int, context_features: int, measure: ReferenceMeasure, like: Tensor | None) -> None:
         super().__init__()
         if not isinstance(measure, Measure):
             raise TypeError(f"the measure must be a density.Measure, such as Measure.LEBESGUE; got {measure!r}")

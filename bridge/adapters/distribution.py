@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, constraints
 from bridge.adapters.adapted import Adapted, author
 from bridge.adapters.calls import Calls, seeded
 from density.checks import find_reference
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class FromDistribution(Adapted):
         make: Distribution | nn.Module | Callable[..., Distribution],
         features: int,
         context_features: int = 0,
-        measure: Measure = Measure.LEBESGUE,
+        measure: ReferenceMeasure = Measure.LEBESGUE,
     ) -> None:
         fixed = isinstance(make, Distribution)
         if fixed and context_features:
@@ -134,7 +134,7 @@ def from_distribution(
     make: Any,  # noqa: ANN401  # a Distribution, a module or a function
     features: int,
     context_features: int = 0,
-    measure: Measure = Measure.LEBESGUE,
+    measure: ReferenceMeasure = Measure.LEBESGUE,
 ) -> FromDistribution:
     """A ``torch.distributions.Distribution`` as a density, or a module or function that makes one of a context.
 

@@ -19,7 +19,8 @@ from density.evaluating import evaluating
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.conditional_gaussian import ConditionalGaussian, NetworkScale, ScaleModel
 from density.families.gaussian import StandardNormal
-from density.log_density import LogDensity, Measure
+from density.log_density import LogDensity
+from density.measure import Measure
 from lvm.vae.model import VAE
 
 Likelihood = ScaleModel | type[ConditionalBernoulli] | Callable[[Any], Distribution]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bridge.adapters.adapted import Adapted, author
 from bridge.adapters.calls import Calls
 from density.checks import find_reference
-from density.log_density import Measure
+from density.measure import Measure, ReferenceMeasure
 
 
 class FromLogProb(Adapted):
@@ -33,7 +33,7 @@ class FromLogProb(Adapted):
         sample: Callable[..., Any] | None = None,
         *,
         context_features: int = 0,
-        measure: Measure = Measure.LEBESGUE,
+        measure: ReferenceMeasure = Measure.LEBESGUE,
         method: str | None = None,
     ) -> None:
         source = function if isinstance(function, nn.Module) else Calls(function)
@@ -68,7 +68,7 @@ def from_log_prob(
     features: int,
     sample: Callable[..., Any] | None = None,
     *,
-    measure: Measure = Measure.LEBESGUE,
+    measure: ReferenceMeasure = Measure.LEBESGUE,
 ) -> FromLogProb:
     """Anything that knows log p(x) as a density.
 

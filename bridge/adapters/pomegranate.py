@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge.adapters.calls import is_module
 from bridge.adapters.log_prob import FromLogProb, as_word_of
-from density.log_density import Measure
+from density.measure import Measure
 
 CONTINUOUS = {"Exponential", "Gamma", "HalfNormal", "LogNormal", "Normal", "StudentT", "Uniform"}
 DISCRETE = {"Bernoulli", "Categorical", "ConditionalCategorical", "JointCategorical", "Poisson"}

@@ -15,7 +15,7 @@ from bridge.adapters.functions import AdaptedVAE
 from density.checks import check_count, find_reference
 from density.contract import Density
 from density.families.gaussian import StandardNormal
-from density.log_density import Measure
+from density.measure import Measure
 
 Given = tuple[str, tuple[int, ...]]  # a site, and the shape of its values
 

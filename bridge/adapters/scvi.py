@@ -12,7 +12,8 @@ from bridge.adapters.calls import seeded
 from density.checks import check_count, check_data, check_points
 from density.contract import Bound
 from density.importance.bound import importance
-from density.log_density import LogDensity, Measure
+from density.log_density import LogDensity
+from density.measure import Measure
 
 
 class FromScvi(Bound):

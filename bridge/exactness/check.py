@@ -16,7 +16,7 @@ from density.contract import Density
 from density.data.blocks import in_blocks
 from density.evaluating import evaluated
 from density.importance.pareto import pareto_k, reliability_threshold
-from density.log_density import Measure
+from density.measure import Measure
 
 DRAWS = 20_000
 FITTED = 4_000  # draws that the proposal is fitted to

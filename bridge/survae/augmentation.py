@@ -10,7 +10,7 @@ from bridge.survae.ranges import NOT_NEGATIVE, HalfNormal
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Region
 
 

@@ -23,7 +23,7 @@ from bridge.survae.layer import GenerativeSurjection, at, check_part, drawn_with
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Region
 
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from bridge.survae.layer import InferenceSurjection, Layer, repeated, zeros
 from density.checks import check_count
-from density.log_density import Measure
+from density.measure import Measure
 
 
 class Sort(InferenceSurjection):

@@ -25,7 +25,7 @@ from bridge.survae.ranges import HalfNormal
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Step, Support, preimage
 
 

@@ -11,7 +11,7 @@ from density.checks import check_count
 from density.contract import Density
 from density.families.conditional import Conditional
 from density.families.network import network_output
-from density.log_density import Measure
+from density.measure import Measure
 
 
 class CategoricalFamily(Density, ABC):

@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from density.contract import Density
 from density.initialisation import Standardisation, StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Step, Support, preimage
 
 

@@ -17,7 +17,7 @@ from density.contract import Density
 from density.evaluating import evaluated
 from density.families.gaussian import DiagonalGaussian, GaussianFamily
 from density.fitting.optimisers import cosine
-from density.log_density import Measure
+from density.measure import Measure
 from density.parallel import processes
 from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel

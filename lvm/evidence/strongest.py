@@ -11,7 +11,8 @@ from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
 from density.importance.bound import importance
-from density.log_density import LogDensity, Measure
+from density.log_density import LogDensity
+from density.measure import Measure
 from lvm.evidence.annealing.bounds import annealed
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.hierarchy.unrolled import unrolled

@@ -13,10 +13,9 @@ from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.likelihoods.likelihood import Likelihood
-from density.fitting.fit_data import FitRows, HeldOut, prepare
+from density.fitting.fit_data import prepare
 from density.fitting.training import Training
 from density.history import History
-from density.measure import in_ranges
 from lvm.components import MixtureModel
 from lvm.em import frozen
 from lvm.finite_mixture.components import ProductComponents
@@ -84,38 +83,46 @@ class FiniteMixture(MixtureModel):
         *,
         em: EM = EM(),
         smoothing: float = 1.0,
+        training: Training = Training(),
         weights: Tensor | None = None,
         generator: Generator | None = None,
     ) -> History:
-        r"""Expectation maximisation, in float64 whatever the dtype of x. O(nKN) an iteration.
+        r"""Expectation maximisation where every family's maximum has a closed form; else gradient ascent on log p(x).
 
-        The M-step matches moments, in closed form (Gaussian, Bernoulli, categorical, Poisson). Variances get the ridge
-        of ``em.regularisation``, as those of :class:`~lvm.mixture.model.GaussianMixture` do; all other means are taken
-        over the component's rows and some that are spread like the whole table. So nothing climbs without end, and no
-        category is impossible that is among the levels; log p(x) may fall a little on the way.
+        EM works in float64 whatever the dtype of x, O(nKN) an iteration. The M-step matches moments (Gaussian,
+        Bernoulli, Poisson, categories). Variances get the ridge of ``em.regularisation``, as those of
+        :class:`~lvm.mixture.model.GaussianMixture` do; all other means are taken over the component's rows and some
+        that are spread like the whole table. So nothing climbs without end, and no category is impossible that is among
+        the levels; log p(x) may fall a little on the way. Elsewhere scales are bounded as those of networks are.
 
         Parameters without ``requires_grad`` stay what they are: ``prior.logits``, ``decoder.numbers``.
 
         Args:
             x: points ``[n, D]``, n ≥ K: a tensor, or data in chunks (:class:`~density.data.chunks.Chunks`).
-            em: settings. Starts cluster the rows: numbers in units of their standard deviation, categories as
+            em: settings of EM. Starts cluster the rows: numbers in units of their standard deviation, categories as
                 indicators.
-            smoothing: α, of how many rows of the whole table a component sees beside its own; 0 for maximum likelihood.
+            smoothing: α, of how many rows of the whole table a component sees in EM beside its own; 0 for maximum
+                likelihood.
+            training: settings of the gradient ascent.
             weights: of the rows ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
-            generator: of the starts, on the device of x.
+            generator: of the starts, or of the order of rows, on the device of x.
 
         On several processes each works on its share of the rows; all end with the same parameters.
 
         Returns:
-            History with the mean log p(x) before every M-step and after the last, weighted if the rows are.
+            History with the mean log p(x), weighted if the rows are: of EM before every M-step and after the last.
 
         Raises:
-            TypeError: the settings are of another algorithm, or a family's maximum has no closed form.
-            ValueError: unusable data or weights, a value that no component can have, a constant column of numbers, or
-                n < K.
-            CollapsedComponent: (a ValueError) a variance became 0 in every start, as happens without regularisation.
+            TypeError: settings of another algorithm.
+            ValueError: unusable data or weights, or a value that no component can have; of EM also a constant column of
+                numbers, or n < K.
+            CollapsedComponent: (a ValueError) a variance became 0 in every start of EM, as happens without
+                regularisation.
         """
         self._check_settings(em, smoothing)
+        if not self._closed:
+            given = prepare(self, x, training, self.check_support, weights=weights)
+            return given.maximise(self, lambda batch, generator: self.log_prob(batch[0]), training, generator)
         rows = Rows(x, self.features, "FiniteMixture", weights)
         problem = Problem.of(self.decoder, rows, self._present(rows.like), em, float(smoothing), generator)
         climbed = problem.climb()
@@ -128,31 +135,9 @@ class FiniteMixture(MixtureModel):
             raise CollapsedComponent(climbed.error, climbed.history)
         return climbed.history
 
-    def fit_by_gradient(
-        self,
-        x: FitRows,
-        training: Training = Training(),
-        *,
-        weights: Tensor | None = None,
-        validation: HeldOut | None = None,
-        generator: Generator | None = None,
-    ) -> History:
-        """Gradient ascent on log p(x), for families whose maximum has no closed form.
-
-        Args:
-            x, training, weights, validation: see :meth:`lvm.vae.model.VAE.fit`.
-        """
-        given = prepare(self, x, training, self.check_support, weights=weights, validation=validation)
-        return given.maximise(self, lambda batch, generator: self.log_prob(batch[0]), training, generator)
-
     @property
-    def _open(self) -> list[str]:
-        """The columns without a closed form."""
-        return [
-            f"{in_ranges(group.columns)} ({type(group.likelihood).__name__})"
-            for group in self.decoder.groups
-            if not isinstance(group.likelihood, ExponentialFamily)
-        ]
+    def _closed(self) -> bool:
+        return all(isinstance(group.likelihood, ExponentialFamily) for group in self.decoder.groups)
 
     def _check_settings(self, em: EM, smoothing: float) -> None:
         if not isinstance(em, EM):
@@ -161,11 +146,6 @@ class FiniteMixture(MixtureModel):
             raise TypeError("FiniteMixture has no means to be given: set decoder.numbers and start from lvm.Present()")
         if not (math.isfinite(smoothing) and smoothing >= 0):
             raise ValueError(f"FiniteMixture expects smoothing to be finite and at least 0; got {smoothing}")
-        if columns := self._open:
-            raise TypeError(
-                f"FiniteMixture: the maximum has no closed form in columns {', '.join(columns)}; fit by gradient, "
-                "fit_by_gradient(x)"
-            )
 
     @torch.no_grad()
     def _present(self, like: Tensor) -> FiniteParameters:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from density.checks import settle_counts
 from density.contract import Density
-from density.log_density import Measure
+from density.measure import Measure
 from lvm.latent import LatentVariableModel
 
 
@@ -85,7 +85,7 @@ class GradientEstimator(ABC):
         return z, log_q
 
     def _require_path(self, encoder: Density, z: Tensor) -> None:
-        pathwise = z.requires_grad and encoder.measure is not Measure.COUNTING
+        pathwise = z.requires_grad and Measure.COUNTING not in encoder.measure.columns(encoder.features)
         if torch.is_grad_enabled() and not pathwise and any(p.requires_grad for p in encoder.parameters()):
             raise TypeError(
                 f"{type(self).__name__} differentiates through the latent draws, and those of "

@@ -20,7 +20,7 @@ from studies.data.maf_suite import FEATURES, maf_suite
 from studies.data.own.file import SUFFIXES, WHOLE, Selection, own_file, suffix_of
 from studies.data.preprocessing import Preprocessing, level_width
 from studies.data.random_ppca import random_ppca
-from studies.data.raw import Array, Numbers, Raw
+from studies.data.raw import Array, Column, Numbers, Raw
 from studies.data.split import Labels, same_rows, split
 from studies.data.tables import galaxies, oil_flow
 from studies.data.toys import TOYS, toy
@@ -61,7 +61,7 @@ class Dataset:
         validation: y of the published validation rows ``[n, D]``; None where the split is ours.
         log_scales: what to add to log p(y) of each test row ``[n]``; None: ``log_scale``, the same for all.
         levels: of pixels, integers 0 … levels − 1; None for continuous data.
-        measure: of log p(x): counting for binary data as it is, Lebesgue for everything else.
+        measure: of log p(x): counting for binary data as it is, product for several kinds of columns, else Lebesgue.
         train_labels, test_labels: classes ``[n]``, for pictures; None where there are none.
         classes: what the classes are called, where labels count them from 0; empty: by their numbers.
         preprocessing: the map from x to y.
@@ -69,6 +69,7 @@ class Dataset:
         shared: test rows that are in the training part too, before noise.
         divided: whether the split is by the seed.
         source: of one's own file, which it is and what of it these rows are, in words.
+        kinds: what each column holds, where they are of several kinds; else all are numbers.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Dataset:
     validation: Numbers | None = None
     log_scales: Array | None = None
     levels: int | None = None
-    measure: Literal["Lebesgue", "counting"] = "Lebesgue"
+    measure: Literal["Lebesgue", "counting", "product"] = "Lebesgue"
     train_labels: Labels | None = None
     test_labels: Labels | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -92,6 +93,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     divided: bool = True
     source: str = ""
+    kinds: tuple[Column, ...] = ()
 
     @property
     def incomplete(self) -> bool:

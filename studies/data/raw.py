@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,21 @@ class Header:
         return Header(tuple(self.numbers[column] for column in columns), names)
 
 
+@dataclass(frozen=True)
+class Column:
+    """What one column of a table holds.
+
+    Attributes:
+        label: its number from 1 and its name.
+        kind: numbers, whole numbers from 0 up, or categories.
+        levels: of categories, what the codes 0, 1, … stand for.
+    """
+
+    label: str
+    kind: Literal["number", "count", "category"]
+    levels: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Raw:
     """Rows as they are in the source.
@@ -92,6 +107,7 @@ class Raw:
         note: what was done to the data, in words.
         header: what the columns are called; None: by their numbers.
         source: of one's own file, which it is and what of it these rows are, in words.
+        kinds: what each column holds, of a table of several kinds; else all are numbers.
     """
 
     name: str
@@ -106,6 +122,7 @@ class Raw:
     header: Header | None = None
     classes: tuple[str, ...] = ()
     source: str = ""
+    kinds: tuple[Column, ...] = ()
 
     @property
     def columns(self) -> Header:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from density import Model, Training
+from density import Columns, Model, Training
 from density.history import History
 from studies.judge.own_models import Named, is_function
 from studies.kit.compute import seeded_start
@@ -37,7 +37,7 @@ class Fit:
         return self.history is not None and self.history.climbing
 
 
-def made(named: Named, train: Tensor, seed: int, steps: int | None) -> list[Fit]:
+def made(named: Named, train: Tensor, seed: int, steps: int | None, columns: Columns | None = None) -> list[Fit]:
     """The fits of a model, one of each source.
 
     All random numbers that its code takes, of torch, numpy and Python, follow from the seed and the model's name.
@@ -45,9 +45,11 @@ def made(named: Named, train: Tensor, seed: int, steps: int | None) -> list[Fit]
     Args:
         train: rows ``[n, D]``.
         steps: of a gradient fit that is made here, at most; None for as many as the rows bear.
+        columns: likelihoods of the columns, where these are of several kinds; functions with such an argument get them.
 
     Raises:
-        TypeError, ValueError: a source is, or makes, no model of D features. What the file's code raises besides.
+        TypeError, ValueError: a source is, or makes, no model of D features, or one of columns of other kinds. What the
+            file's code raises besides.
     """
     fits = []
     for number, source in enumerate(named.sources):
@@ -55,17 +57,21 @@ def made(named: Named, train: Tensor, seed: int, steps: int | None) -> list[Fit]
             model = source
             if is_function(source):
                 assert callable(source)
-                model = source(train.shape[1] if named.to_fit else train)
-            checked, history = _checked(named.name, model, train.shape[1]), None
+                about_columns = {} if columns is None or not _takes(source, "columns") else {"columns": columns}
+                model = source(train.shape[1] if named.to_fit else train, **about_columns)
+            checked, history = _checked(named.name, model, train.shape[1], columns), None
             if named.to_fit:
-                takes_training = "training" in inspect.signature(checked.fit).parameters
-                about = {"training": Training(steps=steps, progress=False)} if takes_training else {}
+                about = {"training": Training(steps=steps, progress=False)} if _takes(checked.fit, "training") else {}
                 history = checked.fit(train, **about)
             fits.append(Fit(checked, history))
     return fits
 
 
-def _checked(name: str, model: object, features: int) -> Model:
+def _takes(function: Callable[..., object], argument: str) -> bool:
+    return argument in inspect.signature(function).parameters
+
+
+def _checked(name: str, model: object, features: int, columns: Columns | None) -> Model:
     if not isinstance(model, Model):
         adapter = ADAPTERS.get(type(model).__module__.partition(".")[0])
         cure = f"bridge.{adapter} makes one of it" if adapter else "an adapter of bridge makes one of it"
@@ -74,6 +80,11 @@ def _checked(name: str, model: object, features: int) -> Model:
         raise ValueError(f"'{name}' is a model of p(x | c), and this data has no contexts")
     if model.features != features:
         raise ValueError(f"'{name}' is a model of {model.features} features; the data has {features}")
+    if columns is not None and model.measure != columns.measure:
+        raise ValueError(
+            f"'{name}' has densities {model.measure.words}; those of this table are {columns.measure.words}. Give its "
+            "function an argument columns, and build the model of these"
+        )
     return model
 
 

@@ -21,6 +21,7 @@ from density import Density, ExactModel, LogDensity, Measure, Model
 from density.checks import find_reference
 from density.data.points import Points
 from significance import Statement
+from studies.data.likelihoods import likelihoods
 from studies.data.load import Dataset
 from studies.judge.making import made
 from studies.judge.own_models import Named, blamed, is_function, missing_package, named
@@ -104,7 +105,7 @@ def judged(settings: Settings, data: Dataset, model: Named, seed: int, paths: Se
     }
     started = time.perf_counter()
     try:
-        fits = made(model, rows.train, seed, settings.steps)
+        fits = made(model, rows.train, seed, settings.steps, likelihoods(data.kinds) if data.kinds else None)
         about["seconds"] = round(time.perf_counter() - started, 3)
         about["climbing"] = sum(fit.climbing for fit in fits)
         return about | asked(settings, model, [fit.model for fit in fits], rows, seed, paths)

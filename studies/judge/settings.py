@@ -13,10 +13,22 @@ from pathlib import Path
 import tyro
 
 from studies.data.load import Dataset, dataset
+from studies.data.mixed import mixed_table
+from studies.data.own.file import Selection
 from studies.judge.own_models import Named, named
 from studies.kit import study
 from studies.kit.errors import InputError
-from studies.kit.settings import OF_THE_RUN, Bound, CommonSettings, all_or_at_least, at_least, quick, recorded, setting
+from studies.kit.settings import (
+    ADDED_LATER,
+    OF_THE_RUN,
+    Bound,
+    CommonSettings,
+    all_or_at_least,
+    at_least,
+    quick,
+    recorded,
+    setting,
+)
 
 EXAMPLE = Path(__file__).parent / "examples" / "six_models.py"
 POSITIVE_OR_OWN = Bound(lambda steps: steps is None or steps > 0, "must be positive")
@@ -50,8 +62,19 @@ class Settings(CommonSettings):
     elbo_draws: int = setting(100, at_least(2, "to have a standard error"))
     """Latent draws for each test point of the ELBO."""
 
+    mixed: bool = setting(False, ADDED_LATER)
+    """Columns of your own file are of several kinds: words are categories, coded 0, 1, ..., whole numbers are counts,
+    others numbers. Functions of the models' file that have an argument `columns` get the likelihoods of all columns in
+    it; see docs/mixed_tables.md."""
+    numbers: tuple[str, ...] | None = setting(None, ADDED_LATER)
+    """With --mixed the columns of whole numbers that are numbers all the same, by name or by number from 1."""
+
     def check(self) -> None:
         super().check()
+        if self.mixed and (self.dequantise or self.logit):
+            raise InputError("--mixed takes columns as they are: leave out --dequantise and --logit")
+        if self.numbers and not self.mixed:
+            raise InputError("--numbers says which columns of a --mixed table are numbers; add --mixed")
         if self.file.suffix != ".py" or not self.file.is_file():
             raise InputError(f"no Python file '{self.file}'; give a .py file that names models")
 
@@ -85,7 +108,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
             f"{len(settings.seeds)} seeds; give a function that makes it"
         )
     for seed in settings.seeds:
-        data = dataset(settings, seed)
+        data = _data(settings, seed)
         key = partial(Key, data.name, data.hash, seed)
         points = {name: _claims(settings, model, seed, data.hash) for name, model in models.items()}
         for name, paths in points.items():
@@ -93,6 +116,15 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
             yield study.Task(key(name), data, label, makes=paths)
         for first, second in combinations(models, 2):
             yield study.Task(key(first, second), data, needs=(*points[first], *points[second]))
+
+
+def _data(settings: Settings, seed: int) -> Dataset:
+    if not settings.mixed:
+        return dataset(settings, seed)
+    selection = Selection(
+        settings.label, settings.drop or (), settings.test, settings.drop_incomplete, True, settings.numbers or ()
+    )
+    return mixed_table(settings.data, seed, selection, group_duplicates=settings.group_duplicates)
 
 
 def _claims(settings: Settings, model: Named, seed: int, data_hash: str) -> tuple[Path, ...]:

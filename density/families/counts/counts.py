@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from density.families.likelihoods.inputs import LogCounts
 from density.families.likelihoods.univariate import UnivariateLikelihood
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Region
 
 WHOLE = Region(

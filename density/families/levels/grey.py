@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from density.checks import settle_counts
 from density.families.likelihoods.inputs import Recentred
 from density.families.likelihoods.univariate import UnivariateLikelihood
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Region
 
 

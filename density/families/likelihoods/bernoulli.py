@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from density.contract import Density
 from density.families.bernoulli import ConditionalBernoulli
 from density.families.likelihoods.exponential import ExponentialFamily, logarithm
-from density.log_density import Measure
+from density.measure import Measure
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from density.families.conditional import Conditional
 from density.families.likelihoods.likelihood import Likelihood
 from density.families.network import network_output
 from density.initialisation import StartingPoints
-from density.log_density import Measure
+from density.measure import Measure
 from density.support import Region, Support
 
 LOG_SCALE_BOUND = 7.0  # as that of NetworkScale

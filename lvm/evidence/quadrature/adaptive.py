@@ -14,7 +14,8 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
-from density.log_density import Kind, LogDensity, Measure
+from density.log_density import Kind, LogDensity
+from density.measure import Measure
 from density.parallel import processes
 from lvm.evidence.quadrature.cubature import Tolerance
 from lvm.evidence.quadrature.integral import integrate

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.data.own.binary import read_numpy, read_parquet
+from studies.data.own.kinds import coded
 from studies.data.own.sheet import Sheet
 from studies.data.own.text import read_text
-from studies.data.raw import SHOWN, Array, Header, Raw
+from studies.data.raw import SHOWN, Array, Column, Header, Raw
 from studies.kit.errors import InputError, warn
 
 TEXTS = (".csv", ".tsv", ".txt")
@@ -33,12 +34,16 @@ class Selection:
         drop: columns to leave out.
         test: another file with the same columns, whose rows are those to test on; None: they are split off.
         drop_incomplete: leave out rows that miss a value.
+        mixed: words are categories and whole numbers counts; else all columns are numbers.
+        numbers: columns of whole numbers that are numbers all the same.
     """
 
     label: str | None = None
     drop: tuple[str, ...] = ()
     test: Path | None = None
     drop_incomplete: bool = False
+    mixed: bool = False
+    numbers: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self != WHOLE
@@ -56,6 +61,7 @@ class Part:
     rows: Array
     labels: NDArray[Any] | None
     said: tuple[str, ...]
+    kinds: tuple[Column, ...] = ()
 
 
 def suffix_of(name: str) -> str | None:
@@ -98,7 +104,10 @@ def own_file(path: Path, selection: Selection = WHOLE, *, incomplete: bool = Fal
         said = (*said, f"label {selection.label} with {len(classes)} classes")
     name = path.name[: -len(suffix_of(path.name) or "")]
     source = "; ".join((str(path), *said))
-    return Raw(name, "row", rows, published, labels=kinds, header=part.header, classes=classes, source=source)
+    return Raw(
+        name, "row", rows, published, labels=kinds, header=part.header, classes=classes, source=source,
+        kinds=part.kinds,
+    )  # fmt: skip
 
 
 def _part(sheet: Sheet, other: Sheet | None, selection: Selection, incomplete: bool) -> Part:
@@ -110,7 +119,13 @@ def _part(sheet: Sheet, other: Sheet | None, selection: Selection, incomplete: b
     if labelling in dropped:
         raise InputError(f"--label {selection.label} is among --drop; leave it out there: a label is no part of x")
     chosen = [place for place in range(len(sheet.header.numbers)) if place not in {labelling, *dropped}]
-    rows = sheet.data(chosen)
+    columns: tuple[Column, ...] = ()
+    if not selection.mixed:
+        rows = sheet.data(chosen)
+    elif other is not None or selection.drop_incomplete:
+        raise InputError("--mixed takes one file whose numbers are all there: leave out --test and --drop-incomplete")
+    else:
+        rows, columns = coded(sheet, chosen, selection.numbers)
     said = [f"{len(rows)} rows"]
     if sheet.comments:
         said.append(f"{sheet.comments} line{'s' if sheet.comments > 1 else ''} of comments")
@@ -130,7 +145,7 @@ def _part(sheet: Sheet, other: Sheet | None, selection: Selection, incomplete: b
         said.append(f"{int(holes[keep].sum())} values missing in {int(holes[keep].any(1).sum())} rows")
     header = sheet.header.kept(chosen)
     _warn_of_indices(sheet.path, rows, header)
-    return Part(sheet, header, rows[keep], None if labels is None else labels[keep], tuple(said))
+    return Part(sheet, header, rows[keep], None if labels is None else labels[keep], tuple(said), columns)
 
 
 def read(path: Path) -> Sheet:
