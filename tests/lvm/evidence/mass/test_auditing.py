@@ -155,6 +155,15 @@ def test_densities_are_integrated_over_boxes(generator: Generator) -> None:
     assert abs(drawn.departure) < 4
 
 
+def test_both_rules_of_a_box_add_up_to_its_volume() -> None:
+    """The trapezoidal rule is exact for linear functions, at either spacing."""
+    box, like = Box((-1.0, 2.0), (3.0, 2.5), 9), torch.empty(0, dtype=torch.float64)
+    linear = 1 + box.points(like) @ torch.tensor([0.5, -2.0], dtype=torch.float64)
+    assert box.volumes(like).sum().item() == pytest.approx(2.0)
+    assert (box.volumes(like) @ linear).item() == pytest.approx(2.0 * (1 + 0.5 - 4.5))
+    assert abs((box.doubt(like) @ linear).item()) < 1e-12
+
+
 def test_a_coarse_box_is_told(generator: Generator) -> None:
     """Nodes three standard deviations apart miss the mass by some percent, and the slack says so."""
     model = GaussianMixture.from_parameters(
