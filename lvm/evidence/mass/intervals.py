@@ -90,9 +90,10 @@ def interval(
     the bound loose and not wrong. No encoder, no tail and no enumeration is involved; the model only has to draw the
     points often enough for their mass to be measured: n p(x) times ``simulated`` should be large for most of them.
 
-    r = 1 is the mass of all test states by simulation, and lower bounds on all states leave such a mass over; filling
-    it in (p_t = max(a_t, λ f_t)) is the same argument with these constraints. Both are wider: with r = f/p̂ every state
-    is weighed by what it counts for.
+    Lower bounds a on all states leave a mass over that may be filled in, p_t = max(a_t, λ f_t), and so does the mass of
+    the points' states by simulation, r = 1. Both are wider, since r = f/p̂ weighs every state by what it counts for: of
+    a VAE with four latents on NLTCS (16 bits, 65,536 states, 3,236 points) the intervals at 95 % were 0.39, 0.33 and
+    0.03 nats wide, with 400 draws a point and 10⁶ simulated points; at 4000 and 10⁷, 0.01.
 
     **Of every point**: Markov's inequality in more groups from below, Chernoff's bound on the times that the point is
     simulated from above, each for all points at once (Bonferroni).

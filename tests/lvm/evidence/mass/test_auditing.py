@@ -41,17 +41,17 @@ def test_what_is_exact_sums_to_one(generator: Generator) -> None:
 
 @pytest.mark.parametrize("name", FIVE)
 def test_unbiased_estimators_sum_to_one(name: str, generator: Generator) -> None:
-    """The mean departure of 30 audits is 0 within four of its errors, and the departures have standard deviation 1.
+    """The mean departure of 12 audits is 0 within four of its errors, and the departures have standard deviation 1.
 
-    That of 30 normal numbers is within 0.55 and 1.6 but for a chance of 10⁻⁴; more is left for stated errors.
+    That of 12 normal numbers is below 1.8 but for a chance of 10⁻⁴; more is left for stated errors.
     """
     model = FIVE[name](generator)
     for method in (importance, prior_importance):
         asked = partial(method, draws=30)
-        found = [audit(model, Bits(model.features), method=asked, generator=generator) for _ in range(30)]
+        found = [audit(model, Bits(model.features), method=asked, generator=generator) for _ in range(12)]
         departures = torch.tensor([each.departure for each in found])
-        assert departures.mean().abs() < 4 / math.sqrt(30), method.__name__
-        assert 0.5 < departures.std() < 1.8, method.__name__
+        assert departures.mean().abs() < 4 / math.sqrt(12), method.__name__
+        assert 0.3 < departures.std() < 2, method.__name__
 
 
 def test_annealing_sums_to_one(generator: Generator) -> None:
@@ -73,10 +73,10 @@ def test_a_loose_bound_sums_to_what_enumeration_says(generator: Generator) -> No
         expected = (prior @ pairs @ prior).item()
     asked = partial(prior_average, draws=2)
     totals = torch.tensor(
-        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(300)]
+        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(200)]
     )
     assert expected < 0.97
-    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(300)
+    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(200)
 
 
 def broken(model: VAE, x: Tensor, *, draws: int, generator: Generator) -> LogDensity:
@@ -97,8 +97,8 @@ def test_a_wrong_factor_is_seen(draws: int, generator: Generator) -> None:
 def test_smoothing_is_seen(generator: Generator) -> None:
     """Pareto-smoothed averages are biased; over all states of a heavy-tailed encoder, visibly so."""
     model = continuous(8, 1, generator, encoder_std=0.4)
-    smooth = audit(model, Bits(8), method=partial(importance, draws=50, smooth=True), passes=60, generator=generator)
-    plain = audit(model, Bits(8), method=partial(importance, draws=50), passes=60, generator=generator)
+    smooth = audit(model, Bits(8), method=partial(importance, draws=50, smooth=True), passes=20, generator=generator)
+    plain = audit(model, Bits(8), method=partial(importance, draws=50), passes=20, generator=generator)
     assert smooth.kind is Kind.ESTIMATE
     assert abs(plain.departure) < 4
     assert abs(smooth.departure) > 4
@@ -153,6 +153,15 @@ def test_densities_are_integrated_over_boxes(generator: Generator) -> None:
         ppca, Box((-9.0, -9.0), (9.0, 9.0), 61), method=partial(prior_importance, draws=20), generator=generator
     )
     assert abs(drawn.departure) < 4
+
+
+def test_both_rules_of_a_box_add_up_to_its_volume() -> None:
+    """The trapezoidal rule is exact for linear functions, at either spacing."""
+    box, like = Box((-1.0, 2.0), (3.0, 2.5), 9), torch.empty(0, dtype=torch.float64)
+    linear = 1 + box.points(like) @ torch.tensor([0.5, -2.0], dtype=torch.float64)
+    assert box.volumes(like).sum().item() == pytest.approx(2.0)
+    assert (box.volumes(like) @ linear).item() == pytest.approx(2.0 * (1 + 0.5 - 4.5))
+    assert abs((box.doubt(like) @ linear).item()) < 1e-12
 
 
 def test_a_coarse_box_is_told(generator: Generator) -> None:

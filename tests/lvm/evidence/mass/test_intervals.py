@@ -70,7 +70,7 @@ def test_intervals_of_200_models_contain_the_truth(
     assert sorted(widths)[100] < 0.2
 
 
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", ["mixture of 5", "1 steep latent"])
 def test_they_close_in_on_the_truth(name: str, generator: Generator) -> None:
     model = FIVE[name](generator)
     x = model.sample(1000, generator=generator)
