@@ -42,8 +42,9 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.history import History
 from density.initialisation import Initialisable
-from density.log_density import Kind, LogDensity
+from density.log_density import LogDensity
 from density.measure import Measure, ReferenceMeasure
+from density.numerical import evaluated_numerically
 from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
@@ -204,7 +205,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
 
 
 class ExactModel(Density, Model):
-    """A model whose log p(x) is exact: its claim is its ``log_prob``."""
+    """A model whose log p(x) is exact, up to the numerical method of its parts: its claim is its ``log_prob``."""
 
     @evaluated
     def log_density(
@@ -217,7 +218,9 @@ class ExactModel(Density, Model):
     ) -> LogDensity:
         """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients.
 
-        In evaluation mode, and in blocks of rows whose memory does not grow with n.
+        In evaluation mode, and in blocks of rows whose memory does not grow with n. Where a part of the model computes
+        by a numerical method, the claim states the error (:func:`~density.numerical.evaluated_numerically`) and is an
+        estimate if that exceeds the tolerance, or if something is drawn, from the generator.
         """
         name, reference = type(self).__name__, self.reference
         check_data(x, self.features, name, reference=reference)
@@ -226,9 +229,12 @@ class ExactModel(Density, Model):
         if context is not None:
             check_data(context, self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
-            value = in_blocks(self.log_prob, x, context)
-        points = Points.of(x.expand(len(value), -1))
-        return LogDensity(value, Kind.EXACT, self.method, measure=self.measure, points=points)
+            found = evaluated_numerically(self, lambda: in_blocks(self.log_prob, x, context), generator)
+        return LogDensity(
+            found.value, found.kind, f"{self.method}, {found.words}" if found.words else self.method,
+            found.monte_carlo_error, found.numerical_error, measure=self.measure,
+            points=Points.of(x.expand(len(found.value), -1)),
+        )  # fmt: skip
 
     def _claim(self, x: Tensor, context: Tensor | None) -> LogDensity:
         """:meth:`log_density`, which a model of one's own may have without contexts."""
