@@ -216,7 +216,7 @@ class ExactModel(Density, Model):
         draws: int = 1000,
         generator: Generator | None = None,
     ) -> LogDensity:
-        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients.
+        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``, or one: exact, without gradients.
 
         In evaluation mode, and in blocks of rows whose memory does not grow with n. Where a part of the model computes
         by a numerical method, the claim states the error (:func:`~density.numerical.evaluated_numerically`) and is an
@@ -227,7 +227,7 @@ class ExactModel(Density, Model):
         self.check_support(x)
         check_context(context, self.context_features, name, reference=reference)
         if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,", reference=reference)
+            check_data(torch.atleast_2d(context), self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
             found = evaluated_numerically(self, lambda: in_blocks(self.log_prob, x, context), generator)
         return LogDensity(
@@ -282,9 +282,12 @@ class Bound(Model):
         check_data(x, self.features, type(self).__name__)
 
     def _check_asked(self, x: Tensor, context: Tensor | None) -> None:
-        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, or None. O(n(D + C))."""
+        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, one for all, or None.
+
+        O(n(D + C)).
+        """
         self.check_input(x)
-        check_contexts(context, self.context_features, x, type(self).__name__)
+        check_contexts(context, self.context_features, x, type(self).__name__, shared=True)
 
     def _log_weights(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
         """:meth:`log_weights` of points with their contexts behind them, ``[*batch, D + C]``."""

@@ -292,11 +292,28 @@ def claims_know_their_points(case: ClaimCase, generator: Generator) -> None:
             claim - _log_density(model, x.flip(0), context, generator)
 
 
+def one_context_stands_for_all_points(case: ClaimCase, generator: Generator) -> None:
+    """A single context, as a row or without one, is as good as a copy of it for each point."""
+    model = with_modes(case.make(generator))
+    x, contexts = case.points(model, generator, 3), case.context(model, generator, 3)
+    if contexts is None:
+        return
+    one = contexts[0]
+    for name, asked in CLAIMS.items():
+        if asked.of(model):
+            forms = (one.expand(3, -1), one.unsqueeze(0), *([one] if asked.pointwise else []))
+            expected, *found = (_tensors(_ask(asked, x, context, model)) for context in forms)
+            for tensors in found:
+                for first, second in zip(expected, tensors, strict=True):
+                    torch.testing.assert_close(first, second, rtol=EXACT, atol=EXACT, equal_nan=True, msg=name)
+
+
 claim_laws: list[Callable[[ClaimCase, Generator], None]] = [
     equal_calls_are_equal,
     the_model_is_left_as_it_was,
     a_point_is_judged_by_itself,
     claims_know_their_points,
+    one_context_stands_for_all_points,
 ]
 
 
