@@ -1,6 +1,4 @@
-"""What `images` measures: a model's mass of test images, from both sides on its own, and what it draws; of two, which
-is better.
-"""
+"""What `images` measures: bounds on a model's mass of images, and its pictures; of two models, which is better."""
 
 from __future__ import annotations
 
