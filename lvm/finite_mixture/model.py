@@ -92,8 +92,9 @@ class FiniteMixture(MixtureModel):
         True
         """
         chosen = check_columns(columns, self.features, "marginal")
-        if self._open:
-            raise TypeError(f"marginal needs families with a closed form; columns {', '.join(self._open)} have none")
+        if open_ := [group for group in self.decoder.groups if not isinstance(group.likelihood, ExponentialFamily)]:
+            columns_of = "; ".join(f"{type(group.likelihood).__name__} in {list(group.columns)}" for group in open_)
+            raise TypeError(f"marginal needs families with a closed form; got {columns_of}")
         likelihood, numbers = self.decoder.of_columns(chosen)
         model = FiniteMixture(len(chosen), self.components, likelihood).to(self.reference)
         with torch.no_grad():
