@@ -15,8 +15,8 @@ from bridge.adapters.zuko import from_zuko
 from bridge.comparison.comparing import Comparison, compare
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import Statement, Verdict
 from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae, as_ppca, as_vae
+from bridge.conversions.mixtures import as_mixture
 from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
 from bridge.exactness.check import Check, Exactness, check_exact
@@ -39,6 +39,7 @@ from bridge.survae.permutations import Sort, StochasticPermutation
 from bridge.survae.ranges import HalfNormal, InverseSoftplus, Log, Spacings
 from bridge.survae.surjections import Abs, Max, Slice
 from density.families.composed.featured import Featured
+from significance.statement import Statement, Verdict
 
 if TYPE_CHECKING:
     from bridge.estimator.density_estimator import DensityEstimator as DensityEstimator
@@ -85,6 +86,7 @@ __all__ = [
     "as_autoregressive",
     "as_flow",
     "as_linear_vae",
+    "as_mixture",
     "as_ppca",
     "as_vae",
     "autoregressive_posterior",

@@ -14,6 +14,7 @@ from torch.masked import MaskedTensor
 
 MISSING = "which model.observed takes for missing (PPCA, GaussianMixture); other models need complete rows"
 ROWS_AT_ONCE = 2**12
+BESIDE = ("context", "validation")  # arguments that follow the dtype of x
 
 
 def reference(module: nn.Module) -> Tensor:
@@ -38,12 +39,18 @@ def find_reference(module: nn.Module) -> Tensor | None:
     return None
 
 
-def check_points(x: Tensor, features: int | None, owner: str, *, reference: Tensor | None = None) -> None:
-    """Raise unless x is a floating-point tensor ``[*batch, features]`` in the dtype of the reference. O(1)."""
-    check_floating(x, "x", owner, reference)
+def check_points(
+    x: Tensor, features: int | None, owner: str, *, reference: Tensor | None = None, name: str = "x"
+) -> None:
+    """Raise unless x is a floating-point tensor ``[*batch, features]`` in the dtype of the reference. O(1).
+
+    Args:
+        name: of the argument, in errors.
+    """
+    check_floating(x, name, owner, reference)
     if x.ndim < 1 or (features is not None and x.shape[-1] != features):
         expected = "[*batch, features]" if features is None else f"[*batch, {features}]"
-        raise ValueError(f"{owner} expects x of shape {expected}; got {list(x.shape)}")
+        raise ValueError(f"{owner} expects {name} of shape {expected}; got {list(x.shape)}")
 
 
 def check_context(context: Tensor | None, features: int, owner: str, *, reference: Tensor | None = None) -> None:
@@ -103,14 +110,24 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
         )
 
 
-def check_contexts(context: Tensor | None, features: int, x: Tensor, owner: str) -> None:
-    """Raise unless there is a finite context ``[n, features]`` for each row of data x ``[n, D]``, or none is due."""
+def check_contexts(
+    context: Tensor | None, features: int, x: Tensor, owner: str, *, shared: bool = False, there: Tensor | None = None
+) -> None:
+    """Raise unless there is a finite context ``[n, features]`` for each row of data x ``[n, D]``, or none is due.
+
+    Args:
+        shared: whether a single one, ``[1, features]`` or ``[features]``, may stand for all rows.
+        there: which rows count, ``[n]``: the contexts of others need not be finite. None for all.
+    """
     check_context(context, features, owner, reference=x)
     if context is None:
         return
-    check_data(context, features, f"{owner}, as context,", reference=x)
-    if len(context) != len(x):
-        raise ValueError(f"{owner} expects a context for each of the {len(x)} rows of data; got {len(context)}")
+    rows = torch.atleast_2d(context) if shared else context
+    counted = rows if there is None or len(rows) != len(x) else rows[there]
+    check_data(counted, features, f"{owner}, as context,", reference=x)
+    if len(rows) != len(x) and not (shared and len(rows) == 1):
+        words = f"a context for each of the {len(x)} rows of data{', or one for all' if shared else ''}"
+        raise ValueError(f"{owner} expects {words}; got {len(rows)}")
 
 
 def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
@@ -132,6 +149,23 @@ def check_count(n: SupportsIndex, name: str, *, least: int = 1) -> int:
     return count
 
 
+def check_columns(columns: Iterable[SupportsIndex], features: int, owner: str, *, proper: bool = False) -> list[int]:
+    """The columns as ints; ValueError unless they are different ones of 0 … features − 1, one or more.
+
+    Args:
+        proper: not all of them.
+
+    >>> check_columns(range(0, 4, 2), 4, "GaussianMixture")
+    [0, 2]
+    """
+    found = [check_count(column, "a column", least=0) for column in columns]
+    if not found or len(set(found)) < len(found) or max(found) >= features:
+        raise ValueError(f"{owner} expects different columns of 0 … {features - 1}, one or more; got {found}")
+    if proper and len(found) == features:
+        raise ValueError(f"{owner} expects some columns and not all {features}; nothing would be left")
+    return found
+
+
 def settle_counts(settings: object, *names: str, prefix: str = "", least: int = 1) -> None:
     """Check counts among the fields of a frozen dataclass, and store them as ints; a None stays one."""
     for name in names:
@@ -145,12 +179,12 @@ def check_floating(x: Tensor, name: str, owner: str, reference: Tensor | None = 
     if not isinstance(x, Tensor) or isinstance(x, MaskedTensor) or x.layout is not torch.strided:
         raise TypeError(f"{owner} expects {name} to be a torch.Tensor; got {foreign(x, name)}")
     if not x.is_floating_point():
-        convert = f"{name}.to(x)" if name == "context" else f"{name}.double()"
+        convert = f"{name}.to(x)" if name in BESIDE else f"{name}.double()"
         raise TypeError(f"{owner} expects {name} to be floating point; got {x.dtype}. Convert with {convert}")
     if reference is not None and (x.dtype != reference.dtype or x.device != reference.device):
         raise TypeError(
             f"{owner} computes in {reference.dtype} on {reference.device}; {name} is {x.dtype} on {x.device}. "
-            + ("Convert with context.to(x)" if name == "context" else f"Move one of them, e.g. model.to({name})")
+            + (f"Convert with {name}.to(x)" if name in BESIDE else f"Move one of them, e.g. model.to({name})")
         )
 
 

@@ -42,8 +42,9 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.history import History
 from density.initialisation import Initialisable
-from density.log_density import Kind, LogDensity
+from density.log_density import LogDensity
 from density.measure import Measure, ReferenceMeasure
+from density.numerical import evaluated_numerically
 from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
@@ -204,7 +205,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
 
 
 class ExactModel(Density, Model):
-    """A model whose log p(x) is exact: its claim is its ``log_prob``."""
+    """A model whose log p(x) is exact, up to the numerical method of its parts: its claim is its ``log_prob``."""
 
     @evaluated
     def log_density(
@@ -215,20 +216,25 @@ class ExactModel(Density, Model):
         draws: int = 1000,
         generator: Generator | None = None,
     ) -> LogDensity:
-        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``: exact, without gradients.
+        """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``, or one: exact, without gradients.
 
-        In evaluation mode, and in blocks of rows whose memory does not grow with n.
+        In evaluation mode, and in blocks of rows whose memory does not grow with n. Where a part of the model computes
+        by a numerical method, the claim states the error (:func:`~density.numerical.evaluated_numerically`) and is an
+        estimate if that exceeds the tolerance, or if something is drawn, from the generator.
         """
         name, reference = type(self).__name__, self.reference
         check_data(x, self.features, name, reference=reference)
         self.check_support(x)
         check_context(context, self.context_features, name, reference=reference)
         if context is not None:
-            check_data(context, self.context_features, f"{name}, as context,", reference=reference)
+            check_data(torch.atleast_2d(context), self.context_features, f"{name}, as context,", reference=reference)
         with torch.no_grad():
-            value = in_blocks(self.log_prob, x, context)
-        points = Points.of(x.expand(len(value), -1))
-        return LogDensity(value, Kind.EXACT, self.method, measure=self.measure, points=points)
+            found = evaluated_numerically(self, lambda: in_blocks(self.log_prob, x, context), generator)
+        return LogDensity(
+            found.value, found.kind, f"{self.method}, {found.words}" if found.words else self.method,
+            found.monte_carlo_error, found.numerical_error, measure=self.measure,
+            points=Points.of(x.expand(len(found.value), -1)),
+        )  # fmt: skip
 
     def _claim(self, x: Tensor, context: Tensor | None) -> LogDensity:
         """:meth:`log_density`, which a model of one's own may have without contexts."""
@@ -276,9 +282,12 @@ class Bound(Model):
         check_data(x, self.features, type(self).__name__)
 
     def _check_asked(self, x: Tensor, context: Tensor | None) -> None:
-        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, or None. O(n(D + C))."""
+        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, one for all, or None.
+
+        O(n(D + C)).
+        """
         self.check_input(x)
-        check_contexts(context, self.context_features, x, type(self).__name__)
+        check_contexts(context, self.context_features, x, type(self).__name__, shared=True)
 
     def _log_weights(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
         """:meth:`log_weights` of points with their contexts behind them, ``[*batch, D + C]``."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,32 +17,7 @@ from density.data.points import Points
 from density.measure import Measure as Measure
 from density.measure import ProductMeasure, ReferenceMeasure
 from density.weight_diagnostics import WeightDiagnostics
-
-
-class Kind(Enum):
-    """The relation of a number to the quantity that it is about."""
-
-    EXACT = "exact"
-    LOWER = "lower bound"
-    UPPER = "upper bound"
-    ESTIMATE = "estimate"
-
-    def flipped(self) -> Kind:
-        """The kind of −a when a has this kind."""
-        return {Kind.LOWER: Kind.UPPER, Kind.UPPER: Kind.LOWER}.get(self, self)
-
-    def minus(self, other: Kind) -> Kind:
-        """The kind of a − b when a has this kind and b the other; bounds on the same side are an error."""
-        if Kind.ESTIMATE in (self, other):
-            return Kind.ESTIMATE
-        signs = {self, other.flipped()} - {Kind.EXACT}
-        if len(signs) > 1:
-            raise ValueError(
-                f"the difference of two {self.value}s is neither a bound nor an estimate of anything; "
-                "compare exact values, or bounds on opposite sides. How far a lower bound may be off, a sandwich of "
-                "lvm.evidence shows on points simulated from its model"
-            )
-        return signs.pop() if signs else Kind.EXACT
+from significance.kind import Kind as Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +31,8 @@ class Claim:
         monte_carlo_error: standard error of each value over the sampler's randomness, shape ``[*batch]``;
             None where nothing was sampled.
         numerical_error: estimated error of each value by quadrature, shape ``[*batch]``; None elsewhere.
+        confidence: the chance, over the sampler's randomness, that all values of a bound hold at once; None where they
+            hold without chance, or in expectation with a Monte Carlo error.
 
     The two errors of a mean over points are kept apart: :attr:`standard_error` is sd/√n over the data,
     :attr:`mean_monte_carlo_error` is √(Σ eᵢ²)/n over the sampler.
@@ -67,8 +43,11 @@ class Claim:
     method: str
     monte_carlo_error: Tensor | None = None
     numerical_error: Tensor | None = None
+    confidence: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1; got {self.confidence!r}")
         for name in ("monte_carlo_error", "numerical_error"):
             error = getattr(self, name)
             if error is not None and error.shape != self.value.shape:
@@ -94,6 +73,11 @@ class Claim:
             return 0.0
         return self.monte_carlo_error.double().square().sum().sqrt().item() / self.value.numel()
 
+    @property
+    def kind_in_words(self) -> str:
+        """The kind, and the confidence of a bound that has one: "upper bound at 95 %"."""
+        return self.kind.value if self.confidence is None else f"{self.kind.value} at {100 * self.confidence:.6g} %"
+
     def _numbers(self) -> str:
         sampler = f" ± {self.mean_monte_carlo_error:.2g} (Monte Carlo)" if self.monte_carlo_error is not None else ""
         return f"{self.mean:.4f} ± {self.standard_error:.2g} (data){sampler}"
@@ -104,7 +88,7 @@ class LogDensity(Claim):
     r"""A claim about log p(x), in nats with respect to :attr:`measure`.
 
     Args:
-        value, kind, method, monte_carlo_error, numerical_error: see :class:`Claim`.
+        value, kind, method, monte_carlo_error, numerical_error, confidence: see :class:`Claim`.
         measure: Lebesgue for continuous data, counting for discrete; for tables of both kinds of columns their product
             (:class:`~density.measure.ProductMeasure`).
         weights: diagnostics of the importance weights behind each value; None where there are none.
@@ -112,7 +96,8 @@ class LogDensity(Claim):
 
     ``a - b`` is the paired, point-by-point :class:`Difference`. Its kind follows from interval arithmetic: exact or
     lower minus exact or upper is a lower bound on the difference; exact or upper minus exact or lower an upper bound;
-    anything with an estimate an estimate.
+    anything with an estimate an estimate. What two bounds leave to chance adds up: of two at 95 % the difference is one
+    at 90 %.
 
     Raises:
         ValueError: on subtraction across measures, across different points, or of two bounds on the same side. A claim
@@ -164,6 +149,7 @@ class LogDensity(Claim):
             " / ".join(dict.fromkeys(claim.method for claim in claims)),
             _joint_error(claims, [claim.monte_carlo_error for claim in claims]),
             _joint_error(claims, [claim.numerical_error for claim in claims]),
+            confidence=_joint_confidence(_joint_kind({claim.kind for claim in claims}), claims),
             measure=first.measure,
             weights=WeightDiagnostics.concatenate(weights) if weights else None,
             points=Points.concatenate(points) if len(points) == len(claims) else None,
@@ -198,12 +184,14 @@ class LogDensity(Claim):
                 f"{list(other.value.shape)} points"
             )
         self.require_points(other.points)
+        kind = self.kind.minus(other.kind)
         return Difference(
             value=self.value - other.value,
-            kind=self.kind.minus(other.kind),
+            kind=kind,
             method=f"{self.method} − {other.method}",
             monte_carlo_error=_combined(self.monte_carlo_error, other.monte_carlo_error, torch.hypot),
             numerical_error=_combined(self.numerical_error, other.numerical_error, torch.add),
+            confidence=_joint_confidence(kind, (self, other)),
         )
 
     def bits_per_dimension(self, features: int, *, levels: int = 1) -> BitsPerDimension:
@@ -240,12 +228,13 @@ class LogDensity(Claim):
             method=self.method,
             monte_carlo_error=None if sampler is None else sampler * scale,
             numerical_error=None if numerical is None else numerical * scale,
+            confidence=self.confidence,
         )
 
     def __repr__(self) -> str:
         doubt = f", {self.unreliable} of them unreliable" if self.unreliable else ""
         return (
-            f"log p(x) = {self._numbers()} nats, {self.kind.value} ({self.method}), "
+            f"log p(x) = {self._numbers()} nats, {self.kind_in_words} ({self.method}), "
             f"{self.measure.words}, {self.value.numel()} points{doubt}"
         )
 
@@ -255,7 +244,7 @@ class Difference(Claim):
     """A paired difference of two claims about log p(x) at the same points, in nats; units no longer name a measure."""
 
     def __repr__(self) -> str:
-        return f"difference = {self._numbers()} nats, {self.kind.value}, {self.value.numel()} points"
+        return f"difference = {self._numbers()} nats, {self.kind_in_words}, {self.value.numel()} points"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -263,7 +252,7 @@ class BitsPerDimension(Claim):
     """−log₂ p(x) / D; see :meth:`LogDensity.bits_per_dimension`."""
 
     def __repr__(self) -> str:
-        return f"{self._numbers()} bits per dimension, {self.kind.value}, {self.value.numel()} points"
+        return f"{self._numbers()} bits per dimension, {self.kind_in_words}, {self.value.numel()} points"
 
 
 def _require_alike(claims: Sequence[LogDensity]) -> Sequence[LogDensity]:
@@ -281,6 +270,19 @@ def _joint_kind(kinds: set[Kind]) -> Kind:
     if len(kinds) > 1:
         kinds = kinds - {Kind.EXACT}
     return kinds.pop() if len(kinds) == 1 else Kind.ESTIMATE
+
+
+def _joint_confidence(kind: Kind, claims: Sequence[LogDensity]) -> float | None:
+    """The chance that the bounds of all claims hold at once, whatever depends on what; an estimate has none."""
+    chances = [1 - claim.confidence for claim in claims if claim.confidence is not None]
+    if not chances or kind is Kind.ESTIMATE:
+        return None
+    if math.fsum(chances) >= 1:
+        raise ValueError(
+            f"of {len(chances)} bounds with a confidence each nothing is known of all at once; ask for one claim about "
+            "all points, or for more confidence"
+        )
+    return 1 - math.fsum(chances)
 
 
 def _joint_error(claims: Sequence[LogDensity], errors: list[Tensor | None]) -> Tensor | None:

@@ -11,11 +11,17 @@ from flows.architectures.arrangements import (
     random_rotation,
 )
 from flows.architectures.autoregressions import iaf, maf, spline_maf
+from flows.architectures.continuous import continuous_flow
 from flows.architectures.couplings import glow, neural_spline_flow, real_nvp
 from flows.architectures.images import image_flow, image_nvp
 from flows.architectures.linear_gaussian import linear_flow
 from flows.chain import Chain
 from flows.compilation import compiled
+from flows.continuous.flow_matching import FlowMatching
+from flows.continuous.solver import UnsolvedODE
+from flows.continuous.trace import ExactTrace, Hutchinson
+from flows.continuous.transform import ContinuousTransform
+from flows.continuous.velocity import Velocity
 from flows.flow import Flow
 from flows.images.conditioner import ImageConditioner, image_coupling
 from flows.images.masks import channel_halves, checkerboard
@@ -37,6 +43,7 @@ from flows.layers.standardised_context import StandardisedContext
 from flows.layers.whitening import Whitening
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
+from flows.objective import FlowObjective, MaximumLikelihood
 from flows.transform import Inverse, Transform
 
 __all__ = [
@@ -46,12 +53,17 @@ __all__ = [
     "Autoregressive",
     "BoxLogit",
     "Chain",
+    "ContinuousTransform",
     "Coupling",
     "ElementwiseSpline",
     "EmbeddedContext",
+    "ExactTrace",
     "Flow",
+    "FlowMatching",
+    "FlowObjective",
     "GaussianAutoregressive",
     "HalfLineLog",
+    "Hutchinson",
     "ImageConditioner",
     "Inverse",
     "LULinear",
@@ -60,6 +72,7 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "MaskedResidualMLP",
+    "MaximumLikelihood",
     "OnFeatures",
     "Permutation",
     "PixelWise",
@@ -71,12 +84,15 @@ __all__ = [
     "SplineCoupling",
     "StandardisedContext",
     "Transform",
+    "UnsolvedODE",
+    "Velocity",
     "Whitening",
     "alternating",
     "alternating_orders",
     "channel_halves",
     "checkerboard",
     "compiled",
+    "continuous_flow",
     "convolutional_network",
     "first_half",
     "glow",

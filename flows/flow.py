@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from density.contract import Density, ExactModel
+from density.contract import Density
 from density.fitting.fit_data import FitRows, HeldOut, prepare
 from density.fitting.training import Training
 from density.history import History
 from density.initialisation import UNKNOWN, StartingPoints
 from density.measure import Measure
 from density.support import Step, Support, preimage
+from flows.objective import FlowObjective, MaximumLikelihood, PushForward
 from flows.transform import Transform, broadcast
 
+LIKELIHOOD = MaximumLikelihood()
 
-class Flow(ExactModel):
+
+class Flow(PushForward):
     r"""A flow: the density of x when z = f(x) has the base density (Rezende & Mohamed 2015, arXiv:1505.05770, eq. 5).
 
     .. math:: \log p(x|c) = \log p_{\text{base}}(f(x; c)) + \log|\det \partial f/\partial x|
@@ -72,11 +75,12 @@ class Flow(ExactModel):
         training: Training = Training(),
         *,
         context: Tensor | None = None,
+        objective: FlowObjective = LIKELIHOOD,
         weights: Tensor | None = None,
         validation: HeldOut | None = None,
         generator: Generator | None = None,
     ) -> History:
-        """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
+        """Maximum likelihood by gradient, or another objective, on points ``[n, D]`` given contexts ``[n, C]``.
 
         The flow moves to the dtype and device of x, and starts from :meth:`initialise`.
 
@@ -86,11 +90,13 @@ class Flow(ExactModel):
                 are tuples (rows, contexts); else what may come beside the rows, labels perhaps, is left alone.
             training: see :class:`~density.fitting.training.Training`.
             context: for each row of a tensor.
+            objective: what is maximised: :class:`~flows.objective.MaximumLikelihood`, or of a continuous flow
+                :class:`~flows.continuous.flow_matching.FlowMatching`.
             weights: of the rows ``[n]``, not negative: Σ w log p / Σ w is maximised. A row of weight 0 is not there.
                 Chunks may bring them along, ``Chunks(loader, weighted=True)``.
             validation: rows to hold out, in place of a share of x; with contexts, a pair. They may come in chunks, and
                 are held in memory.
-            generator: of the order of the rows, on the device of x.
+            generator: of the order of the rows, and of what the objective draws, on the device of x.
 
         Raises:
             TypeError, ValueError: the data or the contexts are not what the flow takes, not finite, outside its
@@ -101,7 +107,12 @@ class Flow(ExactModel):
             TiedColumns: columns of integers, ties or copies, on which the likelihood has no maximum.
         """
         given = prepare(self, x, training, self.check_support, context=context, weights=weights, validation=validation)
-        return given.maximise(self, lambda batch, _: self.log_prob(*batch), training, generator)
+
+        def each(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+            x, *contexts = batch
+            return objective(self, x, contexts[0] if contexts else None, generator)
+
+        return given.maximise(self, each, training, generator)
 
     @property
     def support(self) -> Support | None:

@@ -3,8 +3,8 @@
 from bridge.comparison.claiming import Comparable
 from bridge.comparison.comparing import Comparison, compare
 from bridge.comparison.pair import Pair
-from bridge.comparison.spread import Spread
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import Statement, Verdict, holm
+from significance.spread import Spread
+from significance.statement import Statement, Verdict, holm
 
 __all__ = ["Comparable", "Comparison", "Pair", "Spread", "Standing", "Statement", "Verdict", "compare", "holm"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
@@ -13,9 +14,12 @@ from bridge.comparison.claiming import Comparable, Entry, Method, ask
 from bridge.comparison.pair import Pair, judged
 from bridge.comparison.printing import said, table
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import holm
 from density.log_density import BitsPerDimension, LogDensity
 from density.measure import Measure, ReferenceMeasure
+from significance.statement import holm
+
+if TYPE_CHECKING:
+    import pandas
 
 Record = dict[str, str | int | float | None]
 ELBO_DRAWS = 100
@@ -68,8 +72,35 @@ class Comparison:
                 found.append(behind)
         return found
 
+    def to_dataframe(self, *, differences: bool = False) -> pandas.DataFrame:
+        """:meth:`rows` as a pandas data frame by model; or :meth:`differences`, by the two models of each pair.
+
+        Raises:
+            ImportError: pandas is not installed; it is imported when this is called, and no sooner.
+
+        >>> import torch
+        >>> from density import Gaussian
+        >>> found = compare({"a": Gaussian(2), "b": Gaussian(2)}, torch.zeros(3, 2))
+        >>> found.to_dataframe()[["kind", "mean"]]
+                kind      mean
+        model
+        a      exact -1.837877
+        b      exact -1.837877
+        >>> found.to_dataframe(differences=True).loc[("a", "b"), "verdict"]
+        'equal'
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "Comparison.to_dataframe needs pandas: pip install pandas; without it rows() and differences() give "
+                "the same as plain records"
+            ) from error
+        frame = pandas.DataFrame(self.differences() if differences else self.rows())
+        return frame if frame.empty else frame.set_index(["first", "second"] if differences else "model")
+
     def rows(self) -> list[Record]:
-        """A plain record for each model; ``pandas.DataFrame(comparison.rows())`` makes a frame of them."""
+        """A plain record for each model; :meth:`to_dataframe` makes a frame of them."""
         found = []
         for each in self.standings:
             low, high = each.fitted.interval(self.level)
@@ -100,7 +131,7 @@ class Comparison:
         return found
 
     def differences(self) -> list[Record]:
-        """A plain record for each pair, first less second; ``pandas.DataFrame(comparison.differences())``."""
+        """A plain record for each pair, first less second; ``to_dataframe(differences=True)`` makes a frame of them."""
         found = []
         for pair in self.pairs:
             record: Record = {"first": pair.first, "second": pair.second, "verdict": pair.verdict.value}
@@ -179,7 +210,7 @@ def compare(
     Two models whose values are the same at every point, up to rounding, are equal: difference 0, deviation 0.
 
     Given several fits of every model, a second statement is made: of models as they would come out of training anew,
-    with the error over fits beside that over points (:class:`~bridge.comparison.spread.Spread`). Fits may be at the
+    with the error over fits beside that over points (:class:`~significance.spread.Spread`). Fits may be at the
     same points, or the r-th fits of all models at points of their own.
 
     Args:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from bridge.comparison.claiming import Entry, numerical_error, rounding
-from bridge.comparison.spread import Spread
-from bridge.comparison.standing import joint_kind, same_points, sampling_error, statements, worst_row
-from bridge.comparison.statement import Statement, Verdict
-from density.log_density import Kind, LogDensity
+from bridge.comparison.standing import joint_kind, same_points, sampling_error, worst_row
+from density.log_density import LogDensity
+from significance.kind import Kind
+from significance.rounds import statements
+from significance.spread import Spread
+from significance.statement import Statement, Verdict
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,12 @@ class Pair:
         kind = _kind(joint_kind(a), joint_kind(b))
         if same_points([*a, *b]):
             one, other = (torch.stack([claim.value.double().cpu() for claim in claims]) for claims in (a, b))
-            spread, differences = Spread.crossed(one, other), [one.mean(0) - other.mean(0)]
+            spread, differences = Spread.crossed(one.numpy(), other.numpy()), [one.mean(0) - other.mean(0)]
             room = [sum(torch.stack([rounding(claim).cpu() for claim in claims]).mean(0) for claims in (a, b))]
         else:
             _require_rounds(ours, theirs)
             differences = [p.value.double().cpu() - q.value.double().cpu() for p, q in zip(a, b, strict=True)]
-            spread = Spread.rounds(differences)
+            spread = Spread.rounds([each.numpy() for each in differences])
             room = [rounding(p).cpu() + rounding(q).cpu() for p, q in zip(a, b, strict=True)]
         equal = not loose and all(bool((d.abs() <= r).all()) for d, r in zip(differences, room, strict=True))
         sampling = math.hypot(sampling_error(a), sampling_error(b))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import Statement, Verdict
-from density.log_density import Kind
 from density.measure import ReferenceMeasure
+from significance.kind import Kind
+from significance.statement import Statement, Verdict
 
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bridge.comparison.claiming import Entry, numerical_error
-from bridge.comparison.spread import Spread
-from bridge.comparison.statement import Statement
-from density.log_density import Kind, LogDensity
+from density.log_density import LogDensity
+from significance.kind import Kind, joint
+from significance.rounds import statements
+from significance.spread import Spread
+from significance.statement import Statement
 
 RULED = 0.25  # of the variance of all values by one row: the mean and its error hang on it
 
@@ -90,16 +93,8 @@ class Standing:
 
 def spread_of(claims: Sequence[LogDensity]) -> Spread:
     """Of the values of one model's fits."""
-    values = [claim.value.cpu() for claim in claims]
-    return Spread.crossed(torch.stack(values)) if same_points(claims) else Spread.rounds(values)
-
-
-def statements(kind: Kind, spread: Spread, sampling: float, slack: float) -> tuple[Statement, Statement | None]:
-    """Of these fits, and of fits made anew: no error is less than that of the draws."""
-    fitted = Statement(kind, spread.mean, max(spread.points_error, sampling), spread.points_freedom, slack)
-    if math.isnan(spread.error):
-        return fitted, None
-    return fitted, Statement(kind, spread.mean, max(spread.error, sampling), spread.freedom, slack)
+    values = [claim.value.double().cpu().numpy() for claim in claims]
+    return Spread.crossed(np.stack(values)) if same_points(claims) else Spread.rounds(values)
 
 
 def same_points(claims: Sequence[LogDensity]) -> bool:
@@ -111,18 +106,6 @@ def same_points(claims: Sequence[LogDensity]) -> bool:
 def joint_kind(claims: Sequence[LogDensity]) -> Kind:
     """The kind of the mean of claims; of bounds on opposite sides it is an estimate."""
     return joint(claim.kind for claim in claims)
-
-
-def joint(kinds: Iterable[Kind]) -> Kind:
-    """The kind of the mean of numbers of these kinds.
-
-    >>> joint([Kind.EXACT, Kind.LOWER])
-    <Kind.LOWER: 'lower bound'>
-    """
-    different = set(kinds)
-    if len(different) > 1:
-        different.discard(Kind.EXACT)
-    return different.pop() if len(different) == 1 else Kind.ESTIMATE
 
 
 def sampling_error(claims: Sequence[LogDensity]) -> float:

@@ -21,6 +21,7 @@ from bridge.estimator.nested import UNSET, having, settings_of
 from density.checks import reference
 from density.contract import ExactModel, Model
 from density.data.points import Points
+from density.data.ties import Said, said_once
 from density.evaluating import evaluating
 from density.fitting.training import Training
 from density.history import History
@@ -113,7 +114,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             model = self._built(data.shape[1])
         x = _tensor(data).to(reference(model).device)
         generator = Generator(x.device).manual_seed(seeds.fit)
-        with seeded(generator, x.device):
+        with seeded(generator, x.device), said_once(getattr(self, "_said", Said())):
             history = _fitted(model, x, self.training, generator)
         self.model_, self.history_, self._seed = model, history, seeds.scores
         if not history.converged:
@@ -124,6 +125,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):
                 stacklevel=2,
             )
         return self
+
+    def __sklearn_clone__(self) -> Self:
+        """A copy that is not fitted; of the estimators of a search one warns of columns, and not each of them."""
+        made = super().__sklearn_clone__()
+        made._said = self._said = getattr(self, "_said", Said())
+        return made
 
     def log_density(self, X: ArrayLike) -> LogDensity:
         """The claim about log p(x) behind the scores of rows ``[n, D]``: values, kind, errors and their diagnosis.

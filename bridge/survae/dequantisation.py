@@ -4,8 +4,10 @@ r"""Rounding, x = ⌊z⌋: a mass function of integers from a density of reals.
 
 Generation is deterministic, inference draws u: a generative surjection, and loose. The measure changes from Lebesgue to
 counting: a density of z makes a mass function of x, at most 0 in logarithms, to be compared with those of discrete
-models. The gap is KL(q(u|x) ‖ p(u|x)). The importance-weighted bound averages the weights p(x + u)/q(u|x) of K draws
-before the logarithm: ``log_density(x, draws=K)`` claims it, ``fit(x, draws=K, importance_weighted=True)`` trains on it.
+models. Where some columns are integers and others real, those alone are rounded, and the measure is the product.
+
+The gap is KL(q(u|x) ‖ p(u|x)). The importance-weighted bound averages the weights p(x + u)/q(u|x) of K draws before the
+logarithm: ``log_density(x, draws=K)`` claims it, ``fit(x, draws=K, importance_weighted=True)`` trains on it.
 
 Theis et al. 2016 (arXiv:1511.01844, section 3.1) for uniform noise, Ho et al. 2019 (Flow++, arXiv:1902.00275, section
 3.1) for a flow, Hoogeboom et al. 2021 (arXiv:2001.11235) for importance weights.
@@ -14,16 +16,17 @@ Theis et al. 2016 (arXiv:1511.01844, section 3.1) for uniform noise, Ho et al. 2
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from bridge.survae.layer import GenerativeSurjection, at, check_part, drawn_with_log_prob, repeated, start
+from bridge.survae.layer import GenerativeSurjection, as_columns, at, check_part, drawn_with_log_prob, repeated, start
 from density.checks import check_count
 from density.contract import Density
 from density.initialisation import UNKNOWN, StartingPoints
-from density.measure import Measure
+from density.measure import Measure, product
 from density.support import Region
 
 
@@ -31,57 +34,89 @@ class Dequantisation(GenerativeSurjection):
     """The rounding with z = x + u, u ∈ (0, 1)ᴰ from a density that a subclass has; generation rounds down.
 
     Attributes:
-        levels: data are 0 … levels − 1; None for any integers. Generation does not clip to them: the mass that the
-            prior puts on other integers is mass that the data cannot have, and clipping would hide it.
+        levels: data are 0 … levels − 1; a number for each column that is rounded, where these differ; None for any
+            integers. Generation does not clip to them: the mass that the prior puts on other integers is mass that the
+            data cannot have, and clipping would hide it.
+        columns: which columns are rounded ``[k]``; None for all. The others pass as they are.
 
     Raises:
         ValueError: data that are no integers, or not of the levels, where they enter. Inside, their log-ratio is −∞.
     """
 
-    measure = Measure.COUNTING
+    columns: Tensor | None
 
-    def __init__(self, features: int, levels: int | None = None) -> None:
+    def __init__(
+        self, features: int, levels: int | Sequence[int] | None = None, columns: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        owner = type(self).__name__
         features = check_count(features, "features")
-        if levels is not None:
+        chosen = list(range(features)) if columns is None else as_columns(tuple(columns), features, owner)
+        if isinstance(levels, Sequence):
+            levels = tuple(check_count(count, f"{owner}: a number of levels") for count in levels)
+            if len(levels) != len(chosen):
+                raise ValueError(f"{owner} rounds {len(chosen)} columns; got the levels of {len(levels)}")
+        elif levels is not None:
             levels = check_count(levels, "levels")
         self.features = self.latent_features = features
         self.levels = levels
+        self.measure = product([Measure.COUNTING if c in chosen else Measure.LEBESGUE for c in range(features)])
+        self.register_buffer("columns", None if columns is None else torch.tensor(chosen), persistent=False)
 
     @property
     def support(self) -> Region:
         levels = self.levels
-        words = "integers" if levels is None else f"the levels 0 ... {levels - 1}"
+        words = f"the levels 0 ... {levels - 1}" if isinstance(levels, int) else "integers"
+        if isinstance(levels, tuple):
+            words += f" from 0, fewer than {', '.join(map(str, levels))},"
+        if self.columns is not None:
+            words += f" in columns {', '.join(map(str, self.columns.tolist()))}"
         remedy = "Leave continuous data as they are, or undo their scaling first"
 
         def outside(x: Tensor) -> Tensor:
-            broken = x.floor() < x
-            return broken if levels is None else broken | (x < 0) | (x >= levels)
+            counted = self._counted(x)
+            broken = counted.floor() < counted
+            if levels is not None:
+                broken = broken | (counted < 0) | (counted >= self._levels(counted))
+            return self._beside(torch.zeros_like(x, dtype=torch.bool), broken)
 
         return Region(words, outside, remedy)
 
+    def _counted(self, x: Tensor) -> Tensor:
+        """The columns of x that are rounded."""
+        return x if self.columns is None else x[..., self.columns]
+
+    def _beside(self, x: Tensor, counted: Tensor) -> Tensor:
+        """x with other values in the columns that are rounded."""
+        return counted if self.columns is None else x.index_copy(-1, self.columns, counted)
+
+    def _levels(self, like: Tensor) -> Tensor | int:
+        assert self.levels is not None
+        return self.levels if isinstance(self.levels, int) else like.new_tensor(self.levels)
+
     def simulate(self, z: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         x = self.generate(z)
-        return x, self.support.vanishing(x, -self._log_noise(z - x, x))
+        return x, self.support.vanishing(x, -self._log_noise(self._counted(z - x), x))
 
     def _infer(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         u, log_q = self._noise(x, draws, generator)
         eps = torch.finfo(x.dtype).eps
         # Rounding must not carry x + u to the next integer, nor a u to the edge where a logit is infinite.
-        above = (x + 1).nextafter(x)
-        z = torch.minimum(repeated(x, draws) + u.clamp(eps, 1 - eps), above)
-        return z, self.support.vanishing(x, -log_q)
+        counted = self._counted(x)
+        above = (counted + 1).nextafter(counted)
+        z = torch.minimum(counted + u.clamp(eps, 1 - eps), above)
+        return self._beside(repeated(x, draws), z), self.support.vanishing(x, -log_q)
 
     def _generate(self, z: Tensor, generator: Generator | None) -> Tensor:
-        return z.floor()
+        return self._beside(z, self._counted(z).floor())
 
     @abstractmethod
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """u ``[draws, *batch, D]`` and log q(u|x) ``[draws, *batch]``."""
+        """u ``[draws, *batch, k]`` of the k columns that are rounded, and log q(u|x) ``[draws, *batch]``."""
 
     @abstractmethod
     def _log_noise(self, u: Tensor, x: Tensor) -> Tensor:
-        """log q(u|x) ``[*batch]`` of u ``[*batch, D]`` in [0, 1)ᴰ."""
+        """log q(u|x) ``[*batch]`` of u ``[*batch, k]`` in [0, 1)ᵏ."""
 
 
 class UniformDequantisation(Dequantisation):
@@ -93,17 +128,20 @@ class UniformDequantisation(Dequantisation):
 
     Args:
         features: D.
-        levels: see :class:`Dequantisation`.
+        levels, columns: see :class:`Dequantisation`.
 
     Cost: O(D) a draw.
 
     >>> z, log_ratio = UniformDequantisation(2).infer(torch.tensor([[3.0, 0.0]]))
     >>> z.floor().tolist(), log_ratio.item()
     ([[[3.0, 0.0]]], 0.0)
+    >>> UniformDequantisation(3, columns=[1]).measure.value
+    'Lebesgue (columns 0, 2) × counting (column 1)'
     """
 
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        u = torch.rand(draws, *x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        shape = self._counted(x).shape
+        u = torch.rand(draws, *shape, generator=generator, dtype=x.dtype, device=x.device)
         return u, u.new_zeros(u.shape[:-1])
 
     def _log_noise(self, u: Tensor, x: Tensor) -> Tensor:
@@ -117,9 +155,11 @@ class VariationalDequantisation(Dequantisation):
     families uniform noise is included; q starts near it if r is near a logistic.
 
     Args:
-        noise: r, a density over D features on ℝᴰ, with context x ``[*batch, D]`` or none: a conditional flow, as
-            ``flows.glow(D, context_features=D)``. The context is x, or 2(x + ½)/levels − 1 where levels are given.
-        levels: see :class:`Dequantisation`.
+        noise: r, a density over the k columns that are rounded, on ℝᵏ, with context x ``[*batch, D]`` or none: a
+            conditional flow, as ``flows.glow(k, context_features=D)``. The context is x, in which these columns are
+            2(x + ½)/levels − 1 where levels are given.
+        levels, columns: see :class:`Dequantisation`.
+        features: D; k if None.
 
     Raises:
         ValueError: the noise does not fit.
@@ -133,11 +173,19 @@ class VariationalDequantisation(Dequantisation):
     [[3.0, 0.0]]
     """
 
-    def __init__(self, noise: Density, levels: int | None = None) -> None:
+    def __init__(
+        self,
+        noise: Density,
+        levels: int | Sequence[int] | None = None,
+        columns: Sequence[int] | None = None,
+        features: int | None = None,
+    ) -> None:
+        owner = type(self).__name__
         if not isinstance(noise, Density):
-            raise TypeError(f"VariationalDequantisation: the noise must be a Density; got {type(noise).__name__}")
-        super().__init__(noise.features, levels)
-        check_part(type(self).__name__, "the noise", noise, noise.features, noise.features, Measure.LEBESGUE)
+            raise TypeError(f"{owner}: the noise must be a Density; got {type(noise).__name__}")
+        super().__init__(noise.features if features is None else features, levels, columns)
+        count = self.features if self.columns is None else len(self.columns)
+        check_part(owner, "the noise", noise, count, self.features, Measure.LEBESGUE)
         self.noise = noise
 
     def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
@@ -145,7 +193,10 @@ class VariationalDequantisation(Dequantisation):
         return super()._initialise(x, context, generator)
 
     def _context(self, x: Tensor) -> Tensor:
-        return x if self.levels is None else (2 * x + 1) / self.levels - 1
+        if self.levels is None:
+            return x
+        counted = self._counted(x)
+        return self._beside(x, (2 * counted + 1) / self._levels(counted) - 1)
 
     def _noise(self, x: Tensor, draws: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         y, log_r = drawn_with_log_prob(self.noise, self._context(x), draws, generator)

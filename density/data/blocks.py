@@ -43,7 +43,7 @@ def in_blocks(
     torch.Size([10000])
     """
     most = rows_at_once(x) if most is None else most
-    n = x.shape[0] if context is None else max(x.shape[0], context.shape[0])
+    n = len(x) if context is None or context.ndim < 2 else max(len(x), len(context))
     if n <= most:
         return function(x, context)
     x = x.expand(n, -1)

@@ -76,6 +76,17 @@ class Findings:
         """Whether a column is constant or follows from others linearly, so that covariances are singular."""
         return bool(self.constant or self.copies or self.combinations)
 
+    @property
+    def parts(self) -> frozenset[tuple[str, int]]:
+        """Each of them by its kind and column, whatever its counts; repeated rows have the column −1.
+
+        >>> sorted(Findings(500, (), (0, 2), {1: 12}, {}, duplicates=9).parts)
+        [('duplicates', -1), ('integers', 0), ('integers', 2), ('repeated', 1)]
+        """
+        kinds = ("constant", "integers", "repeated", "copies", "combinations")
+        found = {(kind, column) for kind in kinds for column in getattr(self, kind)}
+        return frozenset(found | ({("duplicates", -1)} if self.duplicates else set()))
+
     def in_words(self, name: Callable[[int], str] = str) -> str:
         """All of them, each by the name that a column has.
 

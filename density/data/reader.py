@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from density.checks import check_context, check_data, check_points
+from density.checks import check_contexts, check_data, check_points
 from density.data.rows import check_weights
 
 
@@ -18,6 +18,7 @@ class Reader:
         owner: whose errors they are.
         features: of points.
         context_features: of contexts; 0 where there are none.
+        name: of the argument that holds the points, in errors.
 
     >>> import torch
     >>> x, weights = torch.arange(3.0).reshape(3, 1), torch.tensor([1.0, 0.0, 2.0])
@@ -29,6 +30,7 @@ class Reader:
     owner: str
     features: int
     context_features: int = 0
+    name: str = "x"
 
     def read(
         self,
@@ -49,25 +51,14 @@ class Reader:
             TypeError, ValueError: they are none of these, not finite, or of different numbers of rows; weights that are
                 negative, or all 0.
         """
-        check_points(x, self.features, self.owner, reference=like)
+        check_points(x, self.features, self.owner, reference=like, name=self.name)
         own = None if weights is None else check_weights(weights, self.owner, len(x)).to(x)
         there = None if own is None or bool(own.all()) else own > 0
         if there is not None and not bool(there.any()):
             raise ValueError(f"{self.owner} expects at least one row of data; got none of positive weight")
 
-        def of_weight(rows: Tensor) -> Tensor:
-            return rows if there is None or len(rows) != len(there) else rows[there]
-
-        points = of_weight(x)
+        points = x if there is None else x[there]
         check_data(points, self.features, self.owner)
-        check_context(context, self.context_features, self.owner, reference=x)
-        data = [points]
-        if context is not None:
-            contexts = of_weight(context)
-            check_data(contexts, self.context_features, f"{self.owner}, as context,")
-            if len(context) != len(x):
-                raise ValueError(
-                    f"{self.owner} expects a context for each of the {len(x)} rows of data; got {len(context)}"
-                )
-            data.append(contexts)
-        return tuple(t.detach() for t in (*data, *([] if own is None else [of_weight(own)])))
+        check_contexts(context, self.context_features, x, self.owner, there=there)
+        beside = [t if there is None else t[there] for t in (context, own) if t is not None]
+        return tuple(t.detach() for t in (points, *beside))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor
 
@@ -18,6 +21,20 @@ class TiedColumns(UserWarning):
     """
 
 
+Said = set[tuple[str, int]]
+_SAID: ContextVar[Said | None] = ContextVar("said", default=None)
+
+
+@contextmanager
+def said_once(said: Said) -> Iterator[None]:
+    """Fits in here, those of a search, warn of a finding once; what was said is put into the set."""
+    token = _SAID.set(said)
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
+
+
 def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
     """Warn, for the caller of a model's ``fit``, of columns on which its density can climb without end.
 
@@ -31,8 +48,9 @@ def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
     columns = [c for c, measure in enumerate(model.measure.columns(x.shape[1])) if measure is Measure.LEBESGUE]
     if not columns:
         return
-    found = examine(x if len(columns) == x.shape[1] else x[:, columns])
-    if found:
+    found, said = examine(x if len(columns) == x.shape[1] else x[:, columns]), _SAID.get()
+    parts = {(kind, columns[column] if column >= 0 else column) for kind, column in found.parts}
+    if found and (said is None or not parts <= said):
         called = list(map(str, columns)).__getitem__
         warnings.warn(
             f"{type(model).__name__}.fit: the likelihood of a continuous density has no maximum on this data, and may "
@@ -41,3 +59,5 @@ def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
             TiedColumns,
             stacklevel=depth + 1,
         )
+        if said is not None:
+            said |= parts

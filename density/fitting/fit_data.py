@@ -112,7 +112,8 @@ def prepare(
             starts = batch[: 1 + (context is not None)]
             given = FitData(starts, None if weights is None else batch[-1], None)
         if validation is not None:
-            held_out = _held_out(replace(reader, owner=f"{reader.owner}, as validation,"), validation, starts[0])
+            own = replace(reader, owner=f"{reader.owner}, as validation,", name="validation")
+            held_out = _held_out(own, validation, starts[0])
             accept(held_out[0])
             given = replace(given, validation=held_out)
         warn_of_ties(starts[0], model, depth=3)

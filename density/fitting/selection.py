@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.contract import Bound, Density
+from density.data.ties import Said, said_once
 from density.evaluating import evaluating
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.rows import split
@@ -97,6 +98,7 @@ def select(
     best, best_name, failure = None, "", None
     histories: dict[str, History] = {}
     values: dict[str, Tensor] = {}
+    said: Said = set()
     try:
         for name, (build, training) in candidates.items():
             randomness.restore(begun)
@@ -104,7 +106,8 @@ def select(
             randomness.restore(begun)
             given = {} if context is None else {"context": context}
             try:
-                histories[name] = model.fit(x, training, generator=generator, **given)
+                with said_once(said):
+                    histories[name] = model.fit(x, training, generator=generator, **given)
                 judged = _judged(model, x[rows], None if context is None else context[rows])
                 values[name] = judged.nan_to_num(nan=-torch.inf)
             except NonFiniteObjective as error:

@@ -1,4 +1,4 @@
-"""Estimates of log p(x), and of the gap between it and the ELBO with its causes."""
+"""Estimates of log p(x), checks of them, and the gap between it and the ELBO with its causes."""
 
 from density.importance.bound import importance
 from lvm.evidence.annealing.bounds import (
@@ -15,6 +15,9 @@ from lvm.evidence.annealing.bounds import (
 from lvm.evidence.gap import Gap, Parts, gap
 from lvm.evidence.latent_usage import KlParts, LatentUsage, kl_parts, latent_usage
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
+from lvm.evidence.mass.auditing import Audit, audit
+from lvm.evidence.mass.intervals import Interval, interval
+from lvm.evidence.mass.spaces import Bits, Box, Space
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.evidence.quadrature.adaptive import quadrature
 from lvm.evidence.strongest import evidence
@@ -22,9 +25,13 @@ from lvm.evidence.weighted import weighted_sandwich
 
 __all__ = [
     "Adaptive",
+    "Audit",
+    "Bits",
+    "Box",
     "FromEncoder",
     "FromPrior",
     "Gap",
+    "Interval",
     "KlParts",
     "LatentUsage",
     "Linear",
@@ -34,10 +41,13 @@ __all__ = [
     "Pilot",
     "Sandwich",
     "Sigmoid",
+    "Space",
     "annealed",
+    "audit",
     "evidence",
     "gap",
     "importance",
+    "interval",
     "kl_parts",
     "latent_usage",
     "local_elbo",

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count
-from density.families.composed.columns import groups_of
+from density.families.composed.columns import Columns, groups_of
 from density.families.composed.groups import Group, product_of
 from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.likelihoods.likelihood import Likelihood
@@ -43,6 +43,21 @@ class ProductComponents(ComponentFamily):
         self.product = product_of(self.groups)
         self.measure = self.product.measure
         self.numbers = nn.Parameter(0.5 * torch.randn(components, self.product.context_features))
+
+    def of_columns(self, columns: list[int]) -> tuple[Columns, Tensor]:
+        """The likelihoods of some columns, and the numbers of every component for them, ``[K, N]``."""
+        likelihoods: dict[int, Likelihood] = {}
+        numbers: dict[int, Tensor] = {}
+        for group, block in zip(self.groups, self.numbers.split([own.width for own in self.groups], -1), strict=True):
+            each = block.unflatten(-1, (-1, len(group.columns))).unbind(-1)
+            likelihoods |= dict.fromkeys(group.columns, group.likelihood)
+            numbers |= dict(zip(group.columns, each, strict=True))
+        found = Columns([likelihoods[column] for column in columns])
+        blocks = [
+            torch.stack([numbers[columns[place]] for place in group.columns], -1).flatten(1)
+            for group in found.groups(len(columns))
+        ]
+        return found, torch.cat(blocks, -1)
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
         rows = max(1, SCALARS_AT_ONCE // self.numbers.numel())

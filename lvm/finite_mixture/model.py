@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import SupportsIndex
 
 import torch
 from torch import Generator, Tensor
 
-from density.checks import in_words
+from density.checks import check_columns, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
@@ -21,6 +23,7 @@ from lvm.em import frozen
 from lvm.finite_mixture.components import ProductComponents
 from lvm.finite_mixture.fit import Problem
 from lvm.finite_mixture.statistics import FiniteParameters
+from lvm.missing.columns import given_row
 from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.em import EM
 from lvm.mixture.starts import Given
@@ -73,6 +76,55 @@ class FiniteMixture(MixtureModel):
         groups = self.decoder.groups
         each = sum(_freedom(group.likelihood) * len(group.columns) for group in groups)
         return self.components - 1 + self.components * each
+
+    def marginal(self, columns: Iterable[SupportsIndex]) -> FiniteMixture:
+        """The mixture of some columns alone, whatever the others: p(x_o), in the order of the columns given.
+
+        A model of its own; nothing is fitted. O(K|o|).
+
+        Raises:
+            TypeError: a family of which a component keeps more than its numbers, as those without a closed form may.
+            ValueError: the columns are none, or not different ones of 0 … D − 1.
+
+        >>> from density import BernoulliLikelihood
+        >>> model = FiniteMixture(3, 2, BernoulliLikelihood())
+        >>> model.marginal([2, 0]).expectation().equal(model.expectation()[[2, 0]])
+        True
+        """
+        chosen = check_columns(columns, self.features, "marginal")
+        if open_ := [group for group in self.decoder.groups if not isinstance(group.likelihood, ExponentialFamily)]:
+            columns_of = "; ".join(f"{type(group.likelihood).__name__} in {list(group.columns)}" for group in open_)
+            raise TypeError(f"marginal needs families with a closed form; got {columns_of}")
+        likelihood, numbers = self.decoder.of_columns(chosen)
+        model = FiniteMixture(len(chosen), self.components, likelihood).to(self.reference)
+        with torch.no_grad():
+            model.prior.logits.copy_(self.prior.logits)
+            model.decoder.numbers.copy_(numbers)
+        return model
+
+    def conditional(self, columns: Iterable[SupportsIndex], values: Tensor) -> FiniteMixture:
+        r"""The mixture of the other columns, in their order, where some have given values: p(x_m|x_o).
+
+        .. math:: p(x_m|x_o) = \sum_k p(k|x_o)\, p(x_m|k)
+
+        Args:
+            columns: o, not all.
+            values: x_o ``[|o|]``, in the order of the columns.
+
+        A model of its own; nothing is fitted. O(KD).
+
+        Raises:
+            TypeError, ValueError: as :meth:`marginal`; all columns; values that no component can have, or that are not
+                of that shape and the model's dtype.
+        """
+        row = given_row(columns, values, self.features, "conditional", self.reference)
+        hidden = row.isnan()
+        given = self.marginal((~hidden).nonzero().flatten().tolist())
+        given.check_input(row[~hidden].unsqueeze(0))
+        left = self.marginal(hidden.nonzero().flatten().tolist())
+        with torch.no_grad():
+            left.prior.logits.copy_(given.encoder.logits_at(row[~hidden]))
+        return left
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         return self.weights @ self.decoder._expectation(self.prior.enumerate())

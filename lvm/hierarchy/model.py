@@ -170,7 +170,7 @@ class _LowestLevel(Density):
         super().__init__()
         self.density = density
         self.features, self.measure = density.features, density.measure
-        self.context_features = context_features
+        self.context_features = check_count(context_features, "context_features")
 
     @property
     def support(self) -> Support | None:

@@ -1,10 +1,14 @@
-"""Sums over the entries that the columns of incomplete data have."""
+"""Columns of incomplete data: sums over the entries that they have, and a row of which some are given."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
+from density.checks import check_columns, check_data
 from density.data.rows import Rows
 from density.parallel import processes
 
@@ -43,3 +47,16 @@ def sums(rows: Rows, origin: Tensor) -> Tensor:
             centred = torch.where(observed, part - origin, 0.0)
             total += torch.stack([w @ observed.double(), w @ centred, w @ centred.square()])
     return processes.total(total)
+
+
+def given_row(columns: Iterable[SupportsIndex], values: Tensor, features: int, owner: str, reference: Tensor) -> Tensor:
+    """A row ``[D]`` of nan but for the values ``[|o|]`` of some columns, not all.
+
+    Raises:
+        TypeError, ValueError: columns or values are none, or do not fit each other or the reference's dtype.
+    """
+    chosen = check_columns(columns, features, owner, proper=True)
+    check_data(values.unsqueeze(0), len(chosen), f"{owner}, as values,", reference=reference)
+    row = reference.new_full((features,), torch.nan)
+    row[chosen] = values
+    return row

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lvm.missing.patterns import Block
+from lvm.missing.patterns import Block, Patterns
 from lvm.mixture.parameters import MixtureParameters
 
 Complete = Callable[[Block, Tensor], "Completion"]
@@ -45,6 +45,14 @@ class Completion(ABC):
         Where every square overflows, so that log p(x_o) is −inf, they follow from distances in units of the largest
         entry, as those of a complete row that is so far away.
         """
+        return self._comparable().softmax(0)
+
+    def log_responsibilities(self) -> Tensor:
+        """Their logarithms, finite where they underflow."""
+        return self._comparable().log_softmax(0)
+
+    def _comparable(self) -> Tensor:
+        """The log-joints, or where all of them are −inf what their differences are, ``[K, B, R]``."""
         log_joint = self.log_joint
         lost = log_joint.amax(0) == -torch.inf
         if bool(lost.any()):
@@ -52,7 +60,7 @@ class Completion(ABC):
             distance = (self.white / unit.unsqueeze(-1)).square().sum(-1)
             further = (distance - distance.amin(0)) * unit * unit
             log_joint = torch.where(lost, self._constant.unsqueeze(-1) - 0.5 * further, log_joint)
-        return log_joint.softmax(0)
+        return log_joint
 
     @abstractmethod
     def variance(self) -> Tensor:
@@ -131,3 +139,25 @@ class DiagonalCompletion(Completion):
 
     def remainder(self, noise: Tensor) -> Tensor:
         return noise * self.variance().sqrt().unsqueeze(2)
+
+
+def conditioned(at: MixtureParameters, row: Tensor) -> MixtureParameters:
+    """The mixture of the entries that a row ``[D]`` leaves open, marked by nan, given the others. O(KD³) if dense.
+
+    Components keep their number: their weights are the responsibilities, their means and covariances the conditional
+    ones. Variances that are no matrices stay what they are.
+    """
+    rows, structure = row.unsqueeze(0), at.structure
+    hidden = row.isnan().nonzero().squeeze(1).tolist()
+    (block,) = Patterns.of(~rows.isnan(), 1, 1).blocks
+    completion = completing(at)(block, block.rows(rows))
+    covariances = at.covariances
+    if structure.dense:
+        covariances = completion.scatter(torch.ones_like(at.logits).unsqueeze(1))
+        covariances = covariances[0] if structure.shared else covariances
+    return MixtureParameters(
+        structure,
+        completion.log_responsibilities()[:, 0, 0],
+        (at.means + completion.deviation[:, 0, 0])[:, hidden],
+        structure.pack(structure.of_columns(covariances, hidden)),
+    )

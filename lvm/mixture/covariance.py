@@ -69,6 +69,10 @@ class Covariance(ABC):
     def variances(self, covariances: Tensor) -> Tensor:
         """The diagonals of Σ_k, broadcastable to ``[K, D]``."""
 
+    @abstractmethod
+    def of_columns(self, covariances: Tensor, columns: list[int]) -> Tensor:
+        """The covariances of some features alone."""
+
     def pack(self, covariances: Tensor) -> Tensor:
         """The factor of covariances.
 
@@ -136,6 +140,9 @@ class Full(Covariance):
 
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.diagonal(dim1=-2, dim2=-1)
+
+    def of_columns(self, covariances: Tensor, columns: list[int]) -> Tensor:
+        return covariances[..., columns, :][..., columns]
 
     def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
         factor, info = torch.linalg.cholesky_ex(covariances)
@@ -235,6 +242,9 @@ class Diagonal(_Variances):
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances
 
+    def of_columns(self, covariances: Tensor, columns: list[int]) -> Tensor:
+        return covariances[:, columns]
+
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
         return (residual * precision.unsqueeze(-2)).square().sum(-1)
 
@@ -271,6 +281,9 @@ class Spherical(_Variances):
 
     def variances(self, covariances: Tensor) -> Tensor:
         return covariances.unsqueeze(-1)
+
+    def of_columns(self, covariances: Tensor, columns: list[int]) -> Tensor:
+        return covariances
 
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
         return (residual * precision[:, None, None]).square().sum(-1)

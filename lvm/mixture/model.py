@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import SupportsIndex
 
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count, check_points, in_words
+from density.checks import check_columns, check_count, check_points, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.history import History
 from lvm.components import MixtureModel
 from lvm.em import Climbed, frozen
+from lvm.missing.columns import given_row
+from lvm.mixture.completion import conditioned
 from lvm.mixture.components import Components
 from lvm.mixture.covariance import CollapsedComponent, Covariance, Full
 from lvm.mixture.em import EM
@@ -89,6 +93,52 @@ class GaussianMixture(MixtureModel):
     def observed(self) -> ObservedMixture:
         """The mixture of data with missing entries: density, posterior, imputation and fit where nan means missing."""
         return ObservedMixture(self)
+
+    def marginal(self, columns: Iterable[SupportsIndex]) -> GaussianMixture:
+        """The mixture of some features alone, whatever the others: p(x_o), in the order of the columns given.
+
+        A model of its own, of the same covariance structure; nothing is fitted. O(K|o|³), or O(K|o|) if diagonal.
+
+        Raises:
+            ValueError: the columns are none, or not different ones of 0 … D − 1.
+
+        >>> model = GaussianMixture.from_parameters(torch.ones(1), torch.tensor([[1.0, 2.0, 3.0]]), torch.eye(3)[None])
+        >>> model.marginal([2, 0]).means.tolist()
+        [[3.0, 1.0]]
+        """
+        return self._having(self.in_float64().of_columns(check_columns(columns, self.features, "marginal")))
+
+    def conditional(self, columns: Iterable[SupportsIndex], values: Tensor) -> GaussianMixture:
+        r"""The mixture of the other features, in their order, where some have given values: p(x_m|x_o).
+
+        .. math:: p(x_m|x_o) = \sum_k p(k|x_o)\, N(x_m; \mu_{k,m} + \Sigma_{k,mo}\Sigma_{k,oo}^{-1}(x_o - \mu_{k,o}),
+                  \Sigma_{k,mm} - \Sigma_{k,mo}\Sigma_{k,oo}^{-1}\Sigma_{k,om})
+
+        Args:
+            columns: o, not all.
+            values: x_o ``[|o|]``, in the order of the columns.
+
+        A model of its own, of the same covariance structure; nothing is fitted. O(KD³), or O(KD) if diagonal.
+
+        Raises:
+            TypeError, ValueError: the columns are none, all or not different ones of 0 … D − 1, or the values are not
+                finite, or not of that shape and the model's dtype.
+
+        >>> covariances = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])
+        >>> model = GaussianMixture.from_parameters(torch.ones(1), torch.zeros(1, 2), covariances)
+        >>> other = model.conditional([0], torch.tensor([2.0]))
+        >>> other.means.item(), other.covariances.item()
+        (1.0, 0.75)
+        """
+        row = given_row(columns, values, self.features, "conditional", self.reference)
+        return self._having(conditioned(self.in_float64(), row))
+
+    @torch.no_grad()
+    def _having(self, parameters: MixtureParameters) -> GaussianMixture:
+        """Another mixture, with these parameters, in this one's dtype."""
+        model = GaussianMixture(parameters.means.shape[1], self.components, self.covariance).to(self.reference)
+        model.set_parameters(parameters)
+        return model
 
     @property
     def covariance(self) -> Covariance:

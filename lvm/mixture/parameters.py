@@ -64,6 +64,11 @@ class MixtureParameters(ModelParameters):
         """Σ_k in the structure's shape."""
         return self.structure.unpack(self.factor)
 
+    def of_columns(self, columns: list[int]) -> MixtureParameters:
+        """Those of some features alone: the marginal mixture of them."""
+        factor = self.structure.pack(self.structure.of_columns(self.covariances, columns))
+        return self.having(self.logits, self.means[:, columns], factor)
+
     @property
     def constant(self) -> Tensor:
         """log π_k − log det S_k − D/2 log 2π, ``[K]``: the log-joint of a component at its mean."""

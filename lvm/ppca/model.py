@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from density.checks import check_count, check_data, check_points, in_words
+from density.checks import check_columns, check_count, check_data, check_points, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
-from density.families.gaussian import StandardNormal
+from density.families.gaussian import Gaussian, StandardNormal
 from density.history import History
 from density.linalg.moments import Moments
 from lvm.em import frozen
 from lvm.latent import CountedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
+from lvm.missing.columns import given_row
 from lvm.ppca.climb import RandomWeight
 from lvm.ppca.covariance import Covariance
 from lvm.ppca.observed import ObservedPPCA
@@ -106,6 +109,43 @@ class PPCA(CountedModel):
         """The axes of W with the rotation of the latent removed, by a singular value decomposition. O(Dq²)."""
         axes, singular, _ = torch.linalg.svd(self.decoder.weight, full_matrices=False)
         return PrincipalAxes(fix_signs(axes), singular.square() + self.noise_variance)
+
+    def marginal(self, columns: Iterable[SupportsIndex]) -> Gaussian:
+        """N(μ_o, W_o W_oᵀ + σ² I), the density of some features alone, in the order of the columns given. O(|o|³).
+
+        Raises:
+            ValueError: the columns are none, or not different ones of 0 … D − 1.
+        """
+        chosen, at = check_columns(columns, self.features, "marginal"), self.parameters_on(self.reference.device)
+        weight = at.weight[chosen]
+        return self._gaussian(at.mean[chosen], weight @ weight.mT)
+
+    def conditional(self, columns: Iterable[SupportsIndex], values: Tensor) -> Gaussian:
+        r"""p(x_m|x_o), the density of the other features, in their order, where some have given values.
+
+        .. math:: N(W_m E[z|x_o] + \mu_m,\ W_m \operatorname{Cov}(z|x_o) W_m^\top + \sigma^2 I)
+
+        Args:
+            columns: o, not all.
+            values: x_o ``[|o|]``, in the order of the columns.
+
+        Raises:
+            TypeError, ValueError: the columns are none, all or not different ones of 0 … D − 1, or the values are not
+                finite, or not of that shape and the model's dtype.
+
+        O(Dq² + |m|³).
+        """
+        row = given_row(columns, values, self.features, "conditional", self.reference)
+        hidden = row.isnan()
+        at, of_latent = self.parameters_on(row.device), self.observed.posterior(row)
+        weight, mean, spread = at.weight[hidden], of_latent.mean.double(), of_latent.covariance.double()
+        return self._gaussian(at.mean[hidden] + weight @ mean, weight @ spread @ weight.mT)
+
+    @torch.no_grad()
+    def _gaussian(self, mean: Tensor, covariance: Tensor) -> Gaussian:
+        """N(μ, C + σ² I) with this σ², in the model's dtype."""
+        noise = (2 * self.decoder.log_std.double()).exp() * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+        return Gaussian.from_moments(mean.to(self.reference), covariance + noise)
 
     @property
     def observed(self) -> ObservedPPCA:

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from rich.console import Group
 from rich.text import Text
 
-from bridge.comparison.rounds import over_seeds, verdicts
-from bridge.comparison.statement import Verdict
+from significance import Decision, Verdict, decisions, over_seeds
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import averaged, empty
 
-SIGMAS = 4
+SIGMAS = 4  # of an agreement with a number that is known
+CHANGES = ("gain", "elbo_change")
 ENOUGH_EPOCHS = 100
 ROUNDING = 1e-6  # of sums over a grid in double precision, whose terms reach some hundred nats
 BLUE, ORANGE, GREEN, RED = PALETTE[:4]
@@ -65,23 +65,21 @@ def words(rows: pd.DataFrame) -> str:
 
 def anew(rows: pd.DataFrame) -> str:
     """What follows for decoders that are trained anew."""
-    _, decided = differences(rows)
-    if decided is None:
+    found = differences(rows)
+    if any(each.anew is None for each in found.values()):
         return "Of decoders trained anew one seed proves nothing."
-    first, second = (verdict.value for verdict in decided)
+    first, second = (found[name].verdict_anew.value for name in CHANGES)
     return f"Of decoders trained anew, over seeds, by Holm at 5 %: log p(x) {first}, ELBO {second}."
 
 
-def differences(rows: pd.DataFrame) -> tuple[list[Verdict], list[Verdict] | None]:
+def differences(rows: pd.DataFrame) -> dict[str, Decision]:
     """What learning from the exact likelihood does to log p(x) and to the ELBO, paired, both decided together by Holm.
 
-    Of these fits, and of decoders trained anew; None of one seed.
+    Of these fits, and of decoders trained anew.
     """
     of = rows[(rows["part"] == "learning") & (rows["label"] == "exact likelihood")]
     points = int(of["test_rows"].min())
-    found = [over_seeds(of[name], of[f"{name}_error"], points) for name in ("gain", "elbo_change")]
-    anew = [each for _, each in found]
-    return verdicts([each for each, _ in found]), verdicts(anew) if all(anew) else None
+    return decisions({name: over_seeds(of[name], of[f"{name}_error"], points) for name in CHANGES})
 
 
 def checks(rows: pd.DataFrame) -> list[Check]:
@@ -94,7 +92,7 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         (one.sort_values("t")["elbo"].diff().dropna() > 0).all()
         for _, one in rows[rows["t"].notna()].groupby(["part", "seed"])
     )
-    decided, _ = differences(rows)
+    decided = differences(rows)
     found = {
         f"PPCA: log p = ELBO + KL within {ROUNDING:g} nats at every point": (ppca["worst"] < ROUNDING).all(),
         "PPCA: the ELBO by sampling agrees within 4 standard errors": sampled.all(),
@@ -106,9 +104,10 @@ def checks(rows: pd.DataFrame) -> list[Check]:
     }
     if (rows["epochs"].dropna() >= ENOUGH_EPOCHS).all():  # a small run is not trained to its optimum
         found["learning by exact likelihood: log p(x) of these fits higher, by Holm at 5 %"] = (
-            decided[0] is Verdict.FIRST
+            decided["gain"].verdict is Verdict.FIRST
         )
-        found["learning by exact likelihood: ELBO of these fits lower, by Holm at 5 %"] = decided[1] is Verdict.SECOND
+        lower = decided["elbo_change"].verdict is Verdict.SECOND
+        found["learning by exact likelihood: ELBO of these fits lower, by Holm at 5 %"] = lower
     return [Check(claim, bool(holds)) for claim, holds in found.items()]
 
 

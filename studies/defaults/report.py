@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import pandas as pd
@@ -14,13 +13,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bridge.comparison.rounds import CHANCE, of_all
-from bridge.comparison.statement import Statement, holm
-from density.log_density import Kind
+from significance import Decision, Statement, Verdict, decisions, over_seeds
 from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
 from studies.kit.figures import MARKERS, PALETTE, caption, panels
 from studies.kit.study import Check
-from studies.kit.tables import narrow, with_error
+from studies.kit.tables import Number, narrow, with_error
 
 LARGE, BEHIND = 2000, 1.0  # rows from which on siblings must be near, and how near, in nats
 BUILDERS, PEERS, CLASSICAL = get_args(Ours), get_args(Peer), ("gaussian", "mixture")
@@ -31,59 +28,36 @@ def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["data"].isin(settings.tables)] if set(settings.tables) < set(rows["data"]) else rows
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of log p, mean over seeds, on one table or over several.
-
-    Attributes:
-        statement: mean and error, of rows and of seeds together.
-        proven: does it differ from 0 by Holm's procedure among its fellows?
-    """
-
-    statement: Statement
-    proven: bool = False
-
-    @property
-    def text(self) -> str:
-        """With its error, and a star where it is proven."""
-        star = " *" if self.proven else ""
-        return f"{'+' if self.statement.mean > 0 else ''}{with_error(self.statement.mean, self.statement.error)}{star}"
+def text(one: Decision) -> str:
+    """The difference with its error, and a star where it is proven."""
+    mean, star = one.statement.mean, "" if one.of_all is Verdict.OPEN else " *"
+    return f"{'+' if mean > 0 else ''}{with_error(mean, one.statement.error)}{star}"
 
 
-def over_seeds(rows: pd.DataFrame) -> Statement:
-    """The mean difference over the seeds of a table, with the error of rows and, of several seeds, of fits."""
-    return of_all(rows["difference"], rows["difference_error"], int(rows["test_rows"].min()))
+def difference(rows: pd.DataFrame) -> tuple[Statement, Statement | None]:
+    """The mean difference over the seeds of a table, of these fits and of fits made anew."""
+    return over_seeds(rows["difference"], rows["difference_error"], int(rows["test_rows"].min()))
 
 
-def by_table(rows: pd.DataFrame, model: str, versus: str) -> dict[str, Difference]:
-    """One model against another on every table, proven by Holm over the tables."""
+def by_table(rows: pd.DataFrame, model: str, versus: str) -> dict[str, Decision]:
+    """One model less another on every table, decided by Holm over the tables."""
     pairs = rows[(rows["model"] == model) & (rows["versus"] == versus)]
-    found = {str(table): over_seeds(of) for table, of in pairs.groupby("data", sort=False)}
-    return proven(found)
+    return decisions({str(table): difference(of) for table, of in pairs.groupby("data", sort=False)})
 
 
-def proven(found: dict[str, Statement]) -> dict[str, Difference]:
-    """Each with what Holm's procedure says of them together."""
-    fallen = holm([statement.p_value for statement in found.values()], CHANCE)
-    return {name: Difference(one, fell) for (name, one), fell in zip(found.items(), fallen, strict=True)}
-
-
-def overall(found: Iterable[Difference]) -> Statement:
+def overall(found: Iterable[Decision]) -> Number:
     """The mean over tables, whose error is that of the differences between and within tables."""
     means = [one.statement.mean for one in found]
     count = len(means)
     mean = sum(means) / count
-    spread = math.sqrt(sum((value - mean) ** 2 for value in means) / max(count - 1, 1) / count)
-    return Statement(Kind.EXACT, mean, spread, max(count - 1, 1))
+    return Number(mean, math.sqrt(sum((value - mean) ** 2 for value in means) / max(count - 1, 1) / count))
 
 
-def within(found: Iterable[Difference]) -> Statement:
+def within(found: Iterable[Decision]) -> Number:
     """The mean over these very tables: tables are independent, and each has the error that it has."""
     statements = [one.statement for one in found]
     mean = sum(one.mean for one in statements) / len(statements)
-    variances = [(one.error / len(statements)) ** 2 for one in statements]
-    freedom = sum(variances) ** 2 / sum(v**2 / one.freedom for v, one in zip(variances, statements, strict=True))
-    return Statement(Kind.EXACT, mean, math.sqrt(sum(variances)), freedom)
+    return Number(mean, math.sqrt(sum(one.error**2 for one in statements)) / len(statements))
 
 
 def models(rows: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +84,7 @@ def sides_table(rows: pd.DataFrame) -> Table | None:
         found.add_column(header, justify="right", no_wrap=True)
     for name, one in best.items():
         of = rows[(rows["data"] == name) & (rows["model"] == "best")]
-        found.add_row(name, "; ".join(map(_chosen, of.itertuples())), one.text, second[name].text)
+        found.add_row(name, "; ".join(map(_chosen, of.itertuples())), text(one), text(second[name]))
     return found
 
 
@@ -159,12 +133,12 @@ def arms_table(rows: pd.DataFrame) -> Table | None:
     for arm in get_args(Arm):
         of = by_table(rows, arm, ARMS[arm])
         if of:
-            stars = [one.statement.mean > 0 for one in of.values() if one.proven]
+            better, worse = proven(of)
             mean = within(of.values())
             alone = rows[rows["versus"].isna() & (rows["model"] == arm)]
             found.add_row(
                 arm, str(len(of)), f"{'+' if mean.mean > 0 else ''}{with_error(mean.mean, mean.error)}",
-                str(sum(stars)), str(len(stars) - sum(stars)), f"{alone['cpu_seconds'].mean():.1f}",
+                str(len(better)), str(len(worse)), f"{alone['cpu_seconds'].mean():.1f}",
             )  # fmt: skip
     return found if found.row_count else None
 
@@ -176,28 +150,52 @@ def words(rows: pd.DataFrame) -> list[str]:
         found = by_table(rows, place, place)
         if found:
             mean = within(found.values())
-            better = [name for name, one in found.items() if one.proven and one.statement.mean > 0]
-            worse = [name for name, one in found.items() if one.proven and one.statement.mean < 0]
+            better, worse = proven(found)
             lines.append(
                 f"{place.capitalize()} of ours minus {place} of theirs, mean over {len(found)} tables: "
                 f"{with_error(mean.mean, mean.error)} nats (rows and seeds; between tables the standard error is "
                 f"{overall(found.values()).error:.2f}). Proven better on {len(better)}, worse on {len(worse)}"
-                f"{': ' + ', '.join(worse) if worse else ''}."
+                f"{': ' + ', '.join(worse) if worse else ''}.{_of_these_fits(found)}"
             )
     return [*lines, *losses(rows), *siblings(rows)]
 
 
+def proven(found: Mapping[str, Decision]) -> tuple[list[str], list[str]]:
+    """Where the first is better, and where worse: of fits made anew where there are several seeds."""
+    names = {verdict: [name for name, one in found.items() if one.of_all is verdict] for verdict in Verdict}
+    return names[Verdict.FIRST], names[Verdict.SECOND]
+
+
+def _of_these_fits(found: Mapping[str, Decision]) -> str:
+    """What more is proven of these fits, where there are several seeds."""
+    if any(one.anew is None for one in found.values()):
+        return ""
+    names = {verdict: [name for name, one in found.items() if one.verdict is verdict] for verdict in Verdict}
+    worse = f": {', '.join(names[Verdict.SECOND])}" if names[Verdict.SECOND] else ""
+    return f" Of these fits: better on {len(names[Verdict.FIRST])}, worse on {len(names[Verdict.SECOND])}{worse}."
+
+
 def losses(rows: pd.DataFrame) -> list[str]:
     """Where a builder loses to a full Gaussian or to the mixture."""
-    found: dict[str, Statement] = {}
+    found = {}
     for model in BUILDERS:
         for other in CLASSICAL:
-            for name, one in by_table(rows, model, other).items():
-                found[f"{model} to the {other} on {name} ({one.text.removesuffix(' *')})"] = one.statement
-    lost = [name for name, one in proven(found).items() if one.proven and one.statement.mean < 0]
+            pairs = rows[(rows["model"] == model) & (rows["versus"] == other)]
+            for name, of in pairs.groupby("data", sort=False):
+                found[f"{model} to the {other} on {name}"] = difference(of)
     if not found:
         return []
-    return [f"Of {len(found)} comparisons with full Gaussian and mixture, lost by Holm: {'; '.join(lost) or 'none'}."]
+    decided = decisions(found)
+    lost = [(name, one.statement) for name, one in decided.items() if one.of_all is Verdict.SECOND]
+    line = f"Of {len(found)} comparisons with full Gaussian and mixture, lost by Holm: {_listed(lost)}."
+    if any(one.anew is None for one in decided.values()):
+        return [line]
+    of_fits = [(name, one.fitted) for name, one in decided.items() if one.verdict is Verdict.SECOND]
+    return [f"{line} Of these fits: {_listed(of_fits)}."]
+
+
+def _listed(lost: Iterable[tuple[str, Statement]]) -> str:
+    return "; ".join(f"{name} ({with_error(of.mean, of.error)})" for name, of in lost) or "none"
 
 
 def siblings(rows: pd.DataFrame) -> list[str]:
@@ -249,7 +247,7 @@ def _sides(axes: Axes, rows: pd.DataFrame) -> None:
         found = by_table(rows, place, place)
         heights = [height + 0.18 * (2 * index - 1) for height in range(len(found))]
         for height, one in zip(heights, found.values(), strict=True):
-            face = PALETTE[index] if one.proven else "white"
+            face = "white" if one.of_all is Verdict.OPEN else PALETTE[index]
             axes.errorbar(
                 one.statement.mean, height, xerr=2 * one.statement.error, color=PALETTE[index], marker=MARKERS[index],
                 markerfacecolor=face, markersize=7, capsize=3,
@@ -259,12 +257,12 @@ def _sides(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axvline(0, color="0.4", linewidth=1)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
-    axes.set_xlabel("log p by ours − by theirs, nats a row (± 2 errors; filled: by Holm)")
+    axes.set_xlabel("log p by ours − by theirs, nats a row\n(± 2 errors; filled: by Holm)")
     axes.set_title("Both sides, chosen by held-out rows", loc="left", fontweight="bold")
     axes.legend(loc="lower left")
 
 
-def _arms(axes: Axes, arms: dict[Arm, dict[str, Difference]]) -> None:
+def _arms(axes: Axes, arms: dict[Arm, dict[str, Decision]]) -> None:
     for height, of in enumerate(arms.values()):
         axes.plot([one.statement.mean for one in of.values()], [height] * len(of), ".", color=PALETTE[0], alpha=0.7)
         mean = within(of.values())
@@ -273,5 +271,6 @@ def _arms(axes: Axes, arms: dict[Arm, dict[str, Difference]]) -> None:
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
-    axes.set_xlabel("log p with this setting − with the builder's, nats a row (dots: tables; diamond: mean ± 2 errors)")
+    label = "log p with this setting − with the builder's, nats a row\n(dots: tables; diamond: mean ± 2 errors)"
+    axes.set_xlabel(label)
     axes.set_title("What a setting is worth", loc="left", fontweight="bold")

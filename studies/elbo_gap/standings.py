@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bridge.comparison.standing import joint
-from density.log_density import Kind
+from significance import Kind, joint
 from studies.kit.tables import with_error
 
 LABELS = {

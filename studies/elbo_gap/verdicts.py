@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from rich.table import Table
 
-from bridge.comparison.rounds import over_seeds, verdicts
-from bridge.comparison.standing import joint
-from bridge.comparison.statement import Statement, Verdict
-from density.log_density import Kind
+from significance import Kind, Statement, Verdict, joint, over_seeds, verdicts
 from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
 from studies.kit.tables import narrow, with_error
 

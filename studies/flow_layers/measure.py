@@ -51,7 +51,8 @@ def compare(a: Path, b: Path) -> Row:
     """What a flow gains over another one, paired."""
     with np.load(a) as first, np.load(b) as second:
         gain = first["log_p"] - second["log_p"]
-    return {"gain": float(gain.mean()), "gain_error": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    return {"test_rows": len(gain), "gain": float(gain.mean()), "gain_error": error}
 
 
 def fit_and_time(settings: Settings, data: Dataset, key: Key, path: Path) -> Row:

@@ -5,8 +5,8 @@ Claim: anybody's models can be put on one scale of log p(x): each number with it
     fits and, over several seeds, of models that are fitted anew. The file of the expected numbers names six models: of
     this library, zuko, nflows, scikit-learn, and of plain modules.
 
-Paper: Holm 1979; Satterthwaite 1946 for the error over seeds; Stein 1972 for one of the laws that densities are tried
-    by.
+Paper: Holm 1979; Satterthwaite 1946 and Banerjee 1960 for the error over seeds; Stein 1972 for one of the laws that
+    densities are tried by.
 
 Command: python -m studies.judge FILE.py --data mine.csv --seeds 0 1 2 (a file says which models in to_fit and fitted,
     see docs/judge.md, and is run as the code that it is; without options: the six models, of which one needs pip
@@ -31,8 +31,8 @@ Expected: on rings in the plane, whose density has −2.6489 nats in expectation
     The densities' masses are 0.9998 ± 0.005, 1.0001, 0.9983 ± 0.009 and 1.0000 by quadrature.
 
 Answer: of these fits zuko's spline flow is proven better than all whose log p(x) is known, by 0.107 nats or more. Two
-    seeds prove less of models that are fitted anew: that it is better than the affine flow of nflows and the VAE of
-    plain modules, but not than our spline flow, which is of its size and kind; none of the flows had done improving
+    seeds prove little of models that are fitted anew: that it is better than the affine flow of nflows, and our spline
+    flow, which is of its size and kind, better than the VAE of plain modules; none of the flows had done improving
     after 2,000 steps. The VAE with 4 latents is known from below: nothing is proven to be better than it. What the
     three libraries' densities and ours say of log p(x) is exact, by every law that applies.
 """

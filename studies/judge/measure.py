@@ -17,10 +17,10 @@ from bridge import check_exact
 from bridge.comparison.claiming import Entry, ask, rounding
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
-from bridge.comparison.statement import Statement
 from density import Density, ExactModel, LogDensity, Measure, Model
 from density.checks import find_reference
 from density.data.points import Points
+from significance import Statement
 from studies.data.load import Dataset
 from studies.data.mixed.likelihoods import likelihoods
 from studies.judge.making import made
@@ -192,6 +192,8 @@ def stated(fitted: Statement, anew: Statement | None) -> Row:
         "slack": fitted.slack,
         "anew_error": math.nan if anew is None else anew.error,
         "anew_freedom": math.nan if anew is None else anew.freedom,
+        "anew_fits_error": math.nan if anew is None else anew.fits_error,
+        "anew_fits_freedom": math.nan if anew is None else anew.fits_freedom,
     }
 
 

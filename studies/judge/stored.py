@@ -1,7 +1,7 @@
 """From stored rows back to a comparison: what ``bridge.compare`` would say of the claims that the rows are of.
 
 One row says all of a model, or of a pair, on the split of one seed. Over several seeds its numbers are rounds of fits,
-each at points of its own, so that what :class:`~bridge.comparison.spread.Spread` needs of them are means and errors.
+each at points of its own, so that what :class:`~significance.spread.Spread` needs of them are means and errors.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import pandas as pd
 
 from bridge import Comparison, Pair, Standing, Statement
 from bridge.comparison.comparing import decided
-from bridge.comparison.rounds import CHANCE, over_seeds
-from bridge.comparison.standing import joint
-from density.log_density import Kind
 from density.measure import ReferenceMeasure, measure_named
+from significance import CHANCE, Kind, joint, over_seeds
 
 
 def comparison(rows: pd.DataFrame) -> Comparison:
@@ -101,7 +99,9 @@ def _statements(of: pd.DataFrame) -> tuple[Statement | None, Statement | None]:
         fitted = Statement(kind, float(row["value"]), float(row["standard_error"]), float(row["freedom"]), row["slack"])
         if math.isnan(row["anew_error"]):
             return fitted, None
-        return fitted, Statement(kind, fitted.mean, float(row["anew_error"]), float(row["anew_freedom"]), fitted.slack)
+        apart = (float(row["anew_fits_error"]), float(row["anew_fits_freedom"])) if "anew_fits_error" in row else ()
+        errors = float(row["anew_error"]), float(row["anew_freedom"])
+        return fitted, Statement(kind, fitted.mean, *errors, fitted.slack, *apart)
     return over_seeds(
         of["value"],
         of["standard_error"],

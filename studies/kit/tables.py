@@ -47,6 +47,16 @@ def averaged(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     return numbers
 
 
+def least_points(rows: pd.DataFrame, column: str = "test_rows") -> float:
+    """Test rows of the seed that has the fewest; infinity of rows from before their number was kept.
+
+    >>> least_points(pd.DataFrame({"test_rows": [360, 359]})), least_points(pd.DataFrame({"gain": [0.1]}))
+    (359.0, inf)
+    """
+    known = [float(count) for count in rows[column].dropna()] if column in rows else []
+    return min(known, default=math.inf)
+
+
 def series(cell: str) -> NDArray[np.float64]:
     """The numbers of a curve that is kept in one cell, with blanks between them.
 

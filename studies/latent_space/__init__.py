@@ -25,7 +25,8 @@ Expected: on digits, seed 0, % of 359 test images ± standard error.
     flow                     64          89.4 ± 1.6             87.8 ± 0.4       91.3 ± 0.4
     =======================  ==========  =====================  ===============  ===========
 
-Answer: confirmed. In two dimensions the VAE keeps 71 % of classes to PPCA's 52 %; by eight they nearly meet. A flow
-    loses no information, and yet even its whole latent keeps fewer neighbourhoods and classes than eight axes of PPCA:
-    made independent and equally wide, all directions count alike, those of noise too. Likelihood asks for no metric.
+Answer: confirmed, of these fits, by Holm at 5 %. In two dimensions the VAE keeps 71 % of classes to PPCA's 52 %; by
+    eight they nearly meet. A flow loses no information, and yet even its whole latent keeps fewer neighbourhoods and
+    classes than eight axes of PPCA: made independent and equally wide, all directions count alike, those of noise too.
+    Likelihood asks for no metric.
 """

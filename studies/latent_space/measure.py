@@ -29,6 +29,7 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
     trust, kept = trustworthiness(rows.test, test, k), trustworthiness(test, rows.test, k)
     (path,) = task.makes
     row: Row = {
+        "test_rows": len(rows.test),
         "features": data.features,
         "epochs": settings.epochs,
         **mean_and_error("trustworthiness", trust),

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
-from bridge.comparison.rounds import of_all, verdicts
-from bridge.comparison.statement import Statement, Verdict
+from significance import Statement, Verdict, of_all, verdicts
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check
 from studies.kit.tables import Number, empty

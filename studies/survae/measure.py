@@ -116,4 +116,5 @@ def compare(a: Path, b: Path) -> Row:
     """How much better the first is than the second: paired, nats."""
     with np.load(a) as first, np.load(b) as second:
         gain = second["shortfall"] - first["shortfall"]
-    return {"excess": float(-gain.mean()), "excess_error": float(gain.std() / np.sqrt(len(gain)))}
+    error = float(gain.std() / np.sqrt(len(gain)))
+    return {"test_rows": len(gain), "excess": float(-gain.mean()), "excess_error": error}

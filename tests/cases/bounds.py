@@ -27,7 +27,7 @@ from density import (
     mlp,
 )
 from flows import Flow, Inverse, LULinear, glow, maf, real_nvp
-from lvm import PPCA, VAE, FiniteMixture, GaussianMixture, LatentVariableModel, LayeredModel, LinearVAE
+from lvm import PPCA, VAE, FiniteMixture, GaussianMixture, HierarchicalVAE, LatentVariableModel, LayeredModel, LinearVAE
 from tests.laws.bounds import BoundCase
 from tests.laws.densities import grid
 from tests.laws.transforms import randomise
@@ -65,6 +65,14 @@ def vae(make: Callable[[], VAE]) -> Callable[[Generator], VAE]:
     return build
 
 
+def hierarchical(generator: Generator) -> HierarchicalVAE:
+    model = linear_hierarchy()
+    randomise(model.encoder, generator, 0.03)
+    randomise(model.prior, generator, 0.2)
+    randomise(model.decoder, generator, 0.2)
+    return model
+
+
 def random(make: Callable[[], LayeredModel]) -> Callable[[Generator], LayeredModel]:
     return lambda generator: randomise(make(), generator, 0.4)
 
@@ -81,6 +89,17 @@ def rescaled_vae() -> VAE:
 def flow_encoder() -> Density:
     """A conditional base, stretched by a flow: it still covers the posterior."""
     return Flow(broad_encoder(2), Inverse(LULinear(2)))
+
+
+def linear_hierarchy() -> HierarchicalVAE:
+    """Latents of widths 2, 1 and 1, whose encoders are broad."""
+    encoders: list[Density] = [broad_encoder(2), *(broad_given(1, below) for below in (2, 1))]
+    decoders: list[Density] = [linear_of(FEATURES, 2, 0.9), linear_of(2, 1, 0.8), linear_of(1, 1, 0.7)]
+    return HierarchicalVAE(StandardNormal(1), encoders, decoders)
+
+
+def broad_given(latent: int, below: int) -> Density:
+    return ConditionalGaussian(damped(nn.Linear(below, 2 * latent), latent), latent, below)
 
 
 def by_quadrature(model: LayeredModel, x: Tensor) -> Tensor:
@@ -111,6 +130,20 @@ def by_scipy(model: LayeredModel, x: Tensor) -> Tensor:
     weight = layer.weight.detach()
     covariance = weight @ weight.mT + (2 * decoder.scale.log_std.detach()).exp() * torch.eye(FEATURES).to(weight)
     density = stats.multivariate_normal(layer.bias.detach().cpu().numpy(), covariance.cpu().numpy())
+    return torch.as_tensor(density.logpdf(x.cpu().numpy())).to(x)
+
+
+def by_composition(model: LayeredModel, x: Tensor) -> Tensor:
+    """Linear decoders, one after the other: a Gaussian whose moments are carried down level by level."""
+    assert isinstance(model, HierarchicalVAE)
+    mean, covariance = torch.zeros(1).to(x), torch.eye(1).to(x)
+    for decoder in (*reversed(model.prior.parts[:-1]), model.decoder.density):
+        assert isinstance(decoder, ConditionalGaussian)
+        named = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+        weight, noise = named["network.weight"], (2 * named["scale.log_std"]).exp()
+        mean = weight @ mean + named["network.bias"]
+        covariance = weight @ covariance @ weight.mT + noise * torch.eye(len(weight)).to(x)
+    density = stats.multivariate_normal(mean.cpu().numpy(), covariance.cpu().numpy())
     return torch.as_tensor(density.logpdf(x.cpu().numpy())).to(x)
 
 
@@ -263,6 +296,7 @@ BOUNDS: dict[str, BoundCase] = {
     ),
     "VAE, linear, context": BoundCase(vae(conditional_linear), by_scipy_given),
     "VAE, Bernoulli, context": BoundCase(vae(conditional_bits), by_quadrature_given, binary=True),
+    "HierarchicalVAE": BoundCase(hierarchical, by_composition),
     "LinearVAE": BoundCase(random(lambda: LinearVAE(FEATURES, 2)), by_its_marginal),
     "PPCA": BoundCase(random(lambda: PPCA(FEATURES, 2)), by_its_marginal, exact=True),
     "GaussianMixture": BoundCase(random(lambda: GaussianMixture(FEATURES, 3)), by_components, exact=True),

@@ -97,7 +97,7 @@ def of_scipy(density: Density, x: Tensor, context: Tensor | None) -> float:
         case CategoricalLevels():
             values = log_softmax(raw, 0)[points.astype(int), range(len(points))]
         case DiscretisedLogistic(count, mixtures):
-            shares, scale = softmax(raw[:mixtures], 0), 0.1 * np.exp(log[2 * mixtures :])
+            shares, scale = softmax(raw[:mixtures], 0), np.exp(log[2 * mixtures :])
             location = raw[mixtures : 2 * mixtures] + ((2 * np.arange(mixtures) + 1) / mixtures - 1)[:, None]
             low = np.where(points == 0, -np.inf, (2 * points - 1) / (count - 1) - 1)
             high = np.where(points == count - 1, np.inf, (2 * points + 1) / (count - 1) - 1)

@@ -12,6 +12,8 @@ from density import (
     ConditionalGaussian,
     Density,
     FixedScale,
+    ImageDecoder,
+    ImageEncoder,
     NetworkScale,
     ScaleModel,
     StandardNormal,
@@ -91,6 +93,9 @@ NETWORKS: dict[str, NetworkCase] = {
     "perceptron": NetworkCase(lambda i, o: mlp(i, o, (6,), nn.Tanh)),
     "convolutional": NetworkCase(convolutional),
     "convolutional from the first layer": NetworkCase(sequence),
+    "of images": NetworkCase(
+        lambda i, o: nn.Sequential(ImageEncoder((1, 1, i), 3, (2,)), ImageDecoder(3, (1, 1, o), channels=(2,)))
+    ),
     "of events": NetworkCase(lambda i, o: nn.Sequential(nn.Linear(i, o), nn.Unflatten(-1, (1, o, 1)))),
     "folding": NetworkCase(lambda i, o: nn.Sequential(nn.Flatten(0, -2), nn.Linear(i, 6), nn.Tanh(), nn.Linear(6, o))),
     "BatchNorm": NetworkCase(

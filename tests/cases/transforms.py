@@ -18,6 +18,7 @@ from flows import (
     Affine,
     AffineCoupling,
     Chain,
+    ContinuousTransform,
     ElementwiseSpline,
     EmbeddedContext,
     GaussianAutoregressive,
@@ -35,6 +36,7 @@ from flows import (
     SplineCoupling,
     StandardisedContext,
     Transform,
+    Velocity,
     Whitening,
     channel_halves,
     checkerboard,
@@ -58,6 +60,7 @@ from flows import (
 from tests.laws.transforms import TransformCase, randomise
 
 CONTEXT = 2
+SOLVED = 1e-7  # what a solver is asked for; its derivatives may err some ten times as much as its values
 NARROW = (8, 8)
 SPLINE = RationalQuadratic(bins=4, bound=6.0)
 CONVOLUTIONS = partial(convolutional_network, hidden=(4, 4))
@@ -108,6 +111,11 @@ def standardised_context(generator: Generator) -> StandardisedContext:
     layer = StandardisedContext(randomise(AffineCoupling([True, False, True], NARROW, CONTEXT), generator)).double()
     layer.standardise.to(generator.device).match(3 + 2 * torch.stack([vector(generator, CONTEXT) for _ in range(20)]))
     return layer
+
+
+def continuous() -> ContinuousTransform:
+    velocity = Velocity(mlp(3 + 1 + CONTEXT, 3, (6,)), 3, CONTEXT)
+    return ContinuousTransform(velocity, 3, CONTEXT, tolerance=SOLVED)
 
 
 def randomised(make: Callable[[], Transform]) -> Callable[[Generator], Transform]:
@@ -260,6 +268,7 @@ TRANSFORMS: dict[str, TransformCase] = {
     ),
     "image nvp": TransformCase(randomised(lambda: image_nvp((1, 1, 4), 2, 2, RESIDUAL).transform), 4),
     "inverse of lu": TransformCase(randomised(lambda: Inverse(LULinear(3)))),
+    "continuous, context": TransformCase(randomised(continuous), tolerance=10 * SOLVED),
     "chain": TransformCase(mixed_chain),
     "inverse of a chain": TransformCase(
         lambda g: Inverse(Chain(LULinear.from_matrix(matrix(g, 3)), Sigmoid())), domain=torch.sigmoid

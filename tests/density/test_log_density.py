@@ -250,3 +250,29 @@ def test_what_a_claim_prints() -> None:
         "counting measure, 2 points"
     )
     assert isinstance(claim(torch.zeros(2)), Claim)
+
+
+def bounded(kind: Kind, confidence: float | None) -> LogDensity:
+    return LogDensity(torch.zeros(3), kind, "some", confidence=confidence)
+
+
+def test_what_bounds_leave_to_chance_adds_up() -> None:
+    """Bonferroni, whatever depends on what; an estimate has no confidence."""
+    lower, upper = bounded(L, 0.95), bounded(U, 0.97)
+    assert (lower - upper).confidence == pytest.approx(0.92)
+    assert (lower - bounded(E, None)).confidence == pytest.approx(0.95)
+    assert (lower - bounded(S, None)).confidence is None
+    assert LogDensity.concatenate([lower, lower]).confidence == pytest.approx(0.9)
+    assert LogDensity.concatenate([lower, bounded(L, None)]).confidence == pytest.approx(0.95)
+    assert LogDensity.concatenate([lower, upper]).confidence is None  # bounds on opposite sides are an estimate
+    assert lower.bits_per_dimension(2).kind_in_words == "upper bound at 95 %"
+    with pytest.raises(ValueError, match="nothing is known of all at once"):
+        LogDensity.concatenate([lower] * 20)
+    with pytest.raises(ValueError, match="between 0 and 1; got 95"):
+        bounded(U, 95)
+
+
+def test_a_bound_prints_its_confidence() -> None:
+    expected = "log p(x) = 0.0000 ± 0 (data) nats, upper bound at 97.5 % (some), Lebesgue measure, 3 points"
+    assert repr(bounded(U, 0.975)) == expected
+    assert "upper bound at 97.5 %" in repr(bounded(U, 0.975) - bounded(E, None))

@@ -146,6 +146,16 @@ def flow_family(model: LatentVariableModel) -> evidence.LocalFit:
     return evidence.LocalFit(family, steps=4, draws=2, progress=False)
 
 
+def _masses(model: Model) -> bool:
+    return _bound(model) and model.measure is Measure.COUNTING
+
+
+def _audited(model: Model, x: Tensor, context: Tensor | None, generator: Generator) -> evidence.Audit:
+    """Of some points of the space."""
+    method = partial(evidence.importance, draws=9)
+    return evidence.audit(model, x, **given(context), method=method, generator=generator)
+
+
 LOCAL = evidence.LocalFit(steps=4, draws=2, progress=False)
 ANNEALING = {"steps": 3, "chains": 2, "leapfrog": 1, "pilot": evidence.Pilot(2, 1, 2)}
 CLAIMS: dict[str, Asked] = {
@@ -180,6 +190,12 @@ CLAIMS: dict[str, Asked] = {
     "local_elbo, family": Asked(
         lambda m, x, c, g: evidence.local_elbo(m, x, flow_family(m), **given(c), draws=9, generator=g),
         lambda m: _continuous(m) and m.prior.features > 1,
+        pointwise=False,
+    ),
+    "audit": Asked(_audited, _masses, pointwise=False),
+    "interval": Asked(
+        lambda m, x, c, g: evidence.interval(m, x, draws=9, simulated=99, generator=g),
+        lambda m: _masses(m) and not getattr(m, "context_features", 0),
         pointwise=False,
     ),
     "annealed": Asked(
@@ -276,11 +292,28 @@ def claims_know_their_points(case: ClaimCase, generator: Generator) -> None:
             claim - _log_density(model, x.flip(0), context, generator)
 
 
+def one_context_stands_for_all_points(case: ClaimCase, generator: Generator) -> None:
+    """A single context, as a row or without one, is as good as a copy of it for each point."""
+    model = with_modes(case.make(generator))
+    x, contexts = case.points(model, generator, 3), case.context(model, generator, 3)
+    if contexts is None:
+        return
+    one = contexts[0]
+    for name, asked in CLAIMS.items():
+        if asked.of(model):
+            forms = (one.expand(3, -1), one.unsqueeze(0), *([one] if asked.pointwise else []))
+            expected, *found = (_tensors(_ask(asked, x, context, model)) for context in forms)
+            for tensors in found:
+                for first, second in zip(expected, tensors, strict=True):
+                    torch.testing.assert_close(first, second, rtol=EXACT, atol=EXACT, equal_nan=True, msg=name)
+
+
 claim_laws: list[Callable[[ClaimCase, Generator], None]] = [
     equal_calls_are_equal,
     the_model_is_left_as_it_was,
     a_point_is_judged_by_itself,
     claims_know_their_points,
+    one_context_stands_for_all_points,
 ]
 
 

@@ -50,6 +50,7 @@ class TransformCase:
         domain: takes normal draws to where forward is defined.
         context_reaches: outputs that depend on the context; None for all of them.
         dead: names of parameters that cannot have a gradient.
+        tolerance: of values and derivatives, absolute and relative: by default that of rounding.
     """
 
     make: Callable[[Generator], Transform]
@@ -57,6 +58,16 @@ class TransformCase:
     domain: Callable[[Tensor], Tensor] = lambda x: x
     context_reaches: tuple[int, ...] | None = None
     dead: tuple[str, ...] = ()
+    tolerance: float = EXACT
+
+    def close(self, actual: Tensor, expected: Tensor) -> None:
+        torch.testing.assert_close(actual, expected, rtol=self.tolerance, atol=self.tolerance)
+
+    def all_close(self, actual: list[Tensor], expected: tuple[Tensor, ...]) -> None:
+        # Relative to the largest entry of all: single entries of a gradient cancel.
+        unit = max(1.0, *(float(tensor.abs().max()) for tensor in expected))
+        for a, e in zip(actual, expected, strict=True):
+            self.close(a / unit, e / unit)
 
     def points(self, generator: Generator, *batch: int) -> Tensor:
         return self.domain(1.5 * _normal(generator, *batch, self.features))
@@ -72,9 +83,9 @@ def round_trip(case: TransformCase, generator: Generator) -> None:
     z, _ = transform.forward(x, context)
     assert (z - x).abs().max() > 1e-3, "the case is the identity and tests nothing"
     back, _ = transform.inverse(z, context)
-    _close(back, x)
+    case.close(back, x)
     again, _ = transform.forward(back, context)
-    _close(again, z)
+    case.close(again, z)
 
 
 def log_det_is_that_of_the_jacobian(case: TransformCase, generator: Generator) -> None:
@@ -82,10 +93,10 @@ def log_det_is_that_of_the_jacobian(case: TransformCase, generator: Generator) -
     for _ in range(3):
         x, context = case.points(generator), case.context(transform, generator)
         z, log_det = transform.forward(x, context)
-        _close(log_det, torch.linalg.slogdet(_jacobian(lambda x: transform.forward(x, context)[0], x)).logabsdet)  # noqa: B023
+        case.close(log_det, torch.linalg.slogdet(_jacobian(lambda x: transform.forward(x, context)[0], x)).logabsdet)  # noqa: B023
         _, log_det = transform.inverse(z.detach(), context)
         jacobian = _jacobian(lambda z: transform.inverse(z, context)[0], z.detach())  # noqa: B023
-        _close(log_det, torch.linalg.slogdet(jacobian).logabsdet)
+        case.close(log_det, torch.linalg.slogdet(jacobian).logabsdet)
 
 
 def log_dets_of_both_directions_cancel(case: TransformCase, generator: Generator) -> None:
@@ -94,7 +105,7 @@ def log_dets_of_both_directions_cancel(case: TransformCase, generator: Generator
     z, there = transform.forward(x, context)
     _, back = transform.inverse(z, context)
     assert there.shape == back.shape == (20,)
-    _close(back, -there)
+    case.close(back, -there)
 
 
 def every_parameter_gets_a_gradient(case: TransformCase, generator: Generator) -> None:
@@ -169,11 +180,11 @@ def rows_are_independent(case: TransformCase, generator: Generator) -> None:
         apply = getattr(transform, direction)
         y, log_det = apply(start, context)
         shuffled = apply(start[order], None if context is None else context[order])
-        _close(shuffled[0], y[order])
-        _close(shuffled[1], log_det[order])
+        case.close(shuffled[0], y[order])
+        case.close(shuffled[1], log_det[order])
         beside_others = apply(changed, context)
-        _close(beside_others[0][0], y[0])
-        _close(beside_others[1][0], log_det[0])
+        case.close(beside_others[0][0], y[0])
+        case.close(beside_others[1][0], log_det[0])
 
 
 def context_matters(case: TransformCase, generator: Generator) -> None:
@@ -206,21 +217,21 @@ def any_batch_shape_will_do(case: TransformCase, generator: Generator) -> None:
             many, many_log_det = direction(start.reshape(*shape, -1), given)
             assert many.shape == (*shape, case.features)
             assert many_log_det.shape == shape
-            _close(many.reshape(y.shape), y)
-            _close(many_log_det.reshape(log_det.shape), log_det)
+            case.close(many.reshape(y.shape), y)
+            case.close(many_log_det.reshape(log_det.shape), log_det)
         one, one_log_det = direction(start[0], None if context is None else context[0])
         assert one.shape == (case.features,)
         assert one_log_det.shape == ()
-        _close(one, y[0])
-        _close(one_log_det, log_det[0])
+        case.close(one, y[0])
+        case.close(one_log_det, log_det[0])
         if context is not None:
             broadcast, log_dets = direction(start[0], context)  # one point, many contexts
             assert broadcast.shape == y.shape
             assert log_dets.shape == (6,)
-            _close(broadcast[0], y[0])
+            case.close(broadcast[0], y[0])
             each = direction(start[:, None], context[:2])  # all pairs
             assert each[0].shape == (6, 2, case.features)
-            _close(each[0][1, 1], y[1])
+            case.close(each[0][1, 1], y[1])
 
 
 def no_rows_are_no_trouble(case: TransformCase, generator: Generator) -> None:
@@ -272,11 +283,11 @@ def the_inverse_has_the_gradients_of_the_inverse_function(case: TransformCase, g
     implicit = torch.autograd.grad(
         -(cotangent * transform.forward(back.detach(), context)[0]).sum(), parameters, materialize_grads=True
     )
-    _all_close(direct, implicit)
+    case.all_close(direct, implicit)
     there_log_det = transform.forward(back, context)[1]
     direct = list(torch.autograd.grad(back_log_det.sum(), parameters, retain_graph=True, materialize_grads=True))
     through = torch.autograd.grad(-there_log_det.sum(), parameters, materialize_grads=True)
-    _all_close(direct, through)
+    case.all_close(direct, through)
 
 
 def a_bad_argument_is_reported_by_the_class_that_was_called(case: TransformCase, generator: Generator) -> None:
@@ -315,17 +326,6 @@ transform_laws: list[Callable[[TransformCase, Generator], None]] = [
 def _jacobian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     jacobian: Tensor = torch.autograd.functional.jacobian(function, at)
     return jacobian
-
-
-def _close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=EXACT, atol=EXACT)
-
-
-def _all_close(actual: list[Tensor], expected: tuple[Tensor, ...]) -> None:
-    # Relative to the largest entry of all: single entries of a gradient cancel.
-    unit = max(1.0, *(float(tensor.abs().max()) for tensor in expected))
-    for a, e in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a / unit, e / unit, rtol=EXACT, atol=EXACT)
 
 
 def _equal(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:

@@ -17,11 +17,14 @@ from bridge.conversions.nflows_transforms import FromNflows
 from density import (
     ConditionalGaussian,
     Density,
+    DiscretisedLogistic,
     FixedScale,
     Gaussian,
+    Poisson,
     Rebuildable,
     StandardNormal,
     Training,
+    ZeroInflated,
     load,
     mlp,
     save,
@@ -117,6 +120,8 @@ TABLES: dict[str, dict[str, Make]] = {
         "a diagonal one": lambda g: DiagonalJacobianEncoder(relaxed(g).decoder),
         "float32 within float64": lambda g: Chain(ActNorm(2).double(), LULinear(2)),
         "an exact layered model": lambda g: randomise(ExactLayeredModel(HalfNormal(2), Abs(2), "by hand"), g),
+        "levels": lambda g: randomise(VAE.of(3, 2, DiscretisedLogistic(5, 2), hidden=(4,)), g),
+        "counts": lambda g: randomise(VAE.of(3, 2, ZeroInflated(Poisson()), hidden=(4,)), g),
         "a linked model": lambda g: randomise(LinkedModel(HalfNormal(2), Abs(2)), g),
         "a flow of a flow": lambda g: randomise(Flow(Flow(GaussianMixture(2, 2, Tied()), LULinear(2)), ActNorm(2)), g),
     },
@@ -201,7 +206,7 @@ def test_every_public_class_is_in_a_table() -> None:
         and issubclass(value, Rebuildable)
         and not getattr(value, "__abstractmethods__", None)
     }
-    assert {cls.__name__ for cls in exported - met} == {"Rebuildable", *adapters}
+    assert {cls.__name__ for cls in exported - met} == {"Rebuildable", "AmortisedModel", *adapters}
 
 
 LAYER_EXAMPLES: list[nn.Module] = [
@@ -364,7 +369,7 @@ def test_files_of_every_version_are_read(name: str) -> None:
 def test_no_file_of_any_version_is_forgotten() -> None:
     names = {version: {path.stem for path in folder.glob("*.pt")} for version, folder in FOLDERS.items()}
     assert names[VERSION] == set(MODELS) == set(json.loads(RECORD.read_text()))
-    assert {version: len(of) for version, of in names.items()} == {1: 25, 2: 31}
+    assert {version: len(of) for version, of in names.items()} == {1: 25, 2: 33}
     for name, path in files().items():
         assert torch.load(path, weights_only=True)["version"] == int(name[0])
         assert path.stat().st_size < 40_000

@@ -23,7 +23,7 @@ class Poisson(Counts, ExponentialFamily):
     Stirling's formula leaves of x!, so that large counts keep their digits (Loader 2000).
 
     Attributes:
-        bounded: whether that is so; else the number is log μ itself.
+        from_data: False for a number that is log μ as it comes, without a bound.
 
     Cost: O(1) a feature.
 
@@ -32,14 +32,9 @@ class Poisson(Counts, ExponentialFamily):
     tensor([-1., -1.], grad_fn=<SumBackward1>)
     """
 
-    bounded: bool = True
+    from_data: bool = True
     names = "log-rates"
     vague = 1.0
-
-    @property
-    def from_data(self) -> bool:  # type: ignore[override]  # it follows from the field
-        """Whether the mean starts at the data's."""
-        return self.bounded
 
     @property
     def numbers(self) -> int:
@@ -47,7 +42,7 @@ class Poisson(Counts, ExponentialFamily):
 
     @property
     def log_scales(self) -> int:
-        return int(self.bounded)
+        return int(self.from_data)
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         some = x.clamp_min(1.0)
@@ -74,4 +69,4 @@ class Poisson(Counts, ExponentialFamily):
         return logarithm(mean)
 
     def natural(self) -> Poisson:
-        return Poisson(bounded=False)
+        return Poisson(from_data=False)

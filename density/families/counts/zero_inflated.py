@@ -52,6 +52,10 @@ class ZeroInflated(Counts):
     def log_scales(self) -> int:
         return self.family.log_scales
 
+    @property
+    def from_data(self) -> bool:  # type: ignore[override]
+        return self.family.from_data
+
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         logit, rest = parameters[..., 0, :], parameters[..., 1:, :]
         counted = functional.logsigmoid(-logit) + self.family.log_prob(x, rest)

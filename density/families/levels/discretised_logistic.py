@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +13,6 @@ from density.families.categorical import draw_classes
 from density.families.levels.grey import GreyLevels
 from density.families.noise import uniform_noise
 
-START = 0.1  # scale at the start: a standard deviation of 0.18, a third of that of grey images, of numbers in [−1, 1]
-
 
 @dataclass(frozen=True)
 class DiscretisedLogistic(GreyLevels):
@@ -26,8 +23,8 @@ class DiscretisedLogistic(GreyLevels):
     .. math:: P(x) = \sum_k π_k\,[σ((e_{x+1} - μ_k)/s_k) - σ((e_x - μ_k)/s_k)],
 
     and the two end levels also have all that lies beyond them. Numbers of a feature: log π unnormalised, then μ, then
-    log s; for K = 1, μ and log s. The scale s is within 0.1 e⁻⁷ and 0.1 e⁷, and starts near 0.1; the μ_k start evenly
-    over [−1, 1]. Draws are not reparametrised.
+    log s, bounded to ±7; for K = 1, μ and log s. At the start s is near 1, so that no level is far out, and the μ_k are
+    evenly spread over [−1, 1]. Draws are not reparametrised.
 
     The logarithm of a mass has no cancellation, log σ(b) + log σ(−a) + log(1 − e^{a−b}), and so keeps its digits far
     out in the tails.
@@ -92,8 +89,7 @@ class DiscretisedLogistic(GreyLevels):
     def _components(self, parameters: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """log π ``[*batch, K, D]``, None for K = 1, μ and s ``[*batch, K, D]``."""
         count = self.mixtures
-        location, log_scale = parameters[..., -2 * count : -count, :], parameters[..., -count:, :]
-        scale = (log_scale + math.log(START)).exp()
+        location, scale = parameters[..., -2 * count : -count, :], parameters[..., -count:, :].exp()
         if count == 1:
             return None, location, scale
         spread = (2 * torch.arange(count, dtype=location.dtype, device=location.device) + 1) / count - 1

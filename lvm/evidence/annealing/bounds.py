@@ -211,6 +211,8 @@ def _simulated(
     model: LatentVariableModel, n: int, context: Tensor | None, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Points ``[n, D]`` of the model, one for each context of a conditional one, and the latents they came from."""
+    if isinstance(context, Tensor) and context.ndim and context.shape[:-1].numel() == 1:
+        context = context.expand(n, -1)  # one for all
     z, seen = model._latents(n if context is None else 1, context, generator)
     x = model.decoder.sample(1, context=joined(z, seen), generator=generator)
     x, z = x.reshape(-1, model.features), z.reshape(-1, z.shape[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import pandas as pd
@@ -11,13 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from bridge import Verdict, compare
-from bridge.comparison.spread import Spread
-from bridge.comparison.statement import Statement, holm
 from density import Gaussian, Kind, LogDensity, Measure
 from density.data.points import Points
 from flows import maf
 from lvm import PPCA, VAE
 from lvm.evidence import importance
+from significance import Spread, Statement, holm
 
 N = 400
 
@@ -240,10 +240,20 @@ def test_models_are_asked_in_the_strongest_way_or_by_a_method_of_their_own(gener
     assert gaps["vae"] > 0
     weighted = compare(models, x, method={"vae": partial(importance, draws=20)}, generator=generator)
     assert {each.kind for each in weighted.standings if each.name == "vae"} == {Kind.LOWER}
-    assert pd.DataFrame(found.rows()).set_index("model").loc["PPCA", "parameters"] == PPCA(3, 1).parameter_count
-    assert pd.DataFrame(found.differences()).shape[0] == 3
+    assert found.to_dataframe().loc["PPCA", "parameters"] == PPCA(3, 1).parameter_count
+    differences = found.to_dataframe(differences=True)
+    assert list(differences.index) == [("full", "PPCA"), ("full", "vae"), ("PPCA", "vae")]
+    assert differences.equals(pd.DataFrame(found.differences()).set_index(["first", "second"]))
     bits = found.bits_per_dimension()
     assert bits["full"].mean == pytest.approx(-found.claims["full"][0].mean / (3 * math.log(2)), abs=1e-6)
+
+
+def test_a_frame_without_pairs_and_without_pandas(base: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare({"alone": claim(base)})
+    assert found.to_dataframe(differences=True).empty
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"needs pandas: pip install pandas; without it rows\(\)"):
+        found.to_dataframe()
 
 
 def test_a_context_goes_to_those_that_have_one(generator: Generator) -> None:

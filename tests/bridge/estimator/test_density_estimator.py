@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 import bridge
 from bridge import DensityEstimator, from_distribution
-from density import Bound, Gaussian, History, Kind, LogDensity, Measure, Training
+from density import Bound, Gaussian, History, Kind, LogDensity, Measure, TiedColumns, Training
 from density.importance import importance
 from flows import real_nvp
 from lvm import EM, PPCA, VAE, GaussianMixture
@@ -213,6 +213,19 @@ class Head(nn.Module):
 
     def forward(self) -> torch.distributions.Distribution:
         return torch.distributions.Independent(torch.distributions.Normal(self.mean, 1.0), 1)
+
+
+def test_a_search_warns_once_of_columns(x: Array) -> None:
+    tied = x.copy()
+    tied[:, 0] = np.round(2 * tied[:, 0])
+    estimator = DensityEstimator(FLOW, SHORT, random_state=0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        GridSearchCV(estimator, {"training__learning_rate": [1e-3, 1e-2]}, cv=2).fit(tied)
+        assert sum(each.category is TiedColumns for each in said) == 1
+        again = DensityEstimator(FLOW, SHORT).fit(tied).fit(tied)
+    assert sum(each.category is TiedColumns for each in said) == 3, "and outside of a search each fit"
+    assert again.model_.features == 3
 
 
 @unconverged

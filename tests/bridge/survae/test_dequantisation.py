@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from bridge import Augmentation, Max, UniformDequantisation, VariationalDequantisation, layered
-from density import DiagonalGaussian, Kind, StandardNormal, Training
-from flows import Affine, Flow, convolutional_network, image_flow
-from lvm import PPCA, VAE
+from bridge.survae.dequantisation import Dequantisation
+from density import DiagonalGaussian, Kind, Measure, StandardNormal, Training, load, save
+from flows import Affine, Flow, OnFeatures, convolutional_network, glow, image_flow, on_box, real_nvp
+from lvm import PPCA, VAE, LinkedModel
 from lvm.evidence import sandwich, weighted_sandwich
-from tests.cases.layered_models import LOOSE
+from tests.cases.layered_models import LOOSE, broad
 
 SIGMAS = 4.5
 SCALE = 1.0  # standard deviation of a pixel, in levels
@@ -144,3 +148,93 @@ def test_the_importance_weighted_bound_of_one_draw_is_the_elbo() -> None:
     assert fits[0][0] == pytest.approx(fits[1][0], rel=1e-12)
     for name, tensor in fits[0][1].items():
         torch.testing.assert_close(tensor, fits[1][1][name], rtol=1e-9, atol=1e-12)
+
+
+def standard_normal(model: LinkedModel, x: Tensor) -> Tensor:
+    """log-density of the real column and log-masses of the others of a standard normal prior, columns 0 and 2."""
+    return -0.5 * x[:, 1].square() - 0.5 * math.log(2 * math.pi) + log_cells(x[:, [0, 2]])
+
+
+@pytest.mark.parametrize("kind", ["uniform", "variational"])
+def test_some_columns_are_rounded_and_the_others_pass(kind: str, generator: Generator) -> None:
+    """The weights' mean is mass times density; the measure says of which columns which."""
+    link: Dequantisation = UniformDequantisation(3, columns=[2, 0])
+    if kind == "variational":
+        torch.manual_seed(0)
+        link = VariationalDequantisation(broad(2, 3, 1.7), columns=[2, 0], features=3)
+    model = layered(DiagonalGaussian(3), link).double()
+    assert model.measure == link.measure
+    assert link.measure.value == "counting (columns 0, 2) × Lebesgue (column 1)"
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    x[:, [0, 2]] = x[:, [0, 2]].floor()
+    z, _ = link.infer(x, 4, generator=generator)
+    assert (z[..., 1] == x[:, 1]).all()
+    assert (z[..., [0, 2]].floor() == x[:, [0, 2]]).all()
+    assert (z[..., [0, 2]] != x[:, [0, 2]]).all()
+    assert (model.link.generate(z) == x).all()
+    with torch.no_grad():
+        relative = (model.log_weights(x, 20_000, generator=generator) - standard_normal(model, x)).exp()
+        error = relative.std(0) / math.sqrt(20_000)
+        assert (error < 0.05).all()
+        assert ((relative.mean(0) - 1).abs() < SIGMAS * error).all()
+        z = model.prior.sample(20_000, generator=generator)
+        points, log_ratio = link.simulate(z)
+        inverse = (standard_normal(model, points) - model.prior.log_prob(z) - log_ratio).exp()
+        assert abs(float(inverse.mean()) - 1) < SIGMAS * standard_error(inverse) < 0.3
+    claim = model.log_density(x, draws=10, generator=generator)
+    with pytest.raises(ValueError, match="bits"):
+        claim.bits_per_dimension(3)
+    with pytest.raises(ValueError, match="different units"):
+        claim - DiagonalGaussian(3).double().log_density(x)
+
+
+def test_columns_may_have_levels_of_their_own() -> None:
+    link = UniformDequantisation(3, levels=[2, 5], columns=[0, 2])
+    inside = torch.tensor([[1.0, -3.5, 4.0]])
+    link.check_support(inside)
+    for column, value in ((0, 2.0), (2, 5.0), (0, 0.5), (2, -1.0)):
+        outside = inside.clone()
+        outside[0, column] = value
+        with pytest.raises(ValueError, match=r"integers from 0, fewer than 2, 5, in columns 0, 2; the value at \[0, "):
+            link.check_support(outside)
+        assert link.infer_once(outside)[1].item() == -math.inf
+    noise = VariationalDequantisation(glow(2, 2, (4,), 3), levels=[2, 5], columns=[0, 2], features=3)
+    torch.testing.assert_close(noise._context(inside), torch.tensor([[0.5, -3.5, 0.8]]))
+    assert UniformDequantisation(2).measure is UniformDequantisation(2, columns=[1, 0]).measure is Measure.COUNTING
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: UniformDequantisation(3, columns=[]), "UniformDequantisation expects different columns in 0 ... 2"),
+        (lambda: UniformDequantisation(3, columns=[3]), "UniformDequantisation expects different columns in 0 ... 2"),
+        (lambda: UniformDequantisation(3, levels=[2, 2]), "rounds 3 columns; got the levels of 2"),
+        (lambda: VariationalDequantisation(glow(3, 2), columns=[0, 1], features=3), "a density over 2 features"),
+        (lambda: VariationalDequantisation(broad(2, 2), columns=[0, 1], features=3), "conditioned on 3 features"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(make: Callable[[], Dequantisation], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make()
+
+
+def test_a_table_with_rounded_columns_is_fitted_and_saved(tmp_path: Path, generator: Generator) -> None:
+    x = torch.randn(200, 3, generator=generator)
+    x[:, 0] = (x[:, 0] > 0).float()
+    torch.manual_seed(0)
+    noise = glow(1, 2, (4,), 3)
+    model = layered(Flow(real_nvp(3, 2, (4,)), OnFeatures(3, [0], on_box(0.0, 2.0))),
+                    VariationalDequantisation(noise, 2, [0], 3))  # fmt: skip
+    before = model.initialise(x) or model.elbo(x, generator=seeded()).mean()
+    model.fit(x, Training(epochs=3, progress=False), generator=generator)
+    after = model.elbo(x, generator=seeded()).mean()
+    assert before < after
+    save(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.measure == model.measure
+    assert again.elbo(x, generator=seeded()).mean() == after
+    assert set(model.sample(50, generator=generator)[:, 0].tolist()) == {0.0, 1.0}
+
+
+def seeded() -> Generator:
+    return Generator().manual_seed(1)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from bridge import DeltaLink, FlowVAE, GaussianRelaxation, ReLU, UniformDequantisation, layered, with_flow_prior
-from density import Density, DiagonalGaussian, Model, StandardNormal, TiedColumns, Training
+from density import Density, DiagonalGaussian, Model, StandardNormal, TiedColumns, Training, select
 from density.data.findings import FEWEST_ROWS, examine
+from density.data.ties import Said, said_once, warn_of_ties
 from flows import Flow, LULinear, linear_flow, maf
 from lvm import PPCA, VAE, GaussianMixture
 
@@ -197,6 +200,27 @@ def test_a_gradient_fit_warns_once_of_columns_and_cure(name: str, generator: Gen
     assert "column 2 holds integers" in text
     assert "dequantise" in text
     assert "UniformDequantisation" in text
+
+
+def test_a_search_warns_once_and_of_what_is_new(generator: Generator) -> None:
+    x = normal(generator, 60, 3).float()
+    x[:, 2] = (2 * x[:, 2]).round()
+    candidates = {name: (partial(maf, 3, 1, (4,)), ONCE) for name in "abc"}
+    with pytest.warns(TiedColumns) as said:
+        select(candidates, x, generator=generator)
+    assert len(said) == 1
+    wider = torch.cat([x, x[:, :1].round()], 1)
+    assert [told.count("columns 2, 3 hold integers") for told in warned([x, x[:50], wider], set())] == [0, 1]
+    assert len(warned([x, x], None)) == 2, "outside of a search each fit warns"
+
+
+def warned(data: list[Tensor], said: Said | None) -> list[str]:
+    """What fits to these data say, of a search or by themselves."""
+    with warnings.catch_warnings(record=True) as found, nullcontext() if said is None else said_once(said):
+        warnings.simplefilter("always")
+        for rows in data:
+            warn_of_ties(rows, maf(rows.shape[1], 1, (4,)))
+    return [str(each.message) for each in found]
 
 
 def test_models_of_masses_have_nothing_to_say(generator: Generator) -> None:

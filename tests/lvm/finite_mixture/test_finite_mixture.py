@@ -308,3 +308,33 @@ def test_unusable_data(generator: Generator) -> None:
         FiniteMixture(3, 2, TABLE)
     with pytest.raises(TypeError, match=r"Columns expects a likelihood for each column, such as .* for column 1"):
         Columns([GaussianLikelihood(), Category])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("columns", [[1], [3, 2], [2, 0, 3]])
+def test_a_mass_is_the_marginal_times_the_conditional(columns: list[int], generator: Generator) -> None:
+    """Of a table of all kinds of columns; and the marginal is the sum over the others where they are few."""
+    model, x = FiniteMixture(4, 3, TABLE).double(), table(generator, 20)
+    with torch.no_grad():
+        model.prior.logits.copy_(torch.randn(3, generator=generator))
+        model.decoder.numbers.copy_(torch.randn(model.decoder.numbers.shape, generator=generator))
+        x[:, 3] = x[:, 3] - 1e4
+    others = [column for column in range(4) if column not in columns]
+    for row in x:
+        product = model.marginal(columns).log_prob(row[columns]) + model.conditional(columns, row[columns]).log_prob(
+            row[others]
+        )
+        torch.testing.assert_close(product, model.log_prob(row), rtol=1e-12, atol=1e-12)
+    rows = x[:1].repeat(2, 1)
+    rows[:, 2] = torch.tensor([0.0, 1.0])
+    total = model.log_prob(rows).logsumexp(0)
+    torch.testing.assert_close(model.marginal([3, 0, 1]).log_prob(rows[0, [3, 0, 1]]), total, rtol=1e-12, atol=1e-12)
+
+
+def test_columns_that_cannot_be_taken_alone_are_refused() -> None:
+    with pytest.raises(TypeError, match="marginal needs families with a closed form; got CategoricalLevels in "):
+        FiniteMixture(2, 2, CategoricalLevels(4)).marginal([0])
+    model = FiniteMixture(3, 2, BernoulliLikelihood())
+    with pytest.raises(ValueError, match="some columns and not all 3"):
+        model.conditional([0, 1, 2], torch.zeros(3))
+    with pytest.raises(ValueError, match="distribution over"):
+        model.conditional([1], torch.full((1,), 0.5))

@@ -13,6 +13,7 @@ from scipy import stats
 
 from density.families.kl import kl
 from density.saving import files
+from significance import Verdict
 from studies.amortization.measure import CAPACITIES, built, judge
 from studies.amortization.report import asked, checks, claims, number, selected
 from studies.amortization.settings import Key, Settings
@@ -107,11 +108,20 @@ def made_up(seeds: int = 1, **changes: float) -> pd.DataFrame:
 
 
 def test_verdicts_follow_the_numbers() -> None:
-    assert [claim.verdict for claim in claims(made_up())] == ["holds"] * 8
-    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_encoder__amortisation=0.85))}
-    assert by_name["test images: a larger encoder narrows the amortisation gap"] == "not decided"
-    by_name = {claim.words: claim.verdict for claim in claims(made_up(large_decoder__approximation=1.5))}
-    assert by_name["training images: a larger decoder narrows the approximation gap"] == "does not hold: the opposite"
+    def verdict(rows: pd.DataFrame, words: str) -> Verdict:
+        return {claim.words: claim.decision.of_all for claim in claims(rows)}[words]
+
+    assert [claim.decision.verdict for claim in claims(made_up())] == [Verdict.FIRST] * 8
+    equal = made_up(large_encoder__amortisation=0.85)
+    assert verdict(equal, "test images: a larger encoder narrows the amortisation gap") is Verdict.OPEN
+    worse = made_up(large_decoder__approximation=1.5)
+    assert verdict(worse, "training images: a larger decoder narrows the approximation gap") is Verdict.SECOND
+    assert "the opposite holds" in " ".join(map(str, claims(worse)))
+    apart = made_up(seeds=2)  # two fits of each model prove nothing where their difference varies
+    apart.loc[(apart["model"] == "large-encoder") & (apart["seed"] == 1), "amortisation"] = 0.6
+    (claim,) = (each for each in claims(apart) if each.words.startswith("test images: a larger encoder"))
+    assert (claim.decision.verdict, claim.decision.verdict_anew) == (Verdict.FIRST, Verdict.OPEN)
+    assert "of these fits holds, of models trained anew not decided" in str(claim)
     every = made_up()
     assert len(claims(selected(Settings(models=("baseline", "small-encoder", "large-encoder")), every))) == 2
     assert len(claims(every[every["part"] == "test"])) == 4

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from significance import Verdict, decisions
 from studies.defaults.measure import CANDIDATES, of_sides
-from studies.defaults.report import over_seeds, proven, siblings
+from studies.defaults.report import difference, siblings
 from studies.defaults.settings import ARMS, Settings
 from studies.defaults.tables import SHIPPED, Table, smoothed, split
 from studies.kit.compute import save_arrays
@@ -51,13 +52,17 @@ def test_each_side_sends_the_model_in_that_place_by_its_held_out_rows(tmp_path: 
 
 def test_errors_of_rows_and_of_seeds_and_holm() -> None:
     rows = pd.DataFrame({"difference": [1.0, 1.2, 0.8], "difference_error": [0.01] * 3, "test_rows": [100] * 3})
-    one, single = over_seeds(rows), over_seeds(rows[:1])
+    (single, none), (_, one) = difference(rows[:1]), difference(rows)
+    assert none is None
+    assert one is not None
     assert one.mean == pytest.approx(1.0)
     assert one.error == pytest.approx(0.2 / np.sqrt(3), rel=0.01)  # between fits; rows add little
-    assert one.freedom == pytest.approx(2, rel=0.05)  # three fits, and so Student's t: 1 ± 0.12 has a p of 0.013
+    assert one.fits_freedom == pytest.approx(2)  # three fits, and so Student's t: 1 ± 0.12 has a p of 0.013
+    assert one.p_value == pytest.approx(0.013, abs=5e-4)
     assert (single.error, single.freedom) == (pytest.approx(0.01), 99)
-    found = proven({"sure": single, "of three": one, "open": over_seeds(rows.assign(difference=[0.1, -0.1, 0.1]))})
-    assert [each.proven for each in found.values()] == [True, True, False]
+    alike = rows.assign(difference=[0.1, -0.1, 0.1])
+    found = decisions({"one": difference(rows[:1]), "three": difference(rows), "open": difference(alike)})
+    assert [each.of_all for each in found.values()] == [Verdict.FIRST, Verdict.FIRST, Verdict.OPEN]
 
 
 def test_a_builder_that_falls_behind_is_named() -> None:

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bridge.comparison.statement import Statement, Verdict
-from density.log_density import Kind
+from significance import Kind, Statement, Verdict
 from studies.data.load import dataset
 from studies.elbo_gap.published import SUITE, TABLE, published_table
 from studies.elbo_gap.report import TIGHT, bounds

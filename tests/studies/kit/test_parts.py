@@ -61,6 +61,18 @@ def test_no_settings_load_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_no_report_loads_torch() -> None:
+    """But that of judge, which prints the library's own comparison."""
+    code = (
+        "import sys; from studies.kit.registry import every_study\n"
+        "for study in every_study():\n"
+        "    if study.name != 'judge': study.report\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_measures_is_imported_where_a_row_is_missing_and_what_shows_where_rows_are_shown(tmp_path: Path) -> None:
     fake, log = "tests.studies.kit.fake", str(tmp_path / "log")
     run = (fake, "--pause", "0", "--output", str(tmp_path))

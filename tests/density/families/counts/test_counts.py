@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -12,6 +13,7 @@ from torch import Generator, Tensor
 
 from density import ConditionallyIndependent, Independent, NegativeBinomial, Poisson, ZeroInflated, mlp
 from density.families.likelihoods.stirling import stirling_error
+from lvm import FiniteMixture
 
 COUNTS = (0, 1, 2, 30, 900, 1000, 10**6)
 
@@ -101,6 +103,22 @@ def test_the_start_knows_dispersion(generator: Generator) -> None:
     assert log_size[1].item() == pytest.approx(math.log(2.0), abs=0.3)  # moments of 4,000 rows
     share = ZeroInflated(Poisson()).start(x)[0].sigmoid()
     torch.testing.assert_close(share[1:], 0.5 * (x == 0).float().mean(0)[1:])
+
+
+def test_a_mixture_of_poissons_is_fitted_by_em(generator: Generator) -> None:
+    """Two groups of rows that no count could confuse: shares and means of the groups, and log p by the sum."""
+    rates = torch.tensor([[5.0, 0.1], [80.0, 40.0]], dtype=torch.float64)
+    group = (torch.rand(600, generator=generator) < 0.3).long()
+    x = torch.poisson(rates[group], generator=generator)
+    model = FiniteMixture(2, 2, Poisson()).double()
+    model.fit(x, smoothing=0.0, generator=generator)
+    means = torch.stack([x[group == k].mean(0) for k in (0, 1)])
+    found = model.decoder.expectation(torch.eye(2, dtype=torch.float64)).detach()
+    torch.testing.assert_close(found.sort(0).values, means, rtol=1e-6, atol=1e-6)
+    by_hand = stats.poisson.logpmf(x.numpy()[:, None], means.numpy()).sum(-1) + np.log(np.bincount(group) / 600)
+    torch.testing.assert_close(
+        model.log_prob(x), torch.as_tensor(by_hand).logsumexp(-1), rtol=1e-5, atol=1e-5, check_dtype=False
+    )
 
 
 @pytest.mark.parametrize("family", [Poisson(), ZeroInflated(Poisson())], ids=repr)

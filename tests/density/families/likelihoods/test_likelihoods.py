@@ -95,7 +95,7 @@ BUILT = [pytest.param(one, marks=() if one in OFTEN else pytest.mark.slow, id=re
 
 @pytest.mark.parametrize("likelihood", BUILT)
 def test_a_vae_of_any_likelihood(likelihood: Likelihood, generator: Generator, tmp_path: Path) -> None:
-    """It learns, its claim is finite and in the measure of its data, its encoder sees numbers of size 1; it is saved."""
+    """It learns, its claim is finite and of its data's measure, its encoder sees numbers of size 1; it is saved."""
     x = TABLES[likelihood](generator)
     model = VAE.of(D, 1, likelihood, hidden=(16,))
     assert model.measure is likelihood.measure

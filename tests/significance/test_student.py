@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from bridge.comparison.student import quantile, tail
+from significance.student import quantile, tail
 
 FREEDOMS = (1.0, 1.3, 2.0, 4.7, 30.0, 499.0, 2e5, 1e8)
 

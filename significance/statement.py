@@ -1,4 +1,11 @@
-"""What a number and its error say of a difference: an interval, a p-value, and by Holm's procedure a verdict."""
+r"""What a number and its error say of a difference: an interval, a p-value, and by Holm's procedure a verdict.
+
+An error that is made of two independent ones, of ν and of μ degrees of freedom, has no distribution that is known. With
+
+.. math:: \text{reach}^2 = t_\nu(\alpha)^2 s_1^2 + t_\mu(\alpha)^2 s_2^2
+
+an interval holds it with at least the confidence that it says, whatever the two variances are (Banerjee 1960).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from bridge.comparison.student import quantile, tail
-from density.log_density import Kind
+from significance.kind import Kind
+from significance.student import quantile, tail
 
 POWER = 0.8416  # standard deviations: the normal quantile of a chance of 4 in 5
+LEAST = -300.0  # the logarithm of a chance that is not told from 0
 
 
 class Verdict(Enum):
@@ -29,8 +37,10 @@ class Statement:
     Attributes:
         kind: of the mean.
         mean, error: and standard error of it; nan where there is none.
-        freedom: degrees of freedom of the error.
+        freedom: degrees of freedom of the error, or of the rest of it where a part is kept apart.
         slack: what is no matter of chance, on either side: quadrature's error, rounding, a margin.
+        fits_error: the part of the error that is over fits, where that is kept apart; else 0.
+        fits_freedom: degrees of freedom of that part.
     """
 
     kind: Kind
@@ -38,6 +48,8 @@ class Statement:
     error: float
     freedom: float
     slack: float = 0.0
+    fits_error: float = 0.0
+    fits_freedom: float = math.inf
 
     def interval(self, level: float) -> tuple[float, float]:
         """Where the quantity lies with that confidence: to one side of a bound, to both sides of other numbers.
@@ -50,7 +62,7 @@ class Statement:
         if math.isnan(self.error):
             return -math.inf, math.inf
         sided = self.kind in (Kind.LOWER, Kind.UPPER)
-        reach = quantile((1 - level) / (1 if sided else 2), self.freedom) * self.error + self.slack
+        reach = self._reach((1 - level) / (1 if sided else 2)) + self.slack
         low = -math.inf if self.kind is Kind.UPPER else self.mean - reach
         return low, math.inf if self.kind is Kind.LOWER else self.mean + reach
 
@@ -67,7 +79,7 @@ class Statement:
         beyond = signed - self.slack
         if self.error == 0:
             return 0.0 if beyond > 0 else 1.0
-        return min(1.0, (1 if sided else 2) * tail(beyond / self.error, self.freedom))
+        return min(1.0, (1 if sided else 2) * self._beyond(beyond))
 
     @property
     def leaning(self) -> Verdict:
@@ -79,7 +91,29 @@ class Statement:
         size = abs(self.mean) - self.slack
         if size <= 0 or math.isnan(self.error):
             return math.inf
-        return points * ((quantile(chance / 2, self.freedom) + POWER) * self.error / size) ** 2
+        return points * ((self._reach(chance / 2) + POWER * self.error) / size) ** 2
+
+    def _reach(self, chance: float) -> float:
+        """How far the mean is from the quantity, to one side, with at most this chance below 1/2."""
+        if self.fits_error == 0:
+            return quantile(chance, self.freedom) * self.error
+        rest = math.sqrt(max(0.0, self.error**2 - self.fits_error**2))
+        return math.hypot(quantile(chance, self.freedom) * rest, quantile(chance, self.fits_freedom) * self.fits_error)
+
+    def _beyond(self, size: float) -> float:
+        """The chance, at most, of a mean that is further than this to one side: the inverse of ``_reach``."""
+        if self.fits_error == 0:
+            return tail(size / self.error, self.freedom)
+        if size < 0:
+            return 1 - self._beyond(-size)
+        high = math.log(0.5)
+        while high > LEAST and self._reach(math.exp(2 * high)) < size:
+            high *= 2
+        low = 2 * high
+        while high - low > 1e-9 * abs(high):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._reach(math.exp(middle)) > size else (low, middle)
+        return math.exp(high)
 
 
 def holm(p_values: Sequence[float], chance: float) -> list[bool]:

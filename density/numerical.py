@@ -1,0 +1,118 @@
+r"""Parts of a model that compute by a numerical method, and what a claim says of their error.
+
+A chain of layers is exact up to rounding. The solution of a differential equation is known to a tolerance, and a trace
+that is estimated by probes is drawn. What that does to log p(x) depends on everything that follows in the model, so it
+is not asked of the parts and added up: the whole model is evaluated again with all of them looser, and with other
+draws. So one mechanism serves every model that has such a part anywhere: a flow, a chain, an inverse, a flow of flows,
+a tight layered model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from density.checks import reference
+from density.log_density import Kind
+
+LOOSER = 10.0
+LEAST = 1e-2  # of the tolerance: by how much less than it no method is believed to err
+ROUNDING = 64.0  # units in the last place, which some thousand operations lose in other models as well
+
+
+class Numerical(nn.Module):
+    """A part of a model that computes by a numerical method.
+
+    Attributes:
+        tolerance: the error of a log-density, in nats, that the part is set to make at most.
+        repeats: evaluations that a claim is the mean of, where the part draws; 1 where it does not.
+        looseness: by how much the method is looser at the moment than it is set to be; :func:`running` changes it.
+        generator: what is drawn from at the moment; torch's global one if None.
+    """
+
+    tolerance: float
+    repeats: int = 1
+    looseness: float = 1.0
+    generator: Generator | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Log-densities by a model with numerical parts, or without.
+
+    Attributes:
+        value: ``[n]``, nats.
+        kind: exact, if nothing was drawn and no error exceeds the tolerance; else an estimate.
+        words: what to add to the method; empty for a model without numerical parts.
+        monte_carlo_error, numerical_error: see :class:`~density.log_density.Claim`.
+    """
+
+    value: Tensor
+    kind: Kind = Kind.EXACT
+    words: str = ""
+    monte_carlo_error: Tensor | None = None
+    numerical_error: Tensor | None = None
+
+
+def numerical_parts(model: nn.Module) -> list[Numerical]:
+    """The numerical parts of a model, however deep. O(parts)."""
+    return [part for part in model.modules() if isinstance(part, Numerical)]
+
+
+@contextmanager
+def running(
+    parts: Sequence[Numerical], *, looseness: float = 1.0, generator: Generator | None = None
+) -> Iterator[None]:
+    """Numerical parts looser by a factor than they are set, and drawing from a generator; afterwards as they were."""
+    found = [(part, part.looseness, part.generator) for part in parts]
+    try:
+        for part in parts:
+            part.looseness, part.generator = looseness, generator
+        yield
+    finally:
+        for part, before, drawn_from in found:
+            part.looseness, part.generator = before, drawn_from
+
+
+def evaluated_numerically(
+    model: nn.Module, evaluate: Callable[[], Tensor], generator: Generator | None = None
+) -> Evaluation:
+    r"""What a model evaluates to, and the error that its numerical parts make in it.
+
+    The numerical error of a value is estimated by its distance to that of methods ten times looser, with the same
+    draws. That is about the error of the looser ones, and so more than the error of the value. Two values of one point
+    may agree by chance, so it is at least the root mean square over all points; all points may, where both methods take
+    nearly the same steps, so a hundredth of the tolerance is added, and rounding. The Monte Carlo error is that of a
+    mean over repeats, each with draws of its own.
+
+    Args:
+        model: whose parts are asked.
+        evaluate: makes log-densities ``[n]``.
+        generator: of draws; torch's global one if None. Models without draws leave it alone.
+
+    Cost: one evaluation, if there are no numerical parts; else one for each repeat, and about three quarters of one.
+    """
+    parts = numerical_parts(model)
+    if not parts:
+        return Evaluation(evaluate())
+    repeats, tolerance = max(part.repeats for part in parts), math.fsum(part.tolerance for part in parts)
+    device = reference(model).device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device)) if repeats > 1 else 0
+    with running(parts, generator=Generator(device).manual_seed(seed)):
+        values = torch.stack([evaluate() for _ in range(repeats)])
+    with running(parts, looseness=LOOSER, generator=Generator(device).manual_seed(seed)):
+        distance = (values[0] - evaluate()).abs()
+    value = values.mean(0)
+    rounding = ROUNDING * torch.finfo(value.dtype).eps * (1 + value.abs())
+    error = torch.maximum(distance, distance.square().mean().sqrt()) + LEAST * tolerance + rounding
+    met = bool((error <= tolerance + rounding).all())
+    words = f"{'solved' if met else 'not solved'} to {tolerance:g} nats"
+    if repeats == 1:
+        return Evaluation(value, Kind.EXACT if met else Kind.ESTIMATE, words, None, error)
+    drawn = values.std(0) / math.sqrt(repeats)
+    return Evaluation(value, Kind.ESTIMATE, f"{words}, {repeats} repeats of its probes", drawn, error)

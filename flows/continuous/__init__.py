@@ -1,0 +1,1 @@
+"""Continuous flows: points that move with a velocity."""
