@@ -25,6 +25,7 @@ class Rows:
         owner: whose error it is.
         weights: ``[n]``, not negative: 3 is the row three times, 0 a row that is not there. 1 if None.
         incomplete: nan marks a missing entry; else it is an error.
+        observed: whether the owner has a view of incomplete rows, to which that error points.
 
     Attributes:
         whole: the data, where it is a tensor.
@@ -45,8 +46,9 @@ class Rows:
         weights: Tensor | None = None,
         *,
         incomplete: bool = False,
+        observed: bool = True,
     ) -> None:
-        self._check = check_incomplete if incomplete else _check_complete
+        self._check = check_incomplete if incomplete else _check_complete if observed else check_data
         self._features = features
         self._owner = owner
         self._values: Tensor | None = None

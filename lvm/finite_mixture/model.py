@@ -175,7 +175,7 @@ class FiniteMixture(MixtureModel):
         if not self._closed:
             given = prepare(self, x, training, self.check_support, weights=weights)
             return given.maximise(self, lambda batch, generator: self.log_prob(batch[0]), training, generator)
-        rows = Rows(x, self.features, "FiniteMixture", weights)
+        rows = Rows(x, self.features, "FiniteMixture", weights, observed=False)
         problem = Problem.of(self.decoder, rows, self._present(rows.like), em, float(smoothing), generator)
         climbed = problem.climb()
         self.to(rows.like)

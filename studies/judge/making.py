@@ -82,8 +82,8 @@ def _checked(name: str, model: object, features: int, columns: Columns | None) -
         raise ValueError(f"'{name}' is a model of {model.features} features; the data has {features}")
     if columns is not None and model.measure != columns.measure:
         raise ValueError(
-            f"'{name}' has densities {model.measure.words}; those of this table are {columns.measure.words}. Give its "
-            "function an argument columns, and build the model of these"
+            f"'{name}' has densities with respect to {model.measure.value}, where those of this table are with respect "
+            f"to {columns.measure.value}. Give its function an argument columns, and build the model of these"
         )
     return model
 

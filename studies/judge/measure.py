@@ -21,8 +21,8 @@ from density import Density, ExactModel, LogDensity, Measure, Model
 from density.checks import find_reference
 from density.data.points import Points
 from significance import Statement
-from studies.data.likelihoods import likelihoods
 from studies.data.load import Dataset
+from studies.data.mixed.likelihoods import likelihoods
 from studies.judge.making import made
 from studies.judge.own_models import Named, blamed, is_function, missing_package, named
 from studies.judge.settings import Key, Settings

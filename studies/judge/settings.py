@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from studies.data.load import Dataset, dataset
-from studies.data.mixed import mixed_table
+from studies.data.mixed.table import mixed_table
 from studies.data.own.file import Selection
 from studies.judge.own_models import Named, named
 from studies.kit import study

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Generator, Tensor
 
 import lvm.finite_mixture.fit as fitting
@@ -21,10 +22,12 @@ from density import (
     Chunks,
     Columns,
     GaussianLikelihood,
+    Poisson,
     Training,
     load,
     save,
 )
+from density.data.rows import Rows
 from lvm import EM, CollapsedComponent, Diagonal, FiniteMixture, GaussianMixture, Given, Present, StochasticEM
 
 QUIET = EM(progress=False)
@@ -91,14 +94,24 @@ def test_em_of_bits_is_the_one_written_down(generator: Generator) -> None:
 def test_em_climbs_to_where_the_likelihood_is_stationary(generator: Generator) -> None:
     """Of a table of all kinds, without smoothing, every M-step being a maximum."""
     x = table(generator)
+    x = torch.cat([x, (x[:, 1:2] + torch.randint(2, (300, 1), generator=generator)) % 3], 1)
     number, _, bit, _ = TABLE.likelihoods
-    model = FiniteMixture(4, 2, Columns([number, Category(3), bit, number])).double()
+    model = FiniteMixture(5, 2, Columns([number, Category(3), bit, number, Category(3)])).double()
     history = model.fit(x, em=replace(QUIET, regularisation=0.0, tolerance=1e-13), smoothing=0.0, generator=generator)
     assert history.converged
     assert min(np.diff(history.objective)) > -1e-12
     (slope,) = torch.autograd.grad(model.log_prob(x).mean(), [model.decoder.numbers])
     assert (slope * torch.tensor([1.0, 100.0]).double().repeat(6)[: slope.shape[1]]).abs().max() < 1e-3
     assert model.log_density(x).mean == pytest.approx(history.objective[-1], rel=1e-12)
+
+
+def test_rates_of_counts_are_their_means_however_large(generator: Generator) -> None:
+    x = torch.poisson(torch.tensor([0.2, 3.0, 1e5]).double().expand(50, 3), generator=generator)
+    model = FiniteMixture(3, 1, Poisson()).double()
+    model.fit(x, em=QUIET, smoothing=0.0, generator=generator)
+    torch.testing.assert_close(model.expectation(), x.mean(0))
+    expected = stats.poisson.logpmf(x.numpy(), x.mean(0).numpy()).sum(1)
+    torch.testing.assert_close(model.log_prob(x), torch.as_tensor(expected), rtol=1e-10, atol=1e-10)
 
 
 def test_smoothing_is_rows_of_the_whole_table_beside(generator: Generator) -> None:
@@ -200,6 +213,21 @@ def test_components_that_coincide_are_left(generator: Generator) -> None:
     history = model.fit(x, em=replace(QUIET, start=Present()))
     assert "after leaving 1 saddle point" in history.stopped
     assert model.log_density(x).mean == pytest.approx(best, abs=1e-4)
+
+
+def test_what_two_components_share_is_theirs(generator: Generator) -> None:
+    """Where a pair that coincides parts, the weight of the third stays, and so do its numbers."""
+    x = table(generator)
+    model = FiniteMixture(4, 3, TABLE).double()
+    model.fit(x, em=replace(QUIET, max_iterations=3), generator=generator)
+    problem = fitting.Problem.of(model.decoder, Rows(x, 4, ""), model._present(x), QUIET, 1.0, generator)
+    at = problem.present
+    at.numbers[2] = at.numbers[1]
+    at.logits[2] = at.logits[1]
+    way, *_ = problem.ways_up(at)
+    assert way.numbers[0].equal(at.numbers[0])
+    assert not way.numbers[1:].isclose(at.numbers[1:]).all(1).any()
+    torch.testing.assert_close(way.logits.softmax(0)[0], at.logits.softmax(0)[0])
 
 
 def test_nothing_climbs(generator: Generator) -> None:

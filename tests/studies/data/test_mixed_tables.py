@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import Columns, LogDensity, NegativeBinomial, Poisson, TiedColumns, Training
+from density import BernoulliLikelihood, Columns, Gaussian, LogDensity, NegativeBinomial, Poisson, TiedColumns, Training
 from lvm import EM, VAE, FiniteMixture
-from studies.data.census import NAMES, census
-from studies.data.likelihoods import likelihoods
 from studies.data.load import Dataset
-from studies.data.mixed import mixed_table
+from studies.data.mixed.census import NAMES, census
+from studies.data.mixed.likelihoods import likelihoods
+from studies.data.mixed.table import mixed_table
 from studies.data.own.file import Selection
+from studies.judge.making import made
+from studies.judge.own_models import Named
 from studies.kit.errors import InputError
 from tests.studies.running import run
 
@@ -137,3 +139,11 @@ def test_judge_takes_such_a_table(tmp_path: Path) -> None:
     assert set(alone["measure"]) == {"counting (columns 0, 2-14) × Lebesgue (column 1)"}
     assert alone["value"].between(-300, 0).all()
     assert (rows.loc[rows["versus"].notna(), "comparable"] == 1).all()
+
+
+def test_judge_refuses_a_model_of_another_measure() -> None:
+    columns = Columns([BernoulliLikelihood(), NegativeBinomial()])
+    with pytest.raises(
+        ValueError, match=r"'Gaussian' has densities with respect to Lebesgue, where .* counting\. Give its"
+    ):
+        made(Named("Gaussian", (Gaussian(2),), to_fit=False), torch.zeros(5, 2), 0, None, columns)

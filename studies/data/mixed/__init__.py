@@ -1,0 +1,1 @@
+"""Tables of several kinds of columns: numbers, counts and categories."""
