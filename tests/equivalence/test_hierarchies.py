@@ -79,7 +79,7 @@ def test_deterministic_links_add_their_ratios(generator: Generator) -> None:
     z, log_q = model.encoder.sample_with_log_prob(7, context=x, generator=seeded())
     torch.testing.assert_close(model.log_joint(x, z) - log_q, expected, rtol=0, atol=EXACT)
     assert model.sample(5, generator=generator).shape == (5, 3)
-    result = sandwich(chain, 20, steps=30, pilot=PILOT, generator=generator)
+    result = sandwich(chain, 12, steps=15, pilot=PILOT, generator=generator)
     assert abs(result.mean_width) < max(0.2, 3 * result.standard_error)
 
 
@@ -105,7 +105,7 @@ def test_evidence_of_a_chain_is_its_density(generator: Generator) -> None:
     assert claim.value.equal(annealed(model, x, steps=30, pilot=PILOT, generator=seeded()).value)
     assert claim.monte_carlo_error is not None
     assert bool(((claim.value - truth).abs() < 5 * claim.monte_carlo_error).all())
-    report = gap(chain, x[:5], draws=20, local=LocalFit(steps=20, draws=2), generator=generator)
+    report = gap(chain, x[:5], draws=20, local=LocalFit(steps=8, draws=2), generator=generator)
     assert report.parts is not None
 
 
