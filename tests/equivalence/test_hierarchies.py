@@ -14,7 +14,7 @@ from lvm import HierarchicalVAE, Link, StochasticLink
 from lvm.evidence import LocalFit, Pilot, annealed, evidence, gap, quadrature, sandwich
 from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
-from tests.cases.bounds import by_composition, hierarchical
+from tests.cases.bounds import by_composition, conditional_bits, hierarchical
 from tests.laws.transforms import randomise
 
 PILOT = Pilot(chains=4, transitions=2, temperatures=8)
@@ -119,6 +119,13 @@ def test_two_latents_are_integrated_together(generator: Generator) -> None:
     torch.testing.assert_close(claim.value, by_composition(model, x), rtol=0, atol=1e-8)
     with pytest.raises(ValueError, match=r"LooseLayeredModel has 4\. Use"):
         quadrature(as_links(hierarchical(generator)), x)
+
+
+def test_one_link_with_a_context_is_a_conditional_vae(generator: Generator) -> None:
+    model = randomise(conditional_bits(), generator, 0.2)
+    chain = LooseLayeredModel(model.prior, model.link)
+    x, context = (normal(generator, 3, model.features) > 0).double(), normal(generator, 3, model.context_features)
+    assert evidence(chain, x, context=context).value.equal(evidence(model, x, context=context).value)
 
 
 def conditional(features: int, mean: Tensor, weight: Tensor, variance: Tensor) -> Density:
