@@ -185,10 +185,10 @@ def _laid_out(model: Model, space: Space | Tensor) -> tuple[Tensor, Tensor, Tens
             f"{in_words(space)}"
         )
     measure = Measure.COUNTING if isinstance(space, Tensor) else space.measure
-    if model.measure is not measure:
-        how = "sum over states, Bits(features) or a tensor of all" if model.measure is Measure.COUNTING else "use a Box"
+    if model.measure != measure:
+        how = "sum over states, Bits(features) or a tensor of all" if model.measure == Measure.COUNTING else "use a Box"
         raise ValueError(
-            f"audit cannot add up a density with respect to {model.measure.value} measure over "
+            f"audit cannot add up a density, {model.measure.words}, over "
             f"{'a tensor of points' if isinstance(space, Tensor) else in_words(space)}; {how}"
         )
     if isinstance(space, Tensor):

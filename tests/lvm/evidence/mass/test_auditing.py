@@ -195,9 +195,9 @@ def test_it_prints_what_it_found(generator: Generator) -> None:
 
 
 def test_what_cannot_be_added_up_is_refused(generator: Generator) -> None:
-    with pytest.raises(ValueError, match="Lebesgue measure over a tensor of points; use a Box"):
+    with pytest.raises(ValueError, match="Lebesgue measure, over a tensor of points; use a Box"):
         audit(Gaussian(2), torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"counting measure over Box.*sum over states"):
+    with pytest.raises(ValueError, match=r"counting measure, over Box.*sum over states"):
         audit(one_hot(1, 2, generator), Box((0.0,), (1.0,)))
     with pytest.raises(TypeError, match="expects a space"):
         audit(one_hot(1, 2, generator), 2)  # type: ignore[arg-type]
