@@ -65,6 +65,11 @@ def ask(
         own = method.get(name) if isinstance(method, Mapping) else method
         asked = [_asked(name, fit, x, context, own, elbo_draws, generator) for fit in fits]
         claims = tuple(claim for claim, _ in asked)
+        if (chancy := next((claim for claim in claims if claim.confidence is not None), None)) is not None:
+            raise ValueError(
+                f"compare: the claim of '{name}' is of kind {chancy.kind_in_words}, and what that leaves to chance is "
+                "no standard error. Subtract such claims, a - b: their confidences add up"
+            )
         if len({claim.measure for claim in claims}) > 1:
             raise ValueError(f"compare: the fits of '{name}' are with respect to different measures")
         gaps = tuple(difference for _, difference in asked if difference is not None)
