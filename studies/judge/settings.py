@@ -85,7 +85,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
             f"{len(settings.seeds)} seeds; give a function that makes it"
         )
     for seed in settings.seeds:
-        data = dataset(settings, seed)
+        data = dataset(settings, seed, incomplete=True)
         key = partial(Key, data.name, data.hash, seed)
         points = {name: _claims(settings, model, seed, data.hash) for name, model in models.items()}
         for name, paths in points.items():
