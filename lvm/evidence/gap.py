@@ -89,7 +89,12 @@ class Gap:
         lines = [f"{'nats a point':<20}{'mean':>12}{'± data':>10}{'± draws':>10}  kind"]
         for name, claim in self.claims().items():
             numbers = f"{claim.mean:>12.4f}{claim.standard_error:>10.2g}{claim.mean_monte_carlo_error:>10.2g}"
-            lines.append(f"{name:<20}{numbers}  {claim.kind.value}")
+            lines.append(f"{name:<20}{numbers}  {claim.kind_in_words}")
+        if self.log_density.unreliable:
+            lines.append(
+                f"the error of log p(x) is not to be trusted, by their weights, at {self.log_density.unreliable} of "
+                f"{self.log_density.value.numel()} points"
+            )
         if self.parts is not None:
             lines.append(
                 f"local q converged at {int(self.parts.converged.sum())} of {self.parts.converged.numel()} points"
@@ -195,7 +200,13 @@ def gap(
     assert log_density is not None
     method = f"ELBO, {draws} draws"
     bound = LogDensity(elbo, Kind.LOWER, method, elbo_error, measure=model.measure, points=points_of_x)
-    total = Difference(difference, log_density.kind, f"{log_density.method} − {method}", error)
+    total = Difference(
+        difference,
+        log_density.kind,
+        f"{log_density.method} − {method}",
+        error,
+        confidence=log_density.confidence,
+    )
     if local is None:
         return Gap(log_density, bound, total)
     if not isinstance(model, LayeredModel) or not isinstance(unrolled(model), LatentVariableModel):
@@ -227,6 +238,7 @@ def _parts(log_density: LogDensity, elbo: LogDensity, best: LocalElbo) -> Parts:
             approximation,
             f"{log_density.method} − {local.method}",
             torch.hypot(log_p_error, best.error),
+            confidence=None if approximation is Kind.ESTIMATE else log_density.confidence,
         ),
         Difference(
             best.value - elbo.value,

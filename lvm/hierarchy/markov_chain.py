@@ -83,7 +83,8 @@ class MarkovChain(Density):
     @property
     def support(self) -> Support | None:
         supports = [part.support for part in self.parts]
-        return None if not any(supports) else _SideBySide(self.widths, supports)
+        everywhere = all(support is None for support in supports)
+        return None if everywhere else _SideBySide(self.widths, supports)
 
     def check_support(self, x: Tensor) -> None:
         for part, value in zip(self.parts, x.split(self.widths, -1), strict=True):
@@ -106,31 +107,39 @@ class MarkovChain(Density):
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         values: dict[int, Tensor] = {}
+        given = context
         for position in self._order:
-            part = self.parts[position]
-            if values:
-                context = part._sample(1, context, generator).squeeze(0)
-            else:
-                context = part._sample(n, context, generator)
-            values[position] = context
-        return self._side_by_side(values)
+            value = self.parts[position]._sample(1 if values else n, given, generator)
+            values[position] = given = value.squeeze(0) if values else value
+        return self._side_by_side(values, context)
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         values: dict[int, Tensor] = {}
-        total: Tensor | None = None
+        terms: list[Tensor] = []
+        given = context
         for position in self._order:
-            value, term = self.parts[position]._sample_with_log_prob(1 if values else n, context, generator)
-            if total is not None:
-                value, term = value.squeeze(0), total + term.squeeze(0)
-            values[position] = context = value
-            total = term
-        assert total is not None, "a chain has a part"
-        return self._side_by_side(values), total
+            value, term = self.parts[position]._sample_with_log_prob(1 if values else n, given, generator)
+            terms.append(term.squeeze(0) if values else term)
+            values[position] = given = value.squeeze(0) if values else value
+        return self._side_by_side(values, context), sum(terms[1:], terms[0])
 
-    def _side_by_side(self, values: dict[int, Tensor]) -> Tensor:
-        return torch.cat([values[position] for position in range(len(values))], -1)
+    def _side_by_side(self, values: dict[int, Tensor], context: Tensor | None) -> Tensor:
+        """Draws by their positions as one tensor, with gradients where there is a path through all of them."""
+        draws = torch.cat([values[position] for position in range(len(values))], -1)
+        return draws if self._pathwise(values, context) else draws.detach()
+
+    def _pathwise(self, values: dict[int, Tensor], context: Tensor | None) -> bool:
+        """Whether no part cuts the path: gradients through the others alone would be a part of the gradient."""
+        if not torch.is_grad_enabled():
+            return True
+        for position in self._order:
+            due = [*self.parts[position].parameters(), *([] if context is None else [context])]
+            context = values[position]
+            if not context.requires_grad and any(tensor.requires_grad for tensor in due):
+                return False
+        return True
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
         for position in self._order:

@@ -66,8 +66,11 @@ class HierarchicalVAE(AmortisedModel):
         for part in (prior, *encoders, *decoders):
             if not isinstance(part, Density):
                 raise TypeError(f"HierarchicalVAE is made of Densities; got a {type(part).__name__}")
-        for encoder, decoder in zip(encoders, decoders, strict=True):
-            check_pair(encoder, decoder)
+        for level, (encoder, decoder) in enumerate(zip(encoders, decoders, strict=True), 1):
+            try:
+                check_pair(encoder, decoder)
+            except ValueError as error:
+                raise ValueError(f"HierarchicalVAE, level {level}: {error}") from error
         check_size(prior, encoders[-1].features, "the last latent")
         self.prior: MarkovChain = MarkovChain(*decoders[1:], prior, from_last=True)
         self.encoder: MarkovChain = MarkovChain(*encoders)

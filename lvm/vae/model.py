@@ -35,7 +35,7 @@ class VAE(AmortisedModel):
     of any architecture, which see points as rows, fit into
     :class:`~density.families.conditional_gaussian.ConditionalGaussian` and
     :class:`~density.families.bernoulli.ConditionalBernoulli`. :meth:`gaussian` and :meth:`bernoulli` build the usual
-    ones.
+    ones, :meth:`of` those of a likelihood for data of any kind.
 
     The ELBO is a lower bound; :meth:`log_density` gives the tighter importance-weighted one with its errors, and
     ``lvm.evidence.gap`` what lies between. Generation needs no encoder.

@@ -21,7 +21,7 @@ from studies.kit.rows import Row
 
 
 def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> None:
-    """Write a claim's values, errors, kind, method, measure and points to an .npz, whole or not at all.
+    """Write a claim's values, errors, kind, confidence, method, measure and points to an .npz, whole or not at all.
 
     With it goes the ELBO ``[n]`` at the same points, where it is a number of its own.
     """
@@ -32,6 +32,7 @@ def save_claim(path: Path, claim: LogDensity, elbo: Tensor | None = None) -> Non
         numerical_error=_numbers(claim.numerical_error),
         kind=np.array(claim.kind.value),
         method=np.array(claim.method),
+        confidence=np.array(math.nan if claim.confidence is None else claim.confidence),
         measure=np.array(claim.measure.value),
         points=np.empty(0) if claim.points is None else np.array(astuple(claim.points), dtype=np.uint64),
         elbo=_numbers(elbo),
@@ -48,12 +49,14 @@ def load_claim(path: Path) -> LogDensity:
         error = archive["monte_carlo_error"]
         numerical = archive["numerical_error"] if "numerical_error" in archive else np.empty(0)
         points = archive["points"] if "points" in archive else np.empty(0)
+        confidence = float(archive["confidence"]) if "confidence" in archive else math.nan
         return LogDensity(
             torch.as_tensor(archive["value"]),
             Kind(str(archive["kind"])),
             str(archive["method"]),
             torch.as_tensor(error) if error.size else None,
             torch.as_tensor(numerical) if numerical.size else None,
+            confidence=None if math.isnan(confidence) else confidence,
             measure=measure_named(str(archive["measure"])),
             points=Points(*points.tolist()) if points.size else None,
         )

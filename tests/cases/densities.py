@@ -37,7 +37,7 @@ from density import (
     mlp,
 )
 from flows import Flow, LULinear, glow, linear_flow, maf, real_nvp
-from lvm import PPCA, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, MarkovChain, Spherical, Tied
+from lvm import PPCA, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, Spherical, Tied
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from tests.laws.densities import DensityCase
 from tests.laws.transforms import randomise
@@ -109,16 +109,6 @@ def rescaled(density: Callable[[Generator], Density]) -> Callable[[Generator], D
 
 def _normal(mean: Tensor, covariance: Tensor, x: Tensor) -> float:
     return float(stats.multivariate_normal(mean.cpu().numpy(), covariance.cpu().numpy()).logpdf(x.cpu().numpy()))
-
-
-def two_steps(density: Density, x: Tensor, context: Tensor | None) -> float:
-    """v_2 ~ N(m, s²) and v_1 ~ N(w v_2 + b, r²) are one Gaussian."""
-    named = {name.rpartition("densities.")[2]: p.detach() for name, p in density.named_parameters()}
-    w, b, r = named["0.network.weight"].squeeze(), named["0.network.bias"], named["0.scale.log_std"].exp()
-    m, s = named["1.mean"], named["1.log_std"].exp()
-    cross = w * s**2
-    covariance = torch.stack([torch.cat([w * cross + r**2, cross]), torch.cat([cross, s**2])])
-    return _normal(torch.cat([w * m + b, m]), covariance, x)
 
 
 def standard(density: Density, x: Tensor, context: Tensor | None) -> float:
@@ -228,15 +218,6 @@ DENSITIES: dict[str, DensityCase] = {
     "LinearGaussianPosterior": DensityCase(random(lambda: LinearGaussianPosterior(LinearGaussian(CONTEXT, 2)))),
     "Featured": DensityCase(
         lambda g: randomise(Featured(nn.Linear(4, CONTEXT), conditional(NetworkScale)(g), 4), g, 0.3)
-    ),
-    "MarkovChain": DensityCase(
-        random(
-            lambda: MarkovChain(
-                ConditionalGaussian(nn.Linear(1, 1), 1, 1, GlobalScale()), DiagonalGaussian(1), from_last=True
-            )
-        ),
-        oracle=two_steps,
-        expected=False,
     ),
     "PPCA": DensityCase(random(lambda: PPCA(2, 1)), oracle=linear_marginal),
     "LinearVAE": DensityCase(random(lambda: LinearVAE(2, 1)), oracle=linear_marginal, dead=("encoder.",)),

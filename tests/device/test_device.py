@@ -46,6 +46,7 @@ from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
+from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
 from tests.device.pretended import Generator, Pretended, pretended
 
@@ -129,9 +130,9 @@ def test_transforms(name: str, direction: str) -> None:
     both(call)
 
 
-@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize("name", [*DENSITIES, *LIKELIHOODS])
 def test_densities(name: str) -> None:
-    case = DENSITIES[name]
+    case = (DENSITIES | LIKELIHOODS)[name]
 
     def call(device: str) -> list[Any]:
         density = made(case, device)

@@ -14,7 +14,7 @@ from lvm import HierarchicalVAE, Link, StochasticLink
 from lvm.evidence import LocalFit, Pilot, annealed, evidence, gap, quadrature, sandwich
 from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
-from tests.cases.bounds import by_composition, hierarchical
+from tests.cases.bounds import by_composition, conditional_bits, hierarchical
 from tests.laws.transforms import randomise
 
 PILOT = Pilot(chains=4, transitions=2, temperatures=8)
@@ -79,7 +79,7 @@ def test_deterministic_links_add_their_ratios(generator: Generator) -> None:
     z, log_q = model.encoder.sample_with_log_prob(7, context=x, generator=seeded())
     torch.testing.assert_close(model.log_joint(x, z) - log_q, expected, rtol=0, atol=EXACT)
     assert model.sample(5, generator=generator).shape == (5, 3)
-    result = sandwich(chain, 20, steps=30, pilot=PILOT, generator=generator)
+    result = sandwich(chain, 12, steps=15, pilot=PILOT, generator=generator)
     assert abs(result.mean_width) < max(0.2, 3 * result.standard_error)
 
 
@@ -105,7 +105,7 @@ def test_evidence_of_a_chain_is_its_density(generator: Generator) -> None:
     assert claim.value.equal(annealed(model, x, steps=30, pilot=PILOT, generator=seeded()).value)
     assert claim.monte_carlo_error is not None
     assert bool(((claim.value - truth).abs() < 5 * claim.monte_carlo_error).all())
-    report = gap(chain, x[:5], draws=20, local=LocalFit(steps=20, draws=2), generator=generator)
+    report = gap(chain, x[:5], draws=20, local=LocalFit(steps=8, draws=2), generator=generator)
     assert report.parts is not None
 
 
@@ -119,6 +119,13 @@ def test_two_latents_are_integrated_together(generator: Generator) -> None:
     torch.testing.assert_close(claim.value, by_composition(model, x), rtol=0, atol=1e-8)
     with pytest.raises(ValueError, match=r"LooseLayeredModel has 4\. Use"):
         quadrature(as_links(hierarchical(generator)), x)
+
+
+def test_one_link_with_a_context_is_a_conditional_vae(generator: Generator) -> None:
+    model = randomise(conditional_bits(), generator, 0.2)
+    chain = LooseLayeredModel(model.prior, model.link)
+    x, context = (normal(generator, 3, model.features) > 0).double(), normal(generator, 3, model.context_features)
+    assert evidence(chain, x, context=context).value.equal(evidence(model, x, context=context).value)
 
 
 def conditional(features: int, mean: Tensor, weight: Tensor, variance: Tensor) -> Density:

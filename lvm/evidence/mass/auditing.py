@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, in_words, reference
 from density.contract import Model
+from density.data.joined import joined, parted
 from density.evaluating import evaluated
-from density.importance.pareto import resolution
+from density.importance.pareto import pareto_k, resolution
 from density.log_density import Kind, LogDensity, Measure
 from density.parallel.sharded import sharded
 from lvm.evidence.mass.spaces import Space
@@ -28,7 +29,7 @@ class Audit:
         monte_carlo_error: standard error of each, ``[N]``, nan where the method draws and states none.
         slack: of the sum, what is no matter of chance: the quadrature of the method and of the box, and rounding.
         kind, method: of the claims.
-        unreliable: the share of the total that comes from claims whose error is not to be trusted, by their weights.
+        k: Pareto k̂ of the claims' shares in the error (:func:`~density.importance.pareto.pareto_k`); −∞ for no error.
         claims: how many were made, of one point each.
         seconds: that it took.
     """
@@ -38,7 +39,7 @@ class Audit:
     slack: float
     kind: Kind
     method: str
-    unreliable: float
+    k: float
     claims: int
     seconds: float
 
@@ -64,10 +65,15 @@ class Audit:
             return math.nan
         return math.copysign(beyond / self.error if self.error > 0 else math.inf if beyond > 0 else 0.0, excess)
 
+    @property
+    def reliable(self) -> bool:
+        """Whether the error may be believed: k̂ ≤ ½, as where squares of its shares have a mean."""
+        return self.k <= 0.5
+
     def __repr__(self) -> str:
         sampler = f" ± {self.error:.2g} (Monte Carlo)" if self.error != 0 else ""
         slack = f" ± {self.slack:.2g} (numerical)" if self.slack > 1e-6 else ""
-        doubt = f", {self.unreliable:.0%} of it unreliable" if self.unreliable > 0.005 else ""
+        doubt = "" if self.reliable else f", the error uncertain (k̂ = {self.k:.2f})"
         return (
             f"total = {self.total:.6g}{sampler}{slack}, 1 in expectation if unbiased: {self.departure:+.1f} errors off"
             f"{doubt} ({self.kind.value}, {self.method}, {len(self.mass):,} points, {self.claims:,} claims, "
@@ -113,9 +119,9 @@ def audit(
 
     Returns:
         An :class:`Audit`. Few draws a claim and more passes find a wrong factor such as K/(K − 1) sooner than many
-        draws do. Its error is that of the claims. Where much of the total is ``unreliable``, because single draws may
-        carry most of an average, the sum lies mostly below 1 and seldom far above, and the error is too small: then
-        the departure says that the errors are wrong, and not the expectation.
+        draws do. Its error is that of the claims. Where it is not ``reliable``, because few claims have most of it and
+        others like them have not been drawn, the sum lies mostly below 1 and seldom far above, and the error is too
+        small: then a departure says that the errors are wrong, and not the expectation.
 
     Raises:
         TypeError: the space is none, or the model cannot be asked.
@@ -136,42 +142,38 @@ def audit(
     passes = check_count(passes, "passes")
     x, volumes, doubt = _laid_out(model, space)
 
-    def claimed(which: Tensor) -> LogDensity:
-        given = None if context is None else context[which]
-
-        def about(rows: Tensor, stream: Generator | None) -> LogDensity:
-            """Rows of points with their contexts behind them: what is shared among processes."""
-            seen = None if given is None else rows[:, x.shape[1] :]
-            return evidence(model, rows[:, : x.shape[1]], context=seen, method=method, generator=stream)
-
-        rows = x[which] if given is None else torch.cat([x[which], given], 1)
-        return sharded(about, rows, generator=generator)
-
     if context is not None and len(context) != len(x):
         raise ValueError(f"audit expects a context for each of the {len(x)} points of the space; got {len(context)}")
-    everywhere = torch.arange(len(x), device=x.device)
-    claim, which, made = claimed(everywhere), everywhere, len(x)
+    rows, features = joined(x, context), x.shape[1]
+
+    def about(part: Tensor, stream: Generator | None) -> LogDensity:
+        points, given = parted(part, features)
+        return evidence(model, points, context=given, method=method, generator=stream)
+
+    which = torch.arange(len(x), device=x.device)
+    claim = sharded(about, rows, generator=generator)
     mass, error = _masses(claim)
+    made = len(which)
     if passes > 1 and bool((error > 0).any()):
-        counts = 1 + _shared_out((passes - 2) * len(x), error * volumes)
-        which = everywhere.repeat_interleave(counts)
-        claim, made = claimed(which), made + len(which)
+        which = which.repeat_interleave(1 + _shared_out((passes - 2) * len(x), error * volumes))
+        claim = sharded(about, rows[which], generator=generator)
         mass, error = _masses(claim)
-    each = volumes[which] / which.bincount()[which]  # what a claim counts for
-    total = (mass * each).sum().item()
+        made += len(which)
+    part = 1 / which.bincount()[which]  # of its point's estimate, that a claim is
+    share = error * part * volumes[which]  # of the error of the sum
 
     def of_points(of_claims: Tensor) -> Tensor:
         return torch.zeros_like(volumes).index_add_(0, which, of_claims)
 
-    of_rule = 0.0 if doubt is None else abs((of_points(mass / which.bincount()[which]) * doubt).sum().item())
-    doubtful = 0.0 if claim.weights is None else (mass * each)[~claim.weights.reliable].sum().item()
+    mean = of_points(mass * part)
+    slack = (of_points(_slack(claim, mass, x) * part) * volumes).sum().item()
     return Audit(
-        of_points(mass * each),
-        of_points((error * each).square()).sqrt(),
-        (_slack(claim, mass, x) * each).sum().item() + of_rule,
+        mean * volumes,
+        of_points(share.square()).sqrt(),
+        slack if doubt is None else slack + abs((mean * doubt).sum().item()),
         claim.kind,
         claim.method,
-        doubtful / total if total > 0 else 0.0,
+        pareto_k(share.log().unsqueeze(1)).item() if bool((share > 0).any()) else -math.inf,
         made,
         time.perf_counter() - started,
     )
@@ -185,10 +187,10 @@ def _laid_out(model: Model, space: Space | Tensor) -> tuple[Tensor, Tensor, Tens
             f"{in_words(space)}"
         )
     measure = Measure.COUNTING if isinstance(space, Tensor) else space.measure
-    if model.measure is not measure:
-        how = "sum over states, Bits(features) or a tensor of all" if model.measure is Measure.COUNTING else "use a Box"
+    if model.measure != measure:
+        how = "sum over states, Bits(features) or a tensor of all" if model.measure == Measure.COUNTING else "use a Box"
         raise ValueError(
-            f"audit cannot add up a density with respect to {model.measure.value} measure over "
+            f"audit cannot add up a density, {model.measure.words}, over "
             f"{'a tensor of points' if isinstance(space, Tensor) else in_words(space)}; {how}"
         )
     if isinstance(space, Tensor):

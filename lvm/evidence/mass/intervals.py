@@ -56,7 +56,7 @@ class Interval:
     def __repr__(self) -> str:
         return (
             f"mean log p(x) in [{self.low:.4f}, {self.high:.4f}] nats at {100 * self.confidence:.6g} %, of "
-            f"{self.lower.value.numel():,} points, {self.lower.measure.value} measure (lower bound of {self.draws:,} "
+            f"{self.lower.value.numel():,} points, {self.lower.measure.words} (lower bound of {self.draws:,} "
             f"draws a point, upper bound of {self.simulated:,} simulated points; {self.seconds:.1f} s)"
         )
 
@@ -192,9 +192,9 @@ def _check(model: Bound, confidence: float) -> None:
             f"interval needs a model with log-weights; {type(model).__name__} has none. The log_density of an exact "
             "model is exact"
         )
-    if model.measure is not Measure.COUNTING:
+    if model.measure != Measure.COUNTING:
         raise ValueError(
-            f"interval bounds masses, which a density with respect to {model.measure.value} measure has not: no "
+            f"interval bounds masses, which a density, {model.measure.words}, has not: no "
             f"simulated point is ever equal to one of x. {type(model).__name__} would have to model discrete data"
         )
     if model.context_features:

@@ -267,6 +267,9 @@ def test_a_context_goes_to_those_that_have_one(generator: Generator) -> None:
 
 def test_bad_input_has_one_clear_error(base: Tensor) -> None:
     good = claim(base)
+    chancy = LogDensity(torch.zeros(3), Kind.UPPER, "made", confidence=0.95)
+    with pytest.raises(ValueError, match=r"'one' is of kind upper bound at 95 %, and what that leaves to chance"):
+        compare({"one": chancy}, None)
     with pytest.raises(ValueError, match="needs models by name"):
         compare({})
     with pytest.raises(TypeError, match="'a' is of float; expected a model, a LogDensity"):

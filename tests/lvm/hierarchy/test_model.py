@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributions, nn
 
-from bridge import HalfNormal
+from bridge import HalfNormal, from_distribution
 from density import (
     Bernoulli,
     ConditionalGaussian,
@@ -22,7 +22,7 @@ from density import (
 )
 from flows import ActNorm, real_nvp
 from lvm import VAE, HierarchicalVAE, MarkovChain
-from lvm.vae.gradients import DoublyReparametrised
+from lvm.vae.gradients import DoublyReparametrised, Reparametrised
 from tests.cases.bounds import hierarchical
 
 EXACT = 1e-12
@@ -112,6 +112,34 @@ def test_any_estimator_trains_a_hierarchy(generator: Generator) -> None:
     assert [name for name, p in model.named_parameters() if p.equal(before[name])] == []
 
 
+def test_draws_without_a_path_leave_no_gradient_to_the_others() -> None:
+    """Else the reparametrised gradient of the other levels would pass for that of all."""
+    cut = from_distribution(Mixed(2), 2, 2)
+    for chain in (MarkovChain(linear(2, 3), cut), MarkovChain(cut, linear(3, 2))):
+        context = torch.zeros(4, chain.context_features)
+        assert not chain.sample(5, context=context).requires_grad
+        draws, log_prob = chain.sample_with_log_prob(5, context=context)
+        assert not draws.requires_grad
+        assert log_prob.requires_grad
+    encoders, decoders = [linear(2, 3), cut], [linear(3, 2), linear(2, 2)]
+    with pytest.raises(TypeError, match="Reparametrised differentiates through the latent draws"):
+        Reparametrised()(HierarchicalVAE(StandardNormal(2), encoders, decoders), torch.zeros(4, 3))
+
+
+class Mixed(nn.Module):
+    """A mixture of two normals for each feature, which torch draws without a path."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(features, features)
+
+    def forward(self, context: Tensor) -> distributions.Distribution:
+        means = torch.stack([self.mean(context), -self.mean(context)], -1)
+        choice = distributions.Categorical(logits=torch.zeros_like(means))
+        mixture = distributions.MixtureSameFamily(choice, distributions.Normal(means, 1.0))
+        return distributions.Independent(mixture, 1)
+
+
 def above(vae: Callable[[], VAE], *widths: int) -> Callable[[], HierarchicalVAE]:
     return lambda: HierarchicalVAE.above(vae(), widths)
 
@@ -135,7 +163,7 @@ def above(vae: Callable[[], VAE], *widths: int) -> Callable[[], HierarchicalVAE]
         ),
         (
             lambda: HierarchicalVAE(StandardNormal(1), [linear(2, 3), linear(1, 2)], [linear(3, 2), linear(3, 1)]),
-            "encoder q.* and decoder p.* must agree",
+            "HierarchicalVAE, level 2: the decoder.* must agree on the sizes",
         ),
         (above(lambda: VAE.gaussian(3, 2)), "the width of at least one level"),
         (above(lambda: VAE.gaussian(3, 2, context_features=1), 1), "HierarchicalVAE is unconditional"),

@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 
 from density import (
     BernoulliLikelihood,
-    CategoricalLevels,
     DiscretisedLogistic,
     GaussianLikelihood,
     Likelihood,
@@ -39,7 +38,6 @@ def digits() -> tuple[Tensor, Tensor]:
         (BernoulliLikelihood(), Measure.COUNTING),
         (GaussianLikelihood(), Measure.LEBESGUE),
         (DiscretisedLogistic(LEVELS, mixtures=2), Measure.COUNTING),
-        (CategoricalLevels(LEVELS), Measure.COUNTING),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Likelihood) else "",
 )

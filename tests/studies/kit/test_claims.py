@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator
 
-from density import Gaussian
+from density import Gaussian, Kind, LogDensity
 from lvm import PPCA
 from lvm.evidence import importance
 from studies.kit.claims import load_claim, load_elbo, save_claim
@@ -19,14 +19,15 @@ def test_a_claim_comes_back(tmp_path: Path, generator: Generator) -> None:
     x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
     exact = Gaussian(3).double().log_density(x)
     sampled = importance(PPCA(3, 1).double(), x, draws=20, generator=generator)
-    for claim in (exact, sampled):
+    bounded = LogDensity(sampled.value, Kind.LOWER, "some", confidence=0.9, points=sampled.points)
+    for claim in (exact, sampled, bounded):
         save_claim(tmp_path / "claim.npz", claim, claim.value)
         found, elbo = load_claim(tmp_path / "claim.npz"), load_elbo(tmp_path / "claim.npz")
         assert elbo is not None
         assert found.value.equal(claim.value)
         assert elbo.equal(claim.value)
         assert (found.kind, found.method, found.measure) == (claim.kind, claim.method, claim.measure)
-        assert found.points == claim.points
+        assert (found.points, found.confidence) == (claim.points, claim.confidence)
         assert (found - exact).value.shape == (5,)
         with pytest.raises(ValueError, match="compared at the same points"):
             found - Gaussian(3).double().log_density(x.flip(0))

@@ -104,6 +104,18 @@ def test_smoothing_is_seen(generator: Generator) -> None:
     assert abs(smooth.departure) > 4
 
 
+def test_an_error_that_is_too_small_is_not_reliable(generator: Generator) -> None:
+    """Of a narrow encoder the weights have no variance; sums lie below 1 by more than their errors, and are told."""
+    narrow, broad = continuous(8, 1, generator, encoder_std=0.3), continuous(8, 1, generator)
+    asked = partial(importance, draws=20)
+    found = [audit(narrow, Bits(8), method=asked, generator=generator) for _ in range(10)]
+    assert sum(not each.reliable for each in found) >= 9
+    assert "the error uncertain" in repr(max(found, key=lambda each: each.k))
+    assert sum(each.departure for each in found) < -10
+    assert sum(audit(broad, Bits(8), method=asked, generator=generator).reliable for _ in range(10)) >= 9
+    assert audit(one_hot(4, 2, generator), Bits(4)).reliable
+
+
 def test_the_second_pass_goes_where_the_sum_varies(generator: Generator) -> None:
     model = continuous(8, 2, generator)
     once = audit(model, Bits(8), method=partial(importance, draws=20), passes=1, generator=generator)
@@ -195,9 +207,9 @@ def test_it_prints_what_it_found(generator: Generator) -> None:
 
 
 def test_what_cannot_be_added_up_is_refused(generator: Generator) -> None:
-    with pytest.raises(ValueError, match="Lebesgue measure over a tensor of points; use a Box"):
+    with pytest.raises(ValueError, match="Lebesgue measure, over a tensor of points; use a Box"):
         audit(Gaussian(2), torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"counting measure over Box.*sum over states"):
+    with pytest.raises(ValueError, match=r"counting measure, over Box.*sum over states"):
         audit(one_hot(1, 2, generator), Box((0.0,), (1.0,)))
     with pytest.raises(TypeError, match="expects a space"):
         audit(one_hot(1, 2, generator), 2)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from density import Bernoulli, Kind, Measure
 from density.data.points import Points
 from lvm import PPCA, VAE
-from lvm.evidence import evidence, interval
+from lvm.evidence import evidence, gap, interval
 from lvm.evidence.mass.hits import hits
 from lvm.evidence.mass.intervals import _ruler
 from tests.lvm.evidence.mass.models import FIVE, continuous, one_hot
@@ -94,6 +94,9 @@ def test_their_parts_are_claims(generator: Generator) -> None:
         assert claim.confidence == pytest.approx(0.95)
         assert claim.measure is Measure.COUNTING
         assert claim.points == Points.of(x)
+    report = gap(model, x, draws=5, log_density=found.upper, generator=generator)
+    assert report.difference.confidence == pytest.approx(0.95)
+    assert "upper bound at 95 %" in repr(report)
     assert (found.upper - found.lower).kind_in_words == "upper bound at 90 %"
     assert repr(found).startswith(f"mean log p(x) in [{found.low:.4f}, {found.high:.4f}] nats at 90 %, of 40 points")
 
