@@ -201,7 +201,6 @@ FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "mixture of kinds": lambda device, x: fitted(
         FiniteMixture(4, 2, KINDS), coded(x), em=EM(max_iterations=5, progress=False), generator=seed(device)
     ),
-    "VAE of kinds": lambda device, x: fitted(VAE.of(4, 2, KINDS, hidden=(8,)), coded(x), QUIET, generator=seed(device)),
 }
 
 

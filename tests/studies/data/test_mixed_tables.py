@@ -106,7 +106,7 @@ def test_a_table_of_sixteen_columns_goes_through_mixture_and_vae(tmp_path: Path,
     sensible(mixture.log_density(train), mixture.log_density(test), columns)
     vae = VAE.of(16, 2, columns, hidden=(16,))
     with pytest.warns(TiedColumns, match=r"column 14 \(90% are 0\) has an atom\. Cure: leave out 14"):
-        history = vae.fit(train, Training(steps=50, learning_rate=0.03, progress=False), generator=generator)
+        history = vae.fit(train, Training(steps=30, learning_rate=0.03, progress=False), generator=generator)
     assert history.objective[-1] > history.objective[0] + 5
     claims = [vae.log_density(x, draws=20, generator=generator) for x in (train[:120], test)]
     sensible(*claims, columns)
