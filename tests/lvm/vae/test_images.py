@@ -64,6 +64,7 @@ def test_every_likelihood_makes_a_convolutional_vae(
     assert model.reconstruct(x).shape == x.shape
 
 
+@pytest.mark.slow
 def test_digits_are_learned(digits: tuple[Tensor, Tensor], generator: Generator) -> None:
     """In some seconds, better than independent pixels of the training rows' frequencies: on both sides masses."""
     torch.manual_seed(0)
