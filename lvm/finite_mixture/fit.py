@@ -26,7 +26,7 @@ from lvm.mixture.splits import pairs, shares
 from lvm.mixture.starts import MOST_ROWS, sample
 from lvm.mixture.statistics import Statistics
 
-STILL = 1e-6  # of the variance of statistics other than numbers, which clusters of equal values would not have
+STILL = 1e-6  # of the variance of a statistic, which clusters of equal values would not have
 FEWEST_ROWS = 1.0  # of the whole table that a component sees at the start: no category is impossible from there
 
 
@@ -119,17 +119,16 @@ class Problem:
         if len(x) > MOST_ROWS:
             chosen = torch.randperm(len(x), generator=self.generator, device=x.device)[:MOST_ROWS]
             x, weights = x[chosen], None if weights is None else weights[chosen]
-        widths = [len(self.bounds.ridge), len(self.bounds.pooled)]
-        own = self.bounds.ridge / self.scale[: widths[0]].square()
-        ridge = torch.cat([own, torch.full_like(self.bounds.pooled, STILL)])
+        ridge = torch.full_like(self.scale, STILL)
         found = start.parameters(self._scaled(x), weights, components, Diagonal(), ridge, self.generator)
+        widths = [len(self.bounds.ridge), len(self.bounds.pooled)]
         means, others = (found.means * self.scale).split(widths, -1)
         variances = (found.covariances * self.scale.square())[:, : widths[0]]
         count = (found.weights * self.n).unsqueeze(-1)
         moments = Statistics(
             Diagonal(), count.squeeze(-1), means + self.columns.origin, variances * count, count.new_zeros(())
         )
-        bounds = Bounds(torch.zeros_like(own), self.bounds.pooled, max(FEWEST_ROWS, self.bounds.rows))
+        bounds = Bounds(self.bounds.ridge, self.bounds.pooled, max(FEWEST_ROWS, self.bounds.rows))
         return maximised(self.table, TableStatistics(moments, others * count), self.present, bounds)
 
     @torch.no_grad()

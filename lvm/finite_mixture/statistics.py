@@ -66,7 +66,7 @@ class TableStatistics:
 
     @property
     def origin(self) -> Tensor:
-        """The mean of the first component's rows, ``[A]``."""
+        """The mean of the columns that have a variance, in the first component's rows: ``[A]``."""
         return self.dispersed.mean[0]
 
 
@@ -178,7 +178,7 @@ def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bo
     rows = count.clamp_min(EMPTY).unsqueeze(-1)
     variances = moments.scatter / rows + bounds.ridge
     resolution = torch.finfo(variances.dtype).eps * moments.mean.abs()  # below it a variance is rounding error
-    require_regular(((variances > resolution.square()) | empty).all(-1))
+    require_regular(((variances > resolution.square()) | empty).all(-1), "FiniteMixture")
     means = (found.sums + bounds.rows * bounds.pooled) / (rows + bounds.rows)
     numbers, first, other = [], 0, 0
     for family, columns in table.families():

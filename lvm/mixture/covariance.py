@@ -303,12 +303,12 @@ class Spherical(_Variances):
         return SphericalQuadratic(constant, weights, means, factor, precision)
 
 
-def require_regular(regular: Tensor) -> None:
+def require_regular(regular: Tensor, owner: str = "GaussianMixture") -> None:
     """Raise CollapsedComponent unless all covariances are regular, ``[K]`` (or a scalar for a shared one)."""
     if not bool(regular.all()):
         which = "the shared covariance" if regular.ndim == 0 else f"component {int((~regular).nonzero()[0])}"
         raise CollapsedComponent(
-            f"GaussianMixture: {which} collapsed onto too few distinct points or a subspace, where the likelihood has "
+            f"{owner}: {which} collapsed onto too few distinct points or a subspace, where the likelihood has "
             "no maximum. Regularise (EM(regularisation=...)), use fewer components or a structure with fewer "
             "parameters (Tied, Diagonal, Spherical), drop constant or linearly dependent columns, or dequantise"
         )

@@ -122,8 +122,9 @@ def _data(settings: Settings, seed: int) -> Dataset:
     if not settings.mixed:
         return dataset(settings, seed, incomplete=True, narrowest=1)
     selection = Selection(
-        settings.label, settings.drop or (), settings.test, settings.drop_incomplete, True, settings.numbers or ()
-    )
+        settings.label, settings.drop or (), settings.test, settings.drop_incomplete, mixed=True,
+        numbers=settings.numbers or (),
+    )  # fmt: skip
     return mixed_table(settings.data, seed, selection, group_duplicates=settings.group_duplicates)
 
 

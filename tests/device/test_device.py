@@ -14,7 +14,17 @@ from torch.utils._pytree import tree_leaves
 
 from bridge import layered
 from bridge.conversions.linear import as_autoregressive
-from density import Checkpoint, CheckpointMismatch, LogDensity, StandardNormal, Training
+from density import (
+    BernoulliLikelihood,
+    Category,
+    Checkpoint,
+    CheckpointMismatch,
+    Columns,
+    GaussianLikelihood,
+    LogDensity,
+    StandardNormal,
+    Training,
+)
 from density.families.noise import normal_noise
 from flows import (
     AffineCoupling,
@@ -30,7 +40,7 @@ from flows import (
     spline_maf,
 )
 from flows.networks.masked import MaskedResidualMLP
-from lvm import EM, PPCA, VAE, GaussianMixture, LinearVAE
+from lvm import EM, PPCA, VAE, FiniteMixture, GaussianMixture, LinearVAE
 from lvm.links import StochasticLink
 from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
@@ -164,6 +174,14 @@ def pair() -> StochasticLink:
     return StochasticLink(vae.encoder, vae.decoder)
 
 
+KINDS = Columns([GaussianLikelihood(), Category(3), BernoulliLikelihood(), GaussianLikelihood()])
+
+
+def coded(x: Tensor) -> Tensor:
+    """A table of those kinds."""
+    return torch.cat([x[:, :1], x[:, 1:2].abs().floor().clamp(0, 2), (x[:, 2:3] > 0).double(), x[:, 3:]], 1)
+
+
 FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "flow": lambda device, x: fitted(real_nvp(4, 2, (8,)), x, QUIET, generator=seed(device)),
     "spline flow": lambda device, x: fitted(neural_spline_flow(4, 2, (8,)), x, QUIET, generator=seed(device)),
@@ -180,6 +198,10 @@ FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "mixture": lambda device, x: fitted(
         GaussianMixture(4, 2), x, em=EM(max_iterations=5, progress=False), generator=seed(device)
     ),
+    "mixture of kinds": lambda device, x: fitted(
+        FiniteMixture(4, 2, KINDS), coded(x), em=EM(max_iterations=5, progress=False), generator=seed(device)
+    ),
+    "VAE of kinds": lambda device, x: fitted(VAE.of(4, 2, KINDS, hidden=(8,)), coded(x), QUIET, generator=seed(device)),
 }
 
 

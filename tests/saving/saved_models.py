@@ -17,6 +17,9 @@ from torch import Generator, Tensor, nn
 from bridge import Abs, DeltaLink, FlowVAE, GaussianRelaxation, HalfNormal, InverseSoftplus, LinkChain, layered
 from bridge.hybrids import coupling_posterior, with_flow_prior, with_posterior
 from density import (
+    BernoulliLikelihood,
+    Category,
+    Columns,
     ConditionalGaussian,
     DiagonalGaussian,
     DiscretisedLogistic,
@@ -64,6 +67,7 @@ from lvm import (
     PPCA,
     VAE,
     Diagonal,
+    FiniteMixture,
     Full,
     GaussianMixture,
     HierarchicalVAE,
@@ -135,6 +139,8 @@ def splines() -> Flow:
     return Flow(StudentT(D), Chain(ActNorm(D), first, autoregressive)).eval()
 
 
+KINDS = Columns([GaussianLikelihood(), Category(3), BernoulliLikelihood()])
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gaussian": lambda: Gaussian(D),
     "diagonal_gaussian": lambda: DiagonalGaussian(D),
@@ -144,6 +150,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mixture_tied": lambda: GaussianMixture(D, 2, Tied()),
     "mixture_diagonal": lambda: GaussianMixture(D, 2, Diagonal()),
     "mixture_spherical": lambda: GaussianMixture(D, 2, Spherical()),
+    "mixture_of_columns": lambda: FiniteMixture(D, 2, KINDS),
     "linear_flow_lu": lambda: linear_flow(D),
     "linear_flow_qr": lambda: linear_flow(D, QRLinear),
     "lu_from_matrix": lambda: Flow(StandardNormal(D), LULinear.from_matrix(torch.eye(D).flip(0) + 0.5)),
@@ -168,6 +175,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vae_tied_and_frozen": tied_and_frozen,
     "vae_image": lambda: VAE.image((1, 1, D), 1, GaussianLikelihood(), channels=(2,)),
     "vae_hierarchical": lambda: HierarchicalVAE.above(VAE.gaussian(D, 2, hidden=(4,)), (1, 1), hidden=(3,)),
+    "vae_of_columns": lambda: VAE.of(D, 1, KINDS, hidden=(3,)),
     "vae_exact_posterior": exact_posterior,
     "vae_flow_prior": lambda: with_flow_prior(per_feature(2), real_nvp(2, 2, (4,))),
     "vae_coupling_posterior": lambda: with_posterior(

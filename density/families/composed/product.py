@@ -166,7 +166,7 @@ def _refused(part: Density, columns: Sequence[int], x: Tensor) -> str:
     found = []
     for place, column in enumerate(columns):
         try:
-            part.check_support(x[:, place : place + 1].expand_as(x))
+            part.check_support(x[..., place : place + 1].expand_as(x))
         except ValueError:
             found.append(column)
     return f"column{'s' if len(found) != 1 else ''} {in_ranges(sorted(found or columns))}"

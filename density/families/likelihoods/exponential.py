@@ -36,7 +36,11 @@ class ExponentialFamily(Likelihood, ABC):
         """
 
     def natural(self) -> Self:
-        """The same family with its numbers as they come: none of them bounded, or in units of the data's spread."""
+        """The same family with its numbers as they come: none of them bounded, or in units of the data's spread.
+
+        Raises:
+            ValueError: the likelihood says how its numbers are to be bounded.
+        """
         return self
 
     @property

@@ -55,6 +55,8 @@ class GaussianLikelihood(ExponentialFamily):
         return torch.cat([mean, 0.5 * variance.log()], -1)
 
     def natural(self) -> GaussianLikelihood:
+        if self.scale is not None and self.scale is not NATURAL:
+            raise ValueError("GaussianLikelihood: a σ that is a parameter by itself is not bounded; leave out scale=")
         return GaussianLikelihood(NATURAL, standardise=False)
 
     def _scale(self) -> ScaleModel:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.data.load import Dataset
+from studies.data.load import FEWEST_ROWS, Dataset
 from studies.data.own.file import Selection, own_file, suffix_of
 from studies.data.preprocessing import Preprocessing
 from studies.data.split import same_rows, split
 from studies.kit.errors import InputError
-
-FEWEST_ROWS = 20
 
 
 def mixed_table(name: str, seed: int, selection: Selection, *, group_duplicates: bool = False) -> Dataset:

@@ -122,8 +122,8 @@ def _part(sheet: Sheet, other: Sheet | None, selection: Selection, incomplete: b
     columns: tuple[Column, ...] = ()
     if not selection.mixed:
         rows = sheet.data(chosen)
-    elif other is not None or selection.drop_incomplete:
-        raise InputError("--mixed takes one file whose numbers are all there: leave out --test and --drop-incomplete")
+    elif other is not None:
+        raise InputError("--mixed takes one file, of which a fifth of the rows are tested on: leave out --test")
     else:
         rows, columns = coded(sheet, chosen, selection.numbers)
     said = [f"{len(rows)} rows"]

@@ -16,7 +16,7 @@ NOTHING = "(missing)"
 
 
 def coded(sheet: Sheet, chosen: Sequence[int], numbers: Sequence[str] = ()) -> tuple[Array, tuple[Column, ...]]:
-    """The values of some columns ``[n, …]``, categories as codes, and what each of them holds.
+    """The values of some columns ``[n, …]``, categories as codes, missing numbers nan; and what each of them holds.
 
     Words are categories, where a missing one is a category of its own, and so are columns of two different numbers;
     whole numbers from 0 up are counts; others are numbers. The levels are those of the whole table, so that rows to
@@ -26,7 +26,7 @@ def coded(sheet: Sheet, chosen: Sequence[int], numbers: Sequence[str] = ()) -> t
         numbers: columns of whole numbers that are to be numbers, by name or by number from 1.
 
     Raises:
-        InputError: a column has too many different words for categories, or a number is missing or not finite.
+        InputError: a column has too many different words for categories, or a number is not finite.
     """
     wanted = {sheet.column(name) for name in numbers}
     if strange := [column for column in wanted if column in sheet.words]:
@@ -39,16 +39,15 @@ def _column(sheet: Sheet, column: int, as_number: bool) -> tuple[Array, Column]:
     label = sheet.header.label(column)
     if column in sheet.words:
         return _categories(sheet, column, sheet.words[column])
-    sheet.refuse_missing([column])
     values = sheet.data([column])[:, 0]
+    known = values[~np.isnan(values)]
     if as_number:
         return values, Column(label, "number")
-    different = np.unique(values)
+    different = np.unique(known)
     if len(different) <= 2:
-        return np.searchsorted(different, values).astype(np.float64), Column(
-            label, "category", tuple(f"{value:g}" for value in different)
-        )
-    whole = bool((values >= 0).all() and (values == np.round(values)).all())
+        codes = np.where(np.isnan(values), np.nan, np.searchsorted(different, values))
+        return codes, Column(label, "category", tuple(f"{value:g}" for value in different))
+    whole = bool((known >= 0).all() and (known == np.round(known)).all())
     return values, Column(label, "count" if whole else "number")
 
 

@@ -21,6 +21,7 @@ from density import (
     CheckpointMismatch,
     Chunks,
     Columns,
+    FixedScale,
     GaussianLikelihood,
     Poisson,
     Training,
@@ -247,7 +248,7 @@ def test_nothing_climbs(generator: Generator) -> None:
     constant[:, 3] = 2.0
     with pytest.raises(ValueError, match=r"^FiniteMixture: column 3 is constant"):
         FiniteMixture(4, 2, TABLE).fit(constant, em=QUIET)
-    with pytest.raises(CollapsedComponent, match="collapsed"):
+    with pytest.raises(CollapsedComponent, match=r"^FiniteMixture: component . collapsed"):
         FiniteMixture(4, 6, TABLE).fit(train, em=replace(QUIET, regularisation=0.0), generator=generator)
 
 
@@ -304,6 +305,8 @@ def test_unusable_data(generator: Generator) -> None:
         model.fit(x * torch.nan, em=QUIET)
     with pytest.raises(TypeError, match=r"takes a Likelihood, such as BernoulliLikelihood\(\) or Columns"):
         FiniteMixture(2, 2, "bernoulli")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a σ that is a parameter by itself is not bounded; leave out scale="):
+        FiniteMixture(2, 2, GaussianLikelihood(FixedScale()))
     with pytest.raises(ValueError, match="Columns has 4 likelihoods, and the table 3 columns"):
         FiniteMixture(3, 2, TABLE)
     with pytest.raises(TypeError, match=r"Columns expects a likelihood for each column, such as .* for column 1"):

@@ -63,7 +63,7 @@ def test_columns_are_read_by_kind(tmp_path: Path) -> None:
     ("selection", "words"),
     [
         (Selection(mixed=True, numbers=("word",)), "--numbers names column 2 .word., which holds words"),
-        (Selection(mixed=True, test=Path("mine.csv")), "--mixed takes one file whose numbers are all there"),
+        (Selection(mixed=True, test=Path("mine.csv")), "--mixed takes one file, of which a fifth"),
         (MIXED, r"column 2 \(word\): 40 different words in 40 rows are no categories. --drop word"),
         (Selection(mixed=True, drop=("word",)), r"column 3 \(hole\): the value is missing"),
     ],
@@ -74,6 +74,8 @@ def test_what_cannot_be_read(selection: Selection, words: str, tmp_path: Path, m
     path = written(tmp_path / "mine.csv", "x,word,hole", *lines)
     with pytest.raises(InputError, match=words):
         mixed_table(path, 0, selection)
+    complete = mixed_table(path, 0, Selection(mixed=True, drop=("word",), drop_incomplete=True))
+    assert len(complete.train) + len(complete.test) == 39
     with pytest.raises(InputError, match="--mixed is for a file of your own; 'digits' is none"):
         mixed_table("digits", 0, MIXED)
 
