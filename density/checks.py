@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from itertools import chain
 from operator import index
 from typing import SupportsIndex
@@ -217,6 +218,12 @@ def foreign(x: object, name: str) -> str:
     return f"{what}. Convert with torch.as_tensor({name})"
 
 
+def check_settings(settings: object, kind: type, name: str, expected: str, owner: str) -> None:
+    """Raise TypeError unless the settings of a fit are of the kind that it takes; the error says how to make them."""
+    if not isinstance(settings, kind):
+        raise TypeError(f"{owner} expects {expected} as {name}; got {in_words(settings)}")
+
+
 def in_words(setting: object) -> str:
     """A setting as an error shows it: of a class where an instance is due, how to make one.
 
@@ -225,7 +232,7 @@ def in_words(setting: object) -> str:
     """
     if isinstance(setting, type):
         return f"the class {setting.__name__}; make one, {setting.__name__}()"
-    return repr(setting)
+    return f"{type(setting).__name__}(…)" if is_dataclass(setting) else repr(setting)
 
 
 def check_incomplete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:

@@ -191,7 +191,8 @@ class _Trial:
             how = f"importance sampling, k̂ = {self.k:.2f}"
         decided = reliable and error <= LARGEST_ERROR * max(1.0, mass) and math.isfinite(mass)
         passed = abs(mass - 1) <= allowed + ROUNDING if decided else None
-        return mass, error, Check("mass", passed, f"{mass:.4f} ± {error:.2g} ({how})")
+        words = f"{mass:.4f} ± {error:.2g}, {allowed + ROUNDING:.2g} from 1 are allowed ({how})"
+        return mass, error, Check("mass", passed, words)
 
     def _shares(self) -> Check:
         weights = (self.log_weights - self.log_weights.max()).exp()
@@ -204,7 +205,8 @@ class _Trial:
         name = f"component {worst}" if worst < COMPONENTS else f"feature {(worst - COMPONENTS) % self.features}"
         words = f"{name}: {mean[worst]:.4f} of samples, {of_p[worst]:.4f} by weights ± {error[worst]:.2g}"
         decided = self.reliable and float(error.max()) < LARGEST_ERROR
-        return Check("shares", bool(excess[worst] <= _quantile(len(excess))) if decided else None, words)
+        passed = bool(excess[worst] <= _quantile(len(excess))) if decided else None
+        return Check("shares", passed, f"{words}{_apart(excess)}")
 
     def _scores(self, settled: bool) -> Check:
         if self.outside:
@@ -223,6 +225,7 @@ class _Trial:
         words = f"E[∂ log p/∂x_{j}] = {value:.3g} ± {error[worst]:.2g}, 0 is right"
         if worst >= self.features:
             words = f"E[x_{j} ∂ log p/∂x_{j}] = {value - 1:.4f} ± {error[worst]:.2g}, −1 is right"
+        words += _apart(excess)
         holds = bool(excess[worst] <= _quantile(len(excess)))
         if not holds and settled:
             return Check("scores", None, f"{words}; mass and shares hold, so p may jump")
@@ -245,6 +248,11 @@ class _Trial:
         gap = float((self.said.double() - again).abs().nan_to_num(nan=0.0, posinf=0.0).median())
         close = gap <= 1e-2 * (1 + float(again[again.isfinite()].abs().median()))
         return Check("samples", close, f"log p of samples with and after drawing differ by {gap:.1g} in the median")
+
+
+def _apart(excess: Tensor) -> str:
+    """The worst of so many deviations, beside what is allowed of it."""
+    return f"; {float(excess.max()):.1f} errors apart, {_quantile(len(excess)):.1f} are allowed"
 
 
 def _quantile(statements: int) -> float:

@@ -175,5 +175,5 @@ def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor |
     except ValueError as error:
         if not bool(x.isnan().any()):
             raise
-        advice = "or, where nan or a mask marks a missing entry, call model.observed.fit(x)"
+        advice = "or, where nan or a mask marks a missing entry, call model.observed.fit(x) of PPCA or GaussianMixture"
         raise ValueError(f"{error}; {advice}") from error

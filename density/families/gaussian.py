@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_count, check_data, check_points, in_words
 from density.contract import Density, ExactModel
+from density.data.chunks import Source
+from density.data.rows import Rows
 from density.families.scale import DiagonalScale, Scale, TriangularScale
 from density.history import History
 from density.linalg.cholesky import cholesky, is_symmetric, pack_triangular, unpack_triangular
-from density.linalg.moments import Moments, centre, is_constant
+from density.linalg.moments import centre, is_constant
 
 
 class GaussianFamily(Density, ABC):
@@ -115,13 +117,15 @@ class DiagonalGaussian(GaussianFamily, ExactModel):
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
         return self.mean, DiagonalScale(self.log_std.exp())
 
-    def fit(self, x: Tensor) -> History:
-        """Maximum likelihood in closed form, O(nD).
+    def fit(self, x: Tensor, settings: None = None) -> History:
+        """Maximum likelihood in closed form, O(nD), which takes no settings.
 
         Raises:
+            TypeError: settings, of another model's fit.
             ValueError: a column is constant, so that the likelihood has no maximum.
         """
         started = time.perf_counter()
+        _require_none(settings, "DiagonalGaussian")
         check_data(x, self.features, "DiagonalGaussian")
         mean, centred = centre(x.detach().double())
         variance = centred.square().mean(0)
@@ -135,7 +139,7 @@ class DiagonalGaussian(GaussianFamily, ExactModel):
         with torch.no_grad():
             self.mean.copy_(mean)
             self.log_std.copy_(0.5 * variance.log())
-        return _closed_form(self, x, started)
+        return _closed_form(self.log_density(x).mean, started)
 
 
 class Gaussian(GaussianFamily, ExactModel):
@@ -191,21 +195,31 @@ class Gaussian(GaussianFamily, ExactModel):
         model._set(mean, cholesky(covariance, "Gaussian"))
         return model
 
-    def fit(self, x: Tensor) -> History:
-        """Maximum likelihood in closed form, O(nD² + D³): the mean and the covariance that divides by n.
+    def fit(self, x: Source, settings: None = None, *, weights: Tensor | None = None) -> History:
+        """Maximum likelihood in closed form, which takes no settings: the mean and the covariance that divides by n.
+
+        O(nD² + D³). On several processes each works on its share of the rows; all end with the same parameters.
+
+        Args:
+            x: a tensor ``[n, D]``, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
+            weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
 
         Raises:
-            ValueError: the covariance is singular, as with n ≤ D or constant columns.
+            TypeError: settings, of another model's fit; or x is no data.
+            ValueError: unusable data or weights; or the covariance is singular, as with n ≤ D or constant columns.
         """
         started = time.perf_counter()
-        check_data(x, self.features, "Gaussian")
-        moments = Moments.of(x.detach())
+        _require_none(settings, "Gaussian")
+        rows = Rows(x, self.features, "Gaussian", weights)
+        moments = rows.moments()
         covariance = moments.covariance
-        constant = is_constant(moments.mean, covariance.diagonal(), x.dtype)
+        constant = is_constant(moments.mean, covariance.diagonal(), rows.like.dtype)
         factor = cholesky(covariance.masked_fill(constant, 0.0), "Gaussian")  # what rounding left of them is no spread
-        self.to(x)
+        self.to(rows.like)
         self._set(moments.mean, factor)
-        return _closed_form(self, x, started)
+        log_det = 2 * factor.diagonal().log().sum().item()
+        objective = -0.5 * (self.features * (1 + math.log(2 * math.pi)) + log_det)  # the mean log p of its own moments
+        return _closed_form(objective, started)
 
     def _set(self, mean: Tensor, factor: Tensor) -> None:
         with torch.no_grad():
@@ -217,7 +231,11 @@ def _noise(n: int, mean: Tensor, generator: Generator | None) -> Tensor:
     return torch.randn(n, *mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
 
 
-def _closed_form(model: ExactModel, x: Tensor, started: float) -> History:
-    objective = model.log_density(x).mean
+def _require_none(settings: object, owner: str) -> None:
+    if settings is not None:
+        raise TypeError(f"{owner}.fit is in closed form and takes no settings; got {in_words(settings)}")
+
+
+def _closed_form(objective: float, started: float) -> History:
     seconds = time.perf_counter() - started
     return History(objective=[objective], converged=True, seconds=seconds, stopped="closed form")

@@ -76,7 +76,7 @@ def maximise(
         CheckpointMismatch, UnusableFile: the checkpoint is of another fit, or is none; the module was not changed.
         ProcessLost: another process has ended.
     """
-    check_training(training)
+    check_training(training, "maximise")
     if not isinstance(data, Stream):
         data = tuple(t.detach() for t in data)  # drawn from a model, it would bring that model's graph along
     validation = None if validation is None else tuple(t.detach() for t in validation)

@@ -86,7 +86,7 @@ def prepare(
         TypeError, ValueError: the data is not what the model takes, not finite, or outside its support; rows without
             weights, or weights that are negative or all 0.
     """
-    check_training(training)
+    check_training(training, f"{type(model).__name__}.fit")
     reader = Reader(type(model).__name__, model.features, model.context_features)
     share = training.validation if validation is None else 0.0
     with ExitStack() as stack:

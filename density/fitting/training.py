@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from density.checks import settle_counts
+from density.checks import check_settings, settle_counts
 from density.fitting.checkpoint import Checkpoint, Task
 from density.fitting.optimisers import OptimiserOf, Schedule, adam, constant, cosine, lbfgs
 from density.history import History
@@ -164,10 +164,9 @@ class Training:
         }
 
 
-def check_training(training: object) -> None:
+def check_training(training: object, owner: str) -> None:
     """Raise TypeError unless settings are those of a gradient fit."""
-    if not isinstance(training, Training):
-        raise TypeError(f"a gradient fit takes its settings as density.Training(...); got {type(training).__name__}")
+    check_settings(training, Training, "training", "density.Training(...)", owner)
 
 
 def _described(value: object) -> str:

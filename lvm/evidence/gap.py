@@ -90,6 +90,11 @@ class Gap:
         for name, claim in self.claims().items():
             numbers = f"{claim.mean:>12.4f}{claim.standard_error:>10.2g}{claim.mean_monte_carlo_error:>10.2g}"
             lines.append(f"{name:<20}{numbers}  {claim.kind.value}")
+        if self.log_density.unreliable:
+            lines.append(
+                f"the error of log p(x) is not to be trusted, by their weights, at {self.log_density.unreliable} of "
+                f"{self.log_density.value.numel()} points"
+            )
         if self.parts is not None:
             lines.append(
                 f"local q converged at {int(self.parts.converged.sum())} of {self.parts.converged.numel()} points"

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_columns, in_words
+from density.checks import check_columns, check_settings, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
@@ -132,8 +132,8 @@ class FiniteMixture(MixtureModel):
     def fit(
         self,
         x: Source,
-        *,
         em: EM = EM(),
+        *,
         smoothing: float = 1.0,
         training: Training = Training(),
         weights: Tensor | None = None,
@@ -192,8 +192,7 @@ class FiniteMixture(MixtureModel):
         return all(isinstance(group.likelihood, ExponentialFamily) for group in self.decoder.groups)
 
     def _check_settings(self, em: EM, smoothing: float) -> None:
-        if not isinstance(em, EM):
-            raise TypeError(f"FiniteMixture.fit expects lvm.EM() as em; got {in_words(em)}")
+        check_settings(em, EM, "em", "lvm.EM()", "FiniteMixture.fit")
         if isinstance(em.start, Given):
             raise TypeError("FiniteMixture has no means to be given: set decoder.numbers and start from lvm.Present()")
         if not (math.isfinite(smoothing) and smoothing >= 0):

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_columns, check_count, check_points, in_words
+from density.checks import check_columns, check_count, check_points, check_settings, in_words
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.categorical import Categorical
@@ -167,8 +167,8 @@ class GaussianMixture(MixtureModel):
     def fit(
         self,
         x: Source,
-        *,
         em: Algorithm = EM(),
+        *,
         weights: Tensor | None = None,
         generator: Generator | None = None,
     ) -> History:
@@ -203,8 +203,7 @@ class GaussianMixture(MixtureModel):
             CollapsedComponent: (a ValueError) a component collapsed in every start, as happens without regularisation,
                 where the likelihood is unbounded; the model holds the last parameters before that.
         """
-        if not isinstance(em, Algorithm):
-            raise TypeError(f"GaussianMixture.fit expects lvm.EM() or lvm.StochasticEM() as em; got {in_words(em)}")
+        check_settings(em, Algorithm, "em", "lvm.EM() or lvm.StochasticEM()", "GaussianMixture.fit")
         rows = Rows(x, self.features, "GaussianMixture", weights)
         present = self.parameters_on(rows.like.device)
         return self.take(em.climb(Problem.of(rows, rows, present, em, generator)), rows.like)

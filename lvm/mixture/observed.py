@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from density.checks import in_words
+from density.checks import check_settings
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
@@ -115,8 +115,7 @@ class ObservedMixture(Observed):
             CollapsedComponent: (a ValueError) a component collapsed in every start; the model holds the last
                 parameters before that.
         """
-        if not isinstance(em, EM):
-            raise TypeError(f"GaussianMixture.observed.fit expects lvm.EM() as em; got {in_words(em)}")
+        check_settings(em, EM, "em", "lvm.EM()", "GaussianMixture.observed.fit")
         rows = Rows(x, self.features, "GaussianMixture", weights, incomplete=True)
         filled = rows.filled(means(rows, "GaussianMixture"))
         present = self.model.parameters_on(rows.like.device)

@@ -10,7 +10,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from density.checks import check_columns, check_count, check_data, check_points, in_words
+from density.checks import check_columns, check_count, check_data, check_points, check_settings
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.families.gaussian import Gaussian, StandardNormal
@@ -152,7 +152,7 @@ class PPCA(CountedModel):
         """What the model says of rows with missing entries, and how it is fitted to them."""
         return ObservedPPCA(self)
 
-    def fit(self, x: Source, *, solver: Solver = CLOSED_FORM, weights: Tensor | None = None) -> History:
+    def fit(self, x: Source, solver: Solver = CLOSED_FORM, *, weights: Tensor | None = None) -> History:
         """Maximum likelihood for x ``[n, D]``; statistics are float64 whatever the dtype of x.
 
         On several processes each is given the same data, works on its share, and ends with the same parameters.
@@ -177,10 +177,7 @@ class PPCA(CountedModel):
                 The model is then left as it was.
             ValueError: W stays, and the solver is the closed form; or nothing is left to fit.
         """
-        if not isinstance(solver, Solver):
-            raise TypeError(
-                f"PPCA.fit expects lvm.ppca.ClosedForm() or lvm.ppca.EMSolver() as solver; got {in_words(solver)}"
-            )
+        check_settings(solver, Solver, "solver", "lvm.ClosedForm() or lvm.EMSolver()", "PPCA.fit")
         rows = Rows(x, self.features, "PPCA", weights)
         present = self.parameters_on(rows.like.device)
         present.require_free("PPCA")

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from density.checks import in_words
+from density.checks import check_settings
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
@@ -94,8 +94,7 @@ class ObservedPPCA(Observed):
             ValueError: the entries vary along no more than q axes, so that the likelihood has no maximum. The model is
                 then left as it was.
         """
-        if not isinstance(em, MissingEM):
-            raise TypeError(f"PPCA.observed.fit expects lvm.ppca.MissingEM() as em; got {in_words(em)}")
+        check_settings(em, MissingEM, "em", "lvm.ppca.MissingEM()", "PPCA.observed.fit")
         rows = Rows(x, self.features, "PPCA", weights, incomplete=True)
         present = self.model.parameters_on(rows.like.device)
         present.require_free("PPCA")

@@ -13,7 +13,7 @@ from density.families.noise import normal_noise
 from density.families.scale import DiagonalScale, Scale
 from density.fitting.ascent import maximise
 from density.fitting.optimisers import constant, lbfgs
-from density.fitting.training import Training
+from density.fitting.training import Training, check_training
 from density.history import History
 from density.linalg.moments import resolution
 from density.renamed import renamed
@@ -173,6 +173,7 @@ class LinearVAE(ExactLatentVariableModel):
             ValueError: x varies along too few axes, so that σ falls to 0 and the ELBO has no maximum.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
+        check_training(training, "LinearVAE.fit")
         check_data(x, self.features, "LinearVAE")
         mean, rows = centre(x.detach())
         variances = rows.square().mean(0)

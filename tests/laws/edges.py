@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -21,6 +22,7 @@ from density.rebuildable import Rebuildable, arguments_of
 from lvm import LayeredModel
 from tests.laws.modules import ModuleCase
 
+SUMS = ("Gaussian", "PPCA", "GaussianMixture", "FiniteMixture")  # their fits sum statistics, of arrays, too
 PACKAGES = ("density", "flows", "lvm", "bridge")
 
 
@@ -110,7 +112,7 @@ def foreign_data_is_one_message(case: ModuleCase, generator: Generator) -> None:
         for enter in entrances:
             with pytest.raises(TypeError, match=message):
                 enter(convert(x))
-    sums = type(model).__name__ in ("PPCA", "GaussianMixture", "FiniteMixture")  # statistics, of arrays, too
+    sums = type(model).__name__ in SUMS
     read = list(NOT_READ) if sums else ["loader"] if reads_chunks(model) else []
     for name, (convert, message) in (CONTAINERS | NOT_READ).items():
         if name not in read:
@@ -121,6 +123,24 @@ def foreign_data_is_one_message(case: ModuleCase, generator: Generator) -> None:
 def reads_chunks(model: Model) -> bool:
     """Whether a model is fitted by gradient, to whatever comes."""
     return "validation" in signature(model.fit).parameters
+
+
+@dataclass(frozen=True)
+class OfAnotherFit:
+    """Settings that no model takes."""
+
+    epochs: int = 3
+
+
+def settings_of_another_fit_are_one_message(case: ModuleCase, generator: Generator) -> None:
+    """In the name of the model's fit, saying what it takes, whether an object or a class comes."""
+    model = case.make(generator)
+    if isinstance(model, Model):
+        x, *_ = case.inputs(model, generator)
+        for settings, words in ((OfAnotherFit(), r"OfAnotherFit\(…\)"), (Training, "the class Training")):
+            name = type(model).__name__
+            with pytest.raises(TypeError, match=rf"^{name}\.fit (expects|is in closed form) .*got {words}"):
+                model.fit(x, settings)  # type: ignore[call-arg]
 
 
 @pytest.mark.filterwarnings("ignore:.*MaskedTensor.*")
@@ -186,6 +206,7 @@ edge_laws: list[Callable[[ModuleCase, Generator], None]] = [
     true_is_no_size,
     an_outer_autocast_changes_nothing,
     foreign_data_is_one_message,
+    settings_of_another_fit_are_one_message,
     chunks_are_the_data,
     no_contexts_have_no_draws,
 ]

@@ -67,6 +67,7 @@ def test_each_law_sees_what_others_do_not(generator: Generator) -> None:
     assert verdicts[0] == {"mass": False, "shares": True, "scores": True, "samples": True}
     assert verdicts[1] == {"mass": True, "shares": False, "scores": True, "samples": True}
     assert "FAILED: mass 1.3" in str(constant)
+    assert "errors apart, 4.8 are allowed" in str(weights)
 
 
 def test_what_weights_cannot_decide_is_left_open(generator: Generator) -> None:

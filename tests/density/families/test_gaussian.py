@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density import (
+    Chunks,
     ConditionalGaussian,
     DiagonalGaussian,
     FixedScale,
@@ -167,8 +168,6 @@ def test_two_equal_rows_are_an_error(kind: Fitted) -> None:
     ("data", "error", "message"),
     [
         (torch.zeros(5, 3, dtype=torch.int64), TypeError, r"floating point; got torch\.int64"),
-        (np.zeros((5, 3)), TypeError, r"torch\.Tensor; got ndarray. Convert with torch\.as_tensor"),
-        ([[0.0] * 3], TypeError, "got list"),
         (torch.zeros(0, 3), ValueError, "at least one row of data; got none"),
         (torch.zeros(5, 2), ValueError, r"shape \[\*batch, 3\]; got \[5, 2\]"),
         (torch.zeros(3), ValueError, r"data of shape \[n, 3\]; got \[3\]"),
@@ -185,6 +184,21 @@ def test_unusable_data_is_one_clear_error(kind: Fitted, data: Tensor, error: typ
         kind(3).log_density(data)
 
 
+def test_a_full_covariance_reads_arrays_too_and_claims_are_about_tensors() -> None:
+    data = np.random.default_rng(0).normal(size=(9, 2))
+    for kind in BOTH:
+        with pytest.raises(TypeError, match=r"torch\.Tensor; got ndarray. Convert with torch\.as_tensor"):
+            kind(2).log_density(data)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"torch\.Tensor; got ndarray"):
+        DiagonalGaussian(2).fit(data)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"DiagonalGaussian expects x to be a torch\.Tensor; got list"):
+        DiagonalGaussian(2).fit([[0.0] * 2])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Gaussian expects data .* got numbers"):
+        Gaussian(2).fit([[0.0] * 2])
+    read, tensor = Gaussian(2), Gaussian(2)
+    assert read.fit(data).objective == tensor.fit(torch.from_numpy(data)).objective
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_claims_are_exact(kind: Fitted, generator: Generator) -> None:
     x = correlated(generator)
@@ -196,6 +210,26 @@ def test_claims_are_exact(kind: Fitted, generator: Generator) -> None:
     assert claim.monte_carlo_error is None
     assert not claim.value.requires_grad
     assert claim.value.equal(model.log_prob(x))
+
+
+def test_weights_are_repetitions_and_chunks_the_data(generator: Generator) -> None:
+    x = torch.randn(60, 3, generator=generator).cumsum(1) + 5
+    weights = torch.randint(0, 4, (60,), generator=generator).float()
+    repeated, weighted, chunked = Gaussian(3), Gaussian(3), Gaussian(3)
+    expected = repeated.fit(x.repeat_interleave(weights.long(), 0))
+    found = weighted.fit(x, weights=weights)
+    chunks = Chunks([(x[:7], weights[:7]), (x[7:], weights[7:])], weighted=True)
+    assert chunked.fit(chunks).objective == pytest.approx(expected.objective, rel=1e-12)
+    assert found.objective == pytest.approx(expected.objective, rel=1e-12)
+    for model in (weighted, chunked):
+        torch.testing.assert_close(model.covariance, repeated.covariance, rtol=1e-6, atol=0)
+        torch.testing.assert_close(model.mean, repeated.mean, rtol=1e-6, atol=0)
+    assert expected.objective[0] == pytest.approx(
+        repeated.log_density(x.repeat_interleave(weights.long(), 0)).mean, rel=1e-6
+    )
+    with pytest.raises(ValueError, match="one weight for each row; got 59 weights for 60 rows"):
+        Gaussian(3).fit(x, weights=weights[1:])
+
 
 
 def test_from_moments(generator: Generator) -> None:

@@ -63,6 +63,8 @@ def test_rows_of_ones_own_are_held_out(name: str, x: Tensor) -> None:
     assert len(history.validation) == 1
     if isinstance(model, Flow):
         assert history.validation[0] == pytest.approx(model.log_prob(x[70:]).mean().item(), rel=1e-12)
+    with pytest.raises(TypeError, match=r"validation is torch\.float32 on cpu\. Convert with validation\.to\(x\)"):
+        fitted(MODELS[name], x[:70], SHORT, validation=x[70:].float())
     checked = {"validation": torch.full((3, 2), torch.nan, dtype=torch.float64)}
     with pytest.raises(ValueError, match="finite data"):
         fitted(MODELS[name], x, **checked)

@@ -88,8 +88,11 @@ def test_unreliable_points_are_flagged_and_counted(generator: Generator) -> None
     assert claim.unreliable > 30
     assert "of them unreliable" in repr(claim)
     assert claim.mean == pytest.approx(float(claim.value.mean()))  # counted, not left out
+    report = gap(model, x, draws=1_000, generator=generator)
+    assert f"by their weights, at {report.log_density.unreliable} of {len(x)} points" in repr(report)
     _, good, x = narrowed(0.95, generator)
     assert importance(good, x, draws=4_000, generator=generator).unreliable == 0
+    assert "by their weights" not in repr(gap(good, x, draws=4_000, generator=generator))
 
 
 def test_bias_estimate(generator: Generator) -> None:

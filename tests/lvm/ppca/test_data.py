@@ -165,7 +165,7 @@ def test_bad_sizes(features: int, latent_features: int, message: str) -> None:
 
 
 def test_a_mixtures_settings_are_no_solver() -> None:
-    with pytest.raises(TypeError, match=r"expects lvm.ppca.ClosedForm\(\) or lvm.ppca.EMSolver\(\)"):
+    with pytest.raises(TypeError, match=r"expects lvm.ClosedForm\(\) or lvm.EMSolver\(\)"):
         PPCA(3, 1).fit(torch.randn(9, 3), solver=lvm.EM())  # type: ignore[arg-type]
 
 
