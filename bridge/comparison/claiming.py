@@ -68,7 +68,7 @@ def ask(
         if len({claim.measure for claim in claims}) > 1:
             raise ValueError(f"compare: the fits of '{name}' are with respect to different measures")
         gaps = tuple(difference for _, difference in asked if difference is not None)
-        found.append(Entry(name, claims, gaps, _parameters(fits[0])))
+        found.append(Entry(name, claims, gaps, parameter_count(fits[0])))
     return found
 
 
@@ -100,7 +100,8 @@ def _asked(
     return claim, None
 
 
-def _parameters(fit: object) -> int | None:
+def parameter_count(fit: object) -> int | None:
+    """Trained numbers of a model; None for a claim."""
     if isinstance(fit, PPCA | GaussianMixture):
         return fit.parameter_count
     return sum(each.numel() for each in fit.parameters() if each.requires_grad) if isinstance(fit, Model) else None

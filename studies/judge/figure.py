@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from bridge import Comparison, Pair, Standing, Verdict
 from density.log_density import Kind
-from studies.judge.stored import comparison, missing
+from studies.judge.stored import comparison, sat_out
 from studies.kit.figures import PALETTE, caption, panels
 
 COLOURS = {Kind.EXACT: PALETTE[0], Kind.LOWER: PALETTE[1], Kind.UPPER: PALETTE[2], Kind.ESTIMATE: PALETTE[4]}
@@ -130,6 +130,6 @@ def _words(rows: pd.DataFrame, found: Comparison) -> str:
         f"{alone['data']}, {which}: {int(alone['test_rows']):,} {alone['unit']}s to judge by. Intervals of 95 % "
         "confidence, of these fits; a dotted arrow leads where a bound leaves the number open."
     )
-    absent = ", ".join(f"{name} ({package} is not installed)" for name, package in missing(rows).items())
+    absent = ", ".join(f"{name} ({why})" for name, why in sat_out(rows).items())
     proven = [line for line in found.sentences() if line.startswith("Proven of these models")]
     return " ".join([words, *proven, *([f"Sat out: {absent}."] if absent else [])])

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from density import Columns, Model, Training
 from density.history import History
+from lvm import PPCA, GaussianMixture
+from lvm.mixture.observed import ObservedMixture
+from lvm.ppca.observed import ObservedPPCA
 from studies.judge.own_models import Named, is_function
 from studies.kit.compute import seeded_start
 from studies.kit.seeds import derived_seed
@@ -22,6 +25,10 @@ ADAPTERS = {
     "sklearn": "mixture_from_sklearn or ppca_from_sklearn", "pomegranate": "from_pomegranate",
     "pythae": "from_pythae", "pyro": "from_pyro", "scvi": "from_scvi",
 }  # fmt: skip
+
+
+class NeedsCompleteRows(ValueError):
+    """A model that does not take missing values, of data that has some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +57,9 @@ def made(named: Named, train: Tensor, seed: int, steps: int | None, columns: Col
     Raises:
         TypeError, ValueError: a source is, or makes, no model of D features, or one of columns of other kinds. What the
             file's code raises besides.
+        NeedsCompleteRows: values are missing, and the model has no ``observed``.
     """
-    fits = []
+    fits, incomplete = [], bool(train.isnan().any())
     for number, source in enumerate(named.sources):
         with seeded_code(seed, "judge", named.name, str(number)):
             model = source
@@ -60,7 +68,11 @@ def made(named: Named, train: Tensor, seed: int, steps: int | None, columns: Col
                 about_columns = {} if columns is None or not _takes(source, "columns") else {"columns": columns}
                 model = source(train.shape[1] if named.to_fit else train, **about_columns)
             checked, history = _checked(named.name, model, train.shape[1], columns), None
-            if named.to_fit:
+            if incomplete:
+                view = observed(checked)
+                if named.to_fit:
+                    view.fit(train)
+            elif named.to_fit:
                 about = {"training": Training(steps=steps, progress=False)} if _takes(checked.fit, "training") else {}
                 history = checked.fit(train, **about)
             fits.append(Fit(checked, history))
@@ -69,6 +81,17 @@ def made(named: Named, train: Tensor, seed: int, steps: int | None, columns: Col
 
 def _takes(function: Callable[..., object], argument: str) -> bool:
     return argument in inspect.signature(function).parameters
+
+
+def observed(model: Model) -> ObservedPPCA | ObservedMixture:
+    """The face of a model that takes missing values.
+
+    Raises:
+        NeedsCompleteRows: it has none.
+    """
+    if not isinstance(model, PPCA | GaussianMixture):
+        raise NeedsCompleteRows(f"{type(model).__name__} takes no missing values")
+    return model.observed
 
 
 def _checked(name: str, model: object, features: int, columns: Columns | None) -> Model:

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from bridge import check_exact
-from bridge.comparison.claiming import Entry, ask, rounding
+from bridge.comparison.claiming import Entry, ask, parameter_count, rounding
 from bridge.comparison.pair import Pair
 from bridge.comparison.standing import Standing
 from density import Density, ExactModel, LogDensity, Measure, Model
@@ -23,7 +23,7 @@ from density.data.points import Points
 from significance import Statement
 from studies.data.likelihoods import likelihoods
 from studies.data.load import Dataset
-from studies.judge.making import made
+from studies.judge.making import NeedsCompleteRows, made, observed
 from studies.judge.own_models import Named, blamed, is_function, missing_package, named
 from studies.judge.settings import Key, Settings
 from studies.kit.claims import load_claim, save_claim, train_less_test
@@ -87,7 +87,8 @@ def measure(settings: Settings, task: Task[Key, Dataset]) -> Row:
 def judged(settings: Settings, data: Dataset, model: Named, seed: int, paths: Sequence[Path]) -> Row:
     """All that the study says of one model; its claims about every test point go to files.
 
-    A model whose library is not there sits out: its row says so, and no file is written.
+    A model whose library is not there sits out, and one that takes no missing values where there are some: its row
+    says so, and no file is written.
 
     Raises:
         ValueError: what the file's code, or a fit, came upon; with the line of the file.
@@ -111,6 +112,8 @@ def judged(settings: Settings, data: Dataset, model: Named, seed: int, paths: Se
         return about | asked(settings, model, [fit.model for fit in fits], rows, seed, paths)
     except InputError:
         raise
+    except NeedsCompleteRows:
+        return about | {"refused": "takes no missing values"}
     except Exception as error:  # whatever somebody's code raises
         if (package := missing_package(error)) is not None:
             return about | {"missing": package}
@@ -129,7 +132,8 @@ def asked(
         draws = seeded(like.device, seed, "judge", "draws", model.name, str(number))
         in_units = not model.to_fit and not is_function(source)  # fitted elsewhere, to the data as it is
         x = (rows.original if in_units else rows.test).to(like)
-        (entry,) = ask({model.name: fit}, x, None, None, settings.elbo_draws, draws)
+        asked_about = observed(fit).log_density(x) if bool(x.isnan().any()) else fit
+        (entry,) = ask({model.name: asked_about}, x, None, None, settings.elbo_draws, draws)
         if number == 0 and not in_units:
             about |= train_less_test(fit, rows.beside.to(like), comparable(entry, fit), settings.elbo_draws, draws)
         if number == 0 and not settings.trust:
@@ -137,7 +141,7 @@ def asked(
         entries.append(entry)
         claims.append(of_data(entry.claims[0], None if in_units else rows.log_scale, rows.points))
     gaps = tuple(gap for entry in entries for gap in entry.gaps)
-    standing = Standing.of(Entry(model.name, tuple(claims), gaps, entries[0].parameters))
+    standing = Standing.of(Entry(model.name, tuple(claims), gaps, parameter_count(fits[0])))
     for path, claim in zip(paths, claims, strict=True):
         save_claim(path, claim)
     return {

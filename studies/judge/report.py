@@ -14,7 +14,7 @@ from bridge import Comparison, Pair, Standing, Statement, Verdict
 from density.log_density import Kind
 from studies.judge.figure import figure as figure
 from studies.judge.figure import has_gap
-from studies.judge.stored import comparison, missing, told
+from studies.judge.stored import comparison, sat_out, told
 from studies.kit.study import Check
 from studies.kit.tables import narrow, with_error
 
@@ -160,7 +160,7 @@ def about(rows: pd.DataFrame) -> str:
 
 def remarks(rows: pd.DataFrame) -> list[str]:
     """Who sat out, whose fit was still climbing, who overfits."""
-    lines = [f"Sat out: {name}, which needs the package {package}." for name, package in missing(rows).items()]
+    lines = [f"Sat out: {name}, which {why}." for name, why in sat_out(rows).items()]
     of = told(rows)
     if climbing := list(of.loc[of["climbing"] > 0, "model"].unique()):
         lines.append(f"Still climbing when their steps were done (--steps): {', '.join(climbing)}.")

@@ -38,12 +38,14 @@ def told(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["versus"].isna() & rows["kind"].notna()]
 
 
-def missing(rows: pd.DataFrame) -> dict[str, str]:
-    """The models that sat out, and the package that each needs."""
-    if "missing" not in rows:
-        return {}
-    absent = rows[rows["versus"].isna() & rows["missing"].notna()]
-    return dict(zip(absent["model"], absent["missing"], strict=True))
+def sat_out(rows: pd.DataFrame) -> dict[str, str]:
+    """The models that sat out, and why: what each needs that is not there, or does not take that is."""
+    found: dict[str, str] = {}
+    for column, words in (("missing", "needs the package {}"), ("refused", "{}")):
+        if column in rows:
+            absent = rows[rows["versus"].isna() & rows[column].notna()]
+            found |= {str(name): words.format(why) for name, why in zip(absent["model"], absent[column], strict=True)}
+    return found
 
 
 def _standing(name: str, of: pd.DataFrame) -> Standing:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bridge import Comparison, compare
+from bridge import Comparison, Verdict, compare
 from density import Gaussian, save
 from studies.data.load import load
 from studies.judge.own_models import named
@@ -129,6 +129,38 @@ def test_a_model_whose_library_is_missing_sits_out_and_is_named(ran: tuple[Setti
     assert set(rows.loc[rows["missing"].notna(), "missing"]) == {"no_such_library"}
     assert "absent" not in {each.name for each in comparison(rows).standings}
     assert "Sat out: absent, which needs the package no_such_library" in words(rows)
+
+
+def test_missing_values_go_to_the_models_that_take_them(tmp_path: Path) -> None:
+    text = """
+from lvm import PPCA, GaussianMixture
+from flows import maf
+
+def own(train):
+    model = PPCA(train.shape[1], 1)
+    model.observed.fit(train)
+    return model
+
+to_fit = {
+    "PPCA": lambda features: PPCA(features, 1),
+    "mixture": lambda features: GaussianMixture(features, 2),
+    "flow": lambda features: maf(features, 1, (4,)),
+}
+fitted = {"own": own}
+"""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(90, 3)).cumsum(1)
+    x[generator.random(x.shape) < 0.1] = np.nan
+    pd.DataFrame(x, columns=list("abc")).to_csv(tmp_path / "holes.csv", index=False)
+    arguments = [written(tmp_path, text), "--quick", "--data", str(tmp_path / "holes.csv"), "--dtype", "float64"]
+    rows, failures = computed(arguments, tmp_path / "out")
+    assert failures == ()
+    found = comparison(rows)
+    assert {each.name for each in found.standings} == {"PPCA", "mixture", "own"}
+    assert found.pair("PPCA", "own").verdict is Verdict.EQUAL
+    said = words(rows)
+    assert "Sat out: flow, which takes no missing values." in said
+    assert "Values are missing: log p(x) is that of those which a row has" in said
 
 
 def test_a_fit_of_the_file_s_own_is_of_its_seed_and_not_of_what_was_fitted_before(
