@@ -134,6 +134,7 @@ def load(
     group_duplicates: bool = False,
     selection: Selection = WHOLE,
     incomplete: bool = False,
+    narrowest: int = 2,
     directory: Path | None = None,
     download: bool = False,
 ) -> Dataset:
@@ -160,6 +161,7 @@ def load(
         group_duplicates: keep rows that are equal on one side of a split that is ours.
         selection: of one's own file, what of it is data.
         incomplete: whether one's own file may miss values; they are nan then, and log p(x) is that of the others.
+        narrowest: the least number of columns that vary.
         logit: fit pixels in their logits.
         directory: where data is that is not shipped; None: the environment variable ELBOGAP_DATA.
         download: fetch ``mnist`` if it is not in the directory.
@@ -174,7 +176,7 @@ def load(
     binary = raw.levels == 2 and not pixels
     if logit and not pixels:
         raise InputError(f"--logit is for pixels; '{name}' has none" + (" that are dequantised" if binary else ""))
-    kept = _kept(raw, name, widths)
+    kept = _kept(raw, name, widths, narrowest)
     noisy = np.flatnonzero(widths).tolist()
     rows, widths = (raw.rows, widths) if kept.all() else (raw.rows[:, kept], widths[kept])
     if not kept.all():
@@ -232,8 +234,10 @@ def load(
     )
 
 
-def dataset(settings: CommonSettings, seed: int, *, incomplete: bool = False) -> Dataset:
-    """The data that settings name, by :func:`load`; ``incomplete`` where a model of the study takes missing values."""
+def dataset(settings: CommonSettings, seed: int, *, incomplete: bool = False, narrowest: int = 2) -> Dataset:
+    """The data that settings name, by :func:`load`; ``incomplete`` where a model of the study takes missing values,
+    ``narrowest`` as many columns as it needs.
+    """
     return load(
         settings.data,
         seed,
@@ -242,6 +246,7 @@ def dataset(settings: CommonSettings, seed: int, *, incomplete: bool = False) ->
         group_duplicates=settings.group_duplicates,
         selection=Selection(settings.label, settings.drop or (), settings.test, settings.drop_incomplete),
         incomplete=incomplete,
+        narrowest=narrowest,
         directory=settings.data_directory,
         download=settings.download,
     )
@@ -296,7 +301,7 @@ def _widths(raw: Raw, dequantise: Sequence[str]) -> Array:
     return widths
 
 
-def _kept(raw: Raw, name: str, widths: Array) -> NDArray[np.bool_]:
+def _kept(raw: Raw, name: str, widths: Array, narrowest: int) -> NDArray[np.bool_]:
     """Which columns ``[D]`` there are to fit: not constant ones, which have no density, but by noise."""
     rows = raw.rows
     if len(rows) < FEWEST_ROWS:
@@ -306,9 +311,9 @@ def _kept(raw: Raw, name: str, widths: Array) -> NDArray[np.bool_]:
     known = ~np.isnan(rows)
     first = rows[known.argmax(0), np.arange(rows.shape[1])]
     kept: NDArray[np.bool_] = ((rows != first) & known).any(0) | (widths > 0)
-    if kept.sum() < 2:
+    if kept.sum() < narrowest:
         words = "column that varies" if kept.sum() == 1 else "columns that vary"
-        raise InputError(f"'{name}' has {kept.sum()} {words}; the models need at least 2")
+        raise InputError(f"'{name}' has {kept.sum()} {words}; the models need at least {narrowest}")
     return kept
 
 

@@ -57,6 +57,8 @@ INCOMPLETE = (
     "values of this data are missing, which PPCA and the mixture alone take. --drop-incomplete leaves out the rows "
     "that miss one, --drop columns; or impute them"
 )
+OF_SEVERAL: tuple[ModelName, ...] = ("ppca", "linear-vae", "coupling", "coupling-vae")
+SINGLE = "this data has one column, and it needs two"
 SEVERAL = at_least(2, "to have a standard error")
 
 
@@ -129,20 +131,21 @@ class Key(study.Key):
 def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
     """A row for each seed and model, then for each pair that can be compared."""
     for seed in settings.seeds:
-        data = dataset(settings, seed, incomplete=True)
+        data = dataset(settings, seed, incomplete=True, narrowest=1)
         if data.measure == "counting":
             raise InputError(
                 f"'{data.name}' is binary, and these models have densities. Take --dequantise all, or studies.mnist"
             )
         key = partial(Key, data.name, data.hash, seed)
         points = {model: settings.arrays("elbo_gap", f"{model}-{seed}", data.hash) for model in settings.models}
-        out = {model for model in points if data.incomplete and model not in OF_OBSERVED}
+        out = {model: INCOMPLETE for model in points if data.incomplete and model not in OF_OBSERVED}
+        out |= {model: SINGLE for model in points if data.features == 1 and model in OF_SEVERAL}
         for model, path in points.items():
             if model in out:
-                yield study.Task(key(model), data, model, refused=INCOMPLETE)
+                yield study.Task(key(model), data, model, refused=out[model])
                 continue
             label = model if len(settings.seeds) == 1 else f"{model}, seed {seed}"
             yield study.Task(key(model), data, label, makes=(path,))
         for a, b in PAIRS:
-            if {a, b} <= points.keys() - out:
+            if {a, b} <= points.keys() - out.keys():
                 yield study.Task(key(a, b), data, needs=(points[a], points[b]))

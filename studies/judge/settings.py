@@ -120,7 +120,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
 
 def _data(settings: Settings, seed: int) -> Dataset:
     if not settings.mixed:
-        return dataset(settings, seed, incomplete=True)
+        return dataset(settings, seed, incomplete=True, narrowest=1)
     selection = Selection(
         settings.label, settings.drop or (), settings.test, settings.drop_incomplete, True, settings.numbers or ()
     )

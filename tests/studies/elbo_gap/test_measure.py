@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,10 +14,11 @@ import pandas as pd
 import pytest
 
 from studies.elbo_gap.report import identities
-from studies.elbo_gap.settings import AMORTISED, SAME, ModelName, Settings
+from studies.elbo_gap.settings import AMORTISED, SAME, ModelName, Settings, tasks
 from studies.elbo_gap.standings import LABELS
+from studies.elbo_gap.verdicts import comparisons
 from studies.kit.rows import Rows
-from studies.kit.run import main
+from studies.kit.run import compute, main
 from studies.kit.study import Study
 from studies.kit.tables import frame
 from tests.places import ROOT
@@ -252,3 +254,15 @@ def test_the_settings_hash_names_what_changes_numbers_and_nothing_else() -> None
     assert base.digest == Settings(seeds=(1, 2), output=Path("x"), models=("maf",), replot=True).digest
     others = [Settings(draws=7), Settings(dtype="float64"), Settings(maf_hidden=(7,))]
     assert len({base.digest, *(other.digest for other in others)}) == 4
+
+
+def test_one_column_is_data_of_the_models_that_take_one(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("".join(f"{value}\n" for value in np.random.default_rng(0).normal(size=60)))
+    study = Study("studies.elbo_gap")
+    out = {task.key.model for task in tasks(Settings(data=str(path))) if task.refused}
+    assert out == {"ppca", "linear-vae", "coupling", "coupling-vae"}
+    settings = Settings(data=str(path), models=("gaussian", "mixture"))
+    outcome = compute(study, replace(settings.quickened(), output=tmp_path), tmp_path)
+    assert outcome.failures == ()
+    assert "full Gaussian" in "".join(comparisons(frame(outcome.rows)))
