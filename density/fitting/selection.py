@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.contract import Bound, Density
+from density.data.rows import check_weights
 from density.data.ties import Said, said_once
 from density.evaluating import evaluating
 from density.fitting.best_weights import NonFiniteObjective
@@ -61,6 +63,7 @@ def select(
     x: Tensor,
     *,
     context: Tensor | None = None,
+    weights: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Selection:
     """Fit several candidates to the same rows, and keep the one that does best on the same held-out rows.
@@ -75,6 +78,8 @@ def select(
             same share of rows. A fit that becomes nan or infinite, and a model that is −∞ at a held-out row, lose.
         x: points ``[n, D]``.
         context: contexts ``[n, C]`` of conditional models.
+        weights: of the rows ``[n]``, not negative, in fits and in means over held-out rows; 0 is a row that is not
+            there.
         generator: of the fits; torch's own if None.
 
     Raises:
@@ -89,6 +94,12 @@ def select(
     ValueError: select needs held-out rows, the same for all candidates; got shares of [0.0]
     """
     held_out = _share(candidates)
+    given = {} if context is None else {"context": context}
+    if weights is not None:
+        there = check_weights(weights, "select", len(x)) > 0
+        if context is not None and len(context) == len(x):  # any other number a fit refuses
+            given = {"context": context[there]}
+        x, given = x[there], given | {"weights": weights[there].to(x)}
     randomness = Randomness(generator, x.device)
     begun = randomness.state()
     rows, _ = split(len(x), held_out, randomness)  # as a fit does
@@ -98,28 +109,32 @@ def select(
     best, best_name, failure = None, "", None
     histories: dict[str, History] = {}
     values: dict[str, Tensor] = {}
+    means: dict[str, float] = {}
+    share = given.get("weights", x.new_ones(len(x)))[rows].double()
+    share = share / share.sum()
     said: Said = set()
     try:
         for name, (build, training) in candidates.items():
             randomness.restore(begun)
             model = build()
             randomness.restore(begun)
-            given = {} if context is None else {"context": context}
             try:
                 with said_once(said):
                     histories[name] = model.fit(x, training, generator=generator, **given)
-                judged = _judged(model, x[rows], None if context is None else context[rows])
+                judged = _judged(model, x[rows], given["context"][rows] if "context" in given else None)
                 values[name] = judged.nan_to_num(nan=-torch.inf)
             except NonFiniteObjective as error:
                 histories[name], failure = error.history, error
                 values[name] = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=x.device)
-            if values[name].mean() > -torch.inf and (best is None or values[name].mean() > values[best_name].mean()):
+            means[name] = float(share @ values[name])
+            if means[name] > -math.inf and (best is None or means[name] > means[best_name]):
                 best, best_name = model, name
     finally:
         randomness.restore(after)
     if best is None:
         raise failure or ValueError("select: every candidate has log p(x) = −∞ at some held-out row")
-    return Selection(best, best_name, histories, {name: _score(v, values[best_name]) for name, v in values.items()})
+    scores = {name: _score(own, values[best_name], share) for name, own in values.items()}
+    return Selection(best, best_name, histories, scores)
 
 
 def _share(candidates: Mapping[str, Candidate]) -> float:
@@ -144,11 +159,14 @@ def _judged(model: Density | Bound, x: Tensor, context: Tensor | None) -> Tensor
             if isinstance(model, Density):
                 found.append(model.log_prob(points, given).double())
             else:
-                found.append(model.elbo(points, draws=DRAWS, generator=generator).double())
+                about = {} if given is None else {"context": given}
+                found.append(model.elbo(points, draws=DRAWS, generator=generator, **about).double())
     return torch.cat(found)
 
 
-def _score(values: Tensor, best: Tensor) -> Score:
-    difference = (values - best).where(values > -torch.inf, -torch.inf)
-    error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else difference.new_tensor(float("nan"))
-    return Score(values.mean().item(), difference.mean().item(), error.item())
+def _score(values: Tensor, best: Tensor, share: Tensor) -> Score:
+    """Weighted means, and the error of a mean of independent rows with these shares of all weight."""
+    difference, n = (values - best).where(values > -torch.inf, -torch.inf), len(values)
+    mean = share @ difference
+    scatter = (share * (difference - mean)).square().sum() * n / (n - 1) if n > 1 else mean.new_tensor(math.nan)
+    return Score((share @ values).item(), mean.item(), scatter.sqrt().item())

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_count, check_data, check_points
+from density.checks import check_count, check_points
+from density.data.reader import Reader
 from density.families.gaussian import GaussianFamily, StandardNormal
 from density.families.noise import normal_noise
 from density.families.scale import DiagonalScale, Scale
@@ -151,6 +152,7 @@ class LinearVAE(ExactLatentVariableModel):
         training: Training = FULL_BATCH,
         *,
         start: Present | None = None,
+        weights: Tensor | None = None,
         generator: Generator | None = None,
     ) -> History:
         """Maximise the ELBO of x ``[n, D]`` by gradient steps, all parameters together.
@@ -163,36 +165,40 @@ class LinearVAE(ExactLatentVariableModel):
             training: settings of the fit.
             start: ``Present()`` to go on from the present parameters; None for W and σ from a random sketch of the
                 covariance (see :class:`~lvm.ppca.climb.RandomWeight`) and the best encoder for them.
+            weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
             generator: of the sketch and the order of the rows, on the device of x.
 
         Returns:
             History whose objective is the mean ELBO, nats per point.
 
         Raises:
-            TypeError, ValueError: x is not finite floating-point data ``[n, D]``.
+            TypeError, ValueError: x is not finite floating-point data ``[n, D]``, or the weights do not fit it.
             ValueError: x varies along too few axes, so that σ falls to 0 and the ELBO has no maximum.
             NonFiniteObjective: see :func:`~density.fitting.ascent.maximise`.
         """
         check_training(training, "LinearVAE.fit")
-        check_data(x, self.features, "LinearVAE")
-        mean, rows = centre(x.detach())
-        variances = rows.square().mean(0)
+        x, *own = Reader("LinearVAE", self.features).read(x, weights=weights)
+        mean, rows = centre(x, *own)
+        spread = rows * (own[0] / own[0].mean()).sqrt().unsqueeze(1) if own else rows
+        variances = spread.square().mean(0)
         std = variances.mean().sqrt()
-        _require_rank(rows, self.latent_features, resolution(mean, variances, x.dtype).sqrt())
+        _require_rank(spread, self.latent_features, resolution(mean, variances, x.dtype).sqrt())
         self.to(x)
         standardised = (rows / std).to(x.dtype)
         origin = torch.zeros_like(mean)
         if isinstance(start, Present):
             self._move(mean, origin, 1 / std)
         else:
-            self._start(standardised, generator)
+            self._start((spread / std).to(x.dtype), generator)
         offset = self.features * std.log().item()
 
         def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
             return self.elbo_closed_form(batch[0]) - offset
 
         try:
-            history = maximise(self, objective, (standardised,), training, generator=generator)
+            history = maximise(
+                self, objective, (standardised,), training, weights=own[0] if own else None, generator=generator
+            )
         finally:
             self._move(origin, mean, std)
         return history

@@ -57,6 +57,28 @@ def test_every_candidate_is_the_fit_it_would_be_alone(own: bool, x: Tensor) -> N
     assert [chosen([name])[0][0] for name in sorted(CANDIDATES)] == together
 
 
+def test_weights_are_those_of_fits_and_of_held_out_rows(x: Tensor) -> None:
+    weights = torch.arange(80.0) % 4  # a fourth of the rows is not there, whatever stands in them
+    there = weights > 0
+    found = []
+    for rows, own in ((x.where(there.unsqueeze(1), 100.0), weights), (x[there], weights[there])):
+        torch.manual_seed(0)
+        found.append(select(CANDIDATES, rows, weights=own, generator=Generator().manual_seed(1)))
+    one, other = ({name: each.validation for name, each in of.histories.items()} for of in found)
+    assert one == other
+    assert found[0].scores == found[1].scores
+    for name, history in found[0].histories.items():
+        assert found[0].scores[name].mean == pytest.approx(history.validation[history.best], rel=1e-5)
+    with pytest.raises(ValueError, match="select expects finite weights, none of them negative"):
+        select(CANDIDATES, x, weights=-weights)
+
+
+def test_conditional_bounds_are_asked_with_their_contexts(x: Tensor) -> None:
+    given = {"vae": (lambda: VAE.gaussian(1, 1, hidden=(4,), context_features=1), SHORT)}
+    found = select(given, x[:, 1:], context=x[:, :1], generator=Generator().manual_seed(0))
+    assert math.isfinite(found.scores["vae"].mean)
+
+
 def test_errors_are_of_pairs(x: Tensor) -> None:
     """Against the values of both models at the rows that the first permutation holds out."""
     found = select({"flow": (flow(8), SHORT), "vae": (vae, SHORT)}, x, generator=Generator().manual_seed(1))

@@ -157,6 +157,18 @@ def test_the_fitted_model_is_ppca(generator: Generator, record_measurement: Reco
     torch.testing.assert_close(cosines.abs().sort().values, torch.tensor([[0.0, 1.0]] * 2).double(), rtol=0, atol=1e-3)
 
 
+def test_of_weighted_rows_it_is_ppca_of_these(generator: Generator) -> None:
+    x = data(120, 5, generator)
+    weights = torch.arange(120.0).double() % 4
+    model, ppca = LinearVAE(5, 2), PPCA(5, 2)
+    history = model.fit(x, QUIET, weights=weights, generator=generator)
+    best = ppca.fit(x, weights=weights).objective[0]
+    assert history.objective[-1] == pytest.approx(best, abs=1e-7)
+    torch.testing.assert_close(model.decoder.noise_variance.detach(), ppca.noise_variance.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(model.decoder.mean, ppca.decoder.mean, rtol=0, atol=1e-3)
+    assert ppca.fit(x).objective[0] != pytest.approx(best, abs=1e-2), "the weights matter"
+
+
 def test_minibatch_training_with_held_out_rows(generator: Generator) -> None:
     x = data(300, 5, generator)
     model = LinearVAE(5, 2)
