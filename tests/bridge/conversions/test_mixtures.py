@@ -68,6 +68,17 @@ def test_the_linear_model_is_known_in_closed_form(generator: Generator) -> None:
     torch.testing.assert_close(as_mixture(model, 64).log_prob(x), model.log_prob(x), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize(("latents", "nodes", "tolerance"), [(1, 16, 1e-5), (2, 256, 1e-5), (3, 4096, 3e-3)])
+def test_broad_posteriors_need_few_nodes(latents: int, nodes: int, tolerance: float, generator: Generator) -> None:
+    """A lattice of 16 nodes an axis, or 4,096 quasi-random points, of which the error is of the order of log³N / N."""
+    model = randomise(LinearVAE(4, latents), generator, 0.1)
+    with torch.no_grad():
+        model.decoder.weight.mul_(0.5)
+    x = model.sample(20, generator=generator)
+    found = as_mixture(model, nodes, generator=generator).log_prob(x)
+    torch.testing.assert_close(found, model.log_prob(x), rtol=0, atol=tolerance)
+
+
 def test_a_gaussian_prior_has_its_own_units(generator: Generator) -> None:
     for prior in (randomise(DiagonalGaussian(2), generator, 0.5), randomise(Gaussian(2), generator, 0.5)):
         model = bits(2, generator)
