@@ -37,7 +37,7 @@ class ContinuousTransform(Numerical, Transform):
     Args:
         velocity: module called as ``velocity(x, t)``, or ``velocity(x, t, c)`` if conditional, with x ``[n, D]``,
             c ``[n, C]`` and t a scalar tensor; flow matching calls it with t ``[n, 1]``. It returns ``[n, D]``, draws
-            nothing, and sees every row by itself. :class:`~flows.continuous.velocity.Velocity` makes one of a network.
+            nothing, and sees every row by itself. :class:`~density.families.timed.Timed` makes one of a network.
         features: D.
         context_features: C; 0 for an unconditional one.
         trace: of the Jacobian of v: :class:`~flows.continuous.trace.ExactTrace`, D products with it, or

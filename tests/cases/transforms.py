@@ -12,7 +12,7 @@ from nflows.nn.nets import ResidualNet
 from torch import Generator, Tensor
 
 from bridge.conversions.nflows_transforms import FromNflows, ToNflows
-from density import mlp
+from density import Timed, mlp
 from flows import (
     ActNorm,
     Affine,
@@ -36,7 +36,6 @@ from flows import (
     SplineCoupling,
     StandardisedContext,
     Transform,
-    Velocity,
     Whitening,
     channel_halves,
     checkerboard,
@@ -114,7 +113,7 @@ def standardised_context(generator: Generator) -> StandardisedContext:
 
 
 def continuous() -> ContinuousTransform:
-    velocity = Velocity(mlp(3 + 1 + CONTEXT, 3, (6,)), 3, CONTEXT)
+    velocity = Timed(mlp(3 + 1 + CONTEXT, 3, (6,)), 3, CONTEXT)
     return ContinuousTransform(velocity, 3, CONTEXT, tolerance=SOLVED)
 
 
