@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from density.checks import check_count, check_points
 from density.initialisation import Standardisation, StartingPoints
+from density.own_precision import in_own_precision
 from lvm.diffusion.denoiser import Denoiser, alpha, sigma
 from lvm.diffusion.schedule import Schedule
 from lvm.links import Link
@@ -56,6 +57,7 @@ class DiffusionLink(Link):
         like = self.standardise.scale
         return self.schedule(torch.arange(1, self.steps + 1, dtype=like.dtype, device=like.device) / self.steps)
 
+    @in_own_precision
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         check_points(x, self.features, type(self).__name__)
         draws = check_count(draws, "draws")
@@ -72,6 +74,7 @@ class DiffusionLink(Link):
             z = following
         return z, ratio - self.standardise.scale.log().sum()
 
+    @in_own_precision
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         check_points(z, self.features, f"{type(self).__name__}.generate")
         gammas = self.gammas()

@@ -136,7 +136,7 @@ def test_the_chain_becomes_the_flow_as_its_steps_become_small(record_measurement
             errors.append((chain.log_prob(z) - normal_log_prob(z, variance_at(STD, gammas[0]).sqrt())).abs())
     rates = [float(more.mean() / less.mean()) for more, less in pairwise(errors)]
     record_measurement("11 error of the chain at half the steps / 2, from 1", max(abs(r / 2 - 1) for r in rates), 0.05)
-    record_measurement("11b its error at T = 1000, nats", float(errors[-1].max()), 0.1)
+    record_measurement("11b its error at T = 1000, nats", float(errors[-1].max()), 0.02)
 
 
 def test_in_continuous_time_only_the_ends_of_the_schedule_count(record_measurement: Record) -> None:
@@ -150,4 +150,4 @@ def test_in_continuous_time_only_the_ends_of_the_schedule_count(record_measureme
             weights = 0.5 * torch.expm1(gammas.diff())[:, None]
             total = (weights * noise_error(x, STD, gammas[1:])).sum(0)
             name = type(schedule).__name__
-            record_measurement(f"12 ELBO of {name} = integral over γ", float((total - integral).abs().max()), 1e-2)
+            record_measurement(f"12 ELBO of {name} = integral over γ", float((total - integral).abs().max()), 1e-3)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
 from bridge import FlowVAE
-from density import Kind, StandardNormal
+from density import Kind, StandardNormal, load, save
 from flows import Chain, ContinuousTransform, Flow, Hutchinson, Inverse, UnsolvedODE, continuous_flow
 from tests.flows.continuous.velocities import (
     Linear,
@@ -102,7 +103,7 @@ def test_hutchinson_states_the_spread_of_its_repeats() -> None:
     assert abs(claim.mean - exact) < 4 * known / math.sqrt(rows)
 
 
-def test_a_claim_draws_from_its_generator() -> None:
+def test_a_claim_draws_from_its_generator(tmp_path: Path) -> None:
     flow = gaussian_flow(torch.tensor([0.5, 2.0], dtype=torch.float64), trace=Hutchinson(2, repeats=2))
     flow.transform.velocity = Linear(MATRIX[:2, :2])
     x = normal(3, 2)
@@ -111,6 +112,9 @@ def test_a_claim_draws_from_its_generator() -> None:
     assert torch.get_rng_state().equal(before)
     assert claims[0].equal(claims[1])
     assert not claims[0].equal(claims[2])
+    save(continuous_flow(2, (4,), trace=Hutchinson(2, repeats=2)), tmp_path / "flow.pt")
+    assert isinstance(loaded := load(tmp_path / "flow.pt"), Flow)
+    assert loaded.transform.parts[-1].trace == Hutchinson(2, repeats=2)
 
 
 def test_neighbours_matter_within_the_stated_error() -> None:

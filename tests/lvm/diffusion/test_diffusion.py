@@ -102,7 +102,7 @@ def test_one_drawn_step_and_the_limit_are_unbiased() -> None:
     integral = torch.trapezoid(noise_error(x, STD, line), line, dim=0)
     first = model._reconstruction(noise_error(x, STD, line[:1])[0], line[0])
     expected = first - 0.5 * integral - prior
-    claim = model.limit(x, draws=8000, generator=Generator().manual_seed(0))
+    claim = model.limit(x, draws=16_000, generator=Generator().manual_seed(0))
     assert claim.kind is Kind.LOWER
     assert claim.monte_carlo_error is not None
     assert ((claim.value - expected).abs() < 5 * claim.monte_carlo_error).all()  # of 8 groups: Student's t of 7
@@ -111,8 +111,8 @@ def test_one_drawn_step_and_the_limit_are_unbiased() -> None:
 
 
 def test_the_way_of_drawing_steps_lowers_the_variance() -> None:
-    """Of the mean over a batch of 64, against one step each at uniform, independent times: by a factor above 5."""
-    x, repeats = points(64), 100
+    """Of the mean over a batch of 64, against one step each at uniform, independent times: by a factor of 12."""
+    x, repeats = points(64), 400
     model = exact_diffusion(STD, 50, CosineSchedule(-6.0, 4.0))
     gammas = model.layer.gammas()
 
@@ -129,22 +129,23 @@ def test_the_way_of_drawing_steps_lowers_the_variance() -> None:
     )
     both = torch.stack([ours, plain])
     assert (ours.mean() - plain.mean()).abs() < 4.5 * (both.var(1).sum() / repeats).sqrt()
-    assert plain.var() > 5 * ours.var(), f"{plain.var() / ours.var():.1f}"
+    assert plain.var() > 8 * ours.var(), f"{plain.var() / ours.var():.1f}"
 
 
 def test_weights_average_to_the_density_of_the_chain() -> None:
     model, x = small(steps=3), points(3)
     model.layer.denoiser.network = randomise(Timed(nn.Linear(3, 2), 2, unit=10.0), Generator().manual_seed(0), 0.1)
-    model.layer.standardise.match(points(50, 1) * 2 + 1)
+    model.layer.standardise.match(points(50, 1) * 2)
     with torch.no_grad():
         truth = chain_log_prob(model, x)
-        relative = (model.log_weights(x, 20_000, generator=Generator().manual_seed(0)) - truth).exp()
+        relative = (model.log_weights(x, 50_000, generator=Generator().manual_seed(0)) - truth).exp()
         error = relative.std(0) / math.sqrt(len(relative))
         assert error.max() < 0.1
         assert ((relative.mean(0) - 1).abs() < 4.5 * error).all()
-        mean_log = model.log_weights(x, 4000, generator=Generator().manual_seed(1)).mean(0)
-        elbo = model.elbo_terms(x, draws=4000, generator=Generator().manual_seed(2)).elbo
-        torch.testing.assert_close(mean_log, elbo, rtol=0, atol=0.15)
+        weights = model.log_weights(x, 4000, generator=Generator().manual_seed(1))
+        terms = model.elbo_terms(x.expand(4000, 3, 2), generator=Generator().manual_seed(2)).elbo
+        error = torch.hypot(weights.std(0), terms.std(0)) / math.sqrt(4000)
+        assert ((weights.mean(0) - terms.mean(0)).abs() < 4.5 * error).all()
         sample = model.sample(20_000, generator=Generator().manual_seed(0))
         # The entropy of the chain, by draws of itself, is that of a normal density of the same covariance.
         entropy = -chain_log_prob(model, sample)
@@ -205,7 +206,7 @@ def test_a_fit_knows_the_units_of_its_data() -> None:
     entropy = math.log(10 * math.sqrt(2 * math.pi * math.e))
     limit = model.limit(x, generator=generator)
     assert -entropy - 0.6 < limit.mean < -entropy + 0.15
-    assert abs(float(model.sample(500, generator=generator).mean()) - 100) < 5
+    assert abs(float(model.sample(500, generator=generator).detach().mean()) - 100) < 5
 
 
 def test_bad_arguments_are_refused() -> None:
