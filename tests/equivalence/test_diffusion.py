@@ -128,7 +128,7 @@ def test_the_chain_becomes_the_flow_as_its_steps_become_small(record_measurement
     twice the steps, from the terminal marginal.
     """
     z, errors = points(20), []
-    for steps in (250, 500, 1000):
+    for steps in (100, 200, 400):
         model = exact_diffusion(STD, steps, LearnedSchedule(*ENDS).double())
         with torch.no_grad():
             gammas = model.layer.gammas()
@@ -136,7 +136,7 @@ def test_the_chain_becomes_the_flow_as_its_steps_become_small(record_measurement
             errors.append((chain.log_prob(z) - normal_log_prob(z, variance_at(STD, gammas[0]).sqrt())).abs())
     rates = [float(more.mean() / less.mean()) for more, less in pairwise(errors)]
     record_measurement("11 error of the chain at half the steps / 2, from 1", max(abs(r / 2 - 1) for r in rates), 0.05)
-    record_measurement("11b its error at T = 1000, nats", float(errors[-1].max()), 0.02)
+    record_measurement("11b its error at T = 400, nats", float(errors[-1].max()), 0.05)
 
 
 def test_in_continuous_time_only_the_ends_of_the_schedule_count(record_measurement: Record) -> None:
