@@ -89,11 +89,11 @@ def test_a_diffusion_of_one_step_is_a_vae(record_measurement: Record) -> None:
     vae = VAE(StandardNormal(2).double(), encoders[0], decoders[0])
     with torch.no_grad():
         ours, theirs = (m.log_weights(x, 10, generator=Generator().manual_seed(0)) for m in (model, vae))
-        record_measurement("8  diffusion of one step = VAE, log-weights", float((ours - theirs).abs().max()), 1e-12)
+        record_measurement("12 diffusion of one step = VAE, log-weights", float((ours - theirs).abs().max()), 1e-12)
         terms = model.elbo_terms(x, draws=10, generator=Generator().manual_seed(0))
         other = vae.elbo_terms(x, draws=10, generator=Generator().manual_seed(0))
     error = torch.stack([terms.reconstruction - other.reconstruction, terms.prior - other.kl]).abs().max()
-    record_measurement("8b the terms of its ELBO", float(error), 1e-12)
+    record_measurement("12b the terms of its ELBO", float(error), 1e-12)
 
 
 def test_a_diffusion_is_a_hierarchical_vae_and_a_chain_of_links(record_measurement: Record) -> None:
@@ -106,7 +106,7 @@ def test_a_diffusion_is_a_hierarchical_vae_and_a_chain_of_links(record_measureme
         ours = model.log_weights(x, 10, generator=Generator().manual_seed(0))
         for name, other in (("chain of links", chain), ("hierarchical VAE", hierarchy)):
             theirs = other.log_weights(x, 10, generator=Generator().manual_seed(0))
-            record_measurement(f"9  diffusion = {name}, log-weights", float((ours - theirs).abs().max()), 1e-11)
+            record_measurement(f"13 diffusion = {name}, log-weights", float((ours - theirs).abs().max()), 1e-11)
 
 
 def test_the_probability_flow_of_an_exact_score_is_the_marginal(record_measurement: Record) -> None:
@@ -116,11 +116,11 @@ def test_the_probability_flow_of_an_exact_score_is_the_marginal(record_measureme
     known = normal_log_prob(x, variance_at(STD, low).sqrt() / alpha(low))  # of z/α at the first time
     matched = probability_flow(model, base=normal(variance_at(STD, high).sqrt())).log_density(x)
     error = float((matched.value - known).abs().max())
-    record_measurement("10 probability flow = marginal at the first time", error, 1e-6)
+    record_measurement("14 probability flow = marginal at the first time", error, 1e-6)
     unmatched = probability_flow(model).log_density(x)
     cost = float((unmatched.value - known).mean())
     assert 1e-4 < abs(cost) < 0.1, "γ = 4 leaves 1.8 % of the signal's variance"
-    record_measurement("10b mean cost of a standard normal base, nats", abs(cost), 0.1)
+    record_measurement("14b mean cost of a standard normal base, nats", abs(cost), 0.1)
 
 
 def test_the_chain_becomes_the_flow_as_its_steps_become_small(record_measurement: Record) -> None:
@@ -135,8 +135,8 @@ def test_the_chain_becomes_the_flow_as_its_steps_become_small(record_measurement
             chain = first_latent(model, variance_at(STD, gammas[-1]).diag())
             errors.append((chain.log_prob(z) - normal_log_prob(z, variance_at(STD, gammas[0]).sqrt())).abs())
     rates = [float(more.mean() / less.mean()) for more, less in pairwise(errors)]
-    record_measurement("11 error of the chain at half the steps / 2, from 1", max(abs(r / 2 - 1) for r in rates), 0.05)
-    record_measurement("11b its error at T = 400, nats", float(errors[-1].max()), 0.05)
+    record_measurement("15 error of the chain at half the steps / 2, from 1", max(abs(r / 2 - 1) for r in rates), 0.05)
+    record_measurement("15b its error at T = 400, nats", float(errors[-1].max()), 0.05)
 
 
 def test_in_continuous_time_only_the_ends_of_the_schedule_count(record_measurement: Record) -> None:
@@ -150,4 +150,4 @@ def test_in_continuous_time_only_the_ends_of_the_schedule_count(record_measureme
             weights = 0.5 * torch.expm1(gammas.diff())[:, None]
             total = (weights * noise_error(x, STD, gammas[1:])).sum(0)
             name = type(schedule).__name__
-            record_measurement(f"12 ELBO of {name} = integral over γ", float((total - integral).abs().max()), 1e-3)
+            record_measurement(f"16 ELBO of {name} = integral over γ", float((total - integral).abs().max()), 1e-3)
