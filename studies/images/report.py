@@ -32,8 +32,8 @@ def table(rows: pd.DataFrame) -> Group:
     parts: list[Table | Text] = []
     for data in sets(rows):
         parts += [mass_table(rows, data), *difference_table(rows, data)]
-    ours = {(each.data, each.model): f"≤ {each.bits:.2f}" for data in sets(rows) for each in standings(rows, data)}
-    if published := published_table(ours, LABELS):
+    every = [each for data in sets(rows) for each in standings(rows, data)]
+    if published := published_table({(each.data, each.model): each for each in every}):
         parts.append(published)
     explained = (
         "Mass ≤: bits per dimension from the importance-weighted bound on the mass of integers (counting measure), "
@@ -97,10 +97,11 @@ def _answers(rows: pd.DataFrame, data: str) -> list[str]:
     best = every[0]
     lines = [f"{data}: the lowest bound is {best.label}'s, at most {with_error(best.bits, best.bits_error)} bits."]
     if (pair := of_equal_size(rows, data)) is not None:
-        verdict = "better than" if pair.decision.verdict is Verdict.FIRST else "not proven better than"
+        proven = pair.decision.verdict is Verdict.FIRST
+        anew = ", of fits made anew too" if pair.decision.verdict_anew is Verdict.FIRST else ", of these fits"
         lines.append(
-            f"The multi-scale flow is {verdict} the vector flow of as many parameters: {pair.text} nats, "
-            f"{pair.errors:.1f} paired errors."
+            f"The multi-scale flow is {'better' if proven else 'not proven better'} than the vector flow of as many "
+            f"parameters{anew if proven else ''}: {pair.text} nats, {pair.errors:.1f} paired errors."
         )
     masses = [each for each in every if not each.adds_noise]
     densities = [each for each in every if each.adds_noise]
