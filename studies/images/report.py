@@ -19,6 +19,7 @@ from studies.kit.study import Check
 from studies.kit.tables import empty, with_error
 
 SIGMAS = 3.0  # many models, two orders each
+CLAIMED = ("digits", "mnist")  # where the multi-scale flow is said to be ahead
 
 
 def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,10 +99,11 @@ def _answers(rows: pd.DataFrame, data: str) -> list[str]:
     lines = [f"{data}: the lowest bound is {best.label}'s, at most {with_error(best.bits, best.bits_error)} bits."]
     if (pair := of_equal_size(rows, data)) is not None:
         proven = pair.decision.verdict is Verdict.FIRST
-        anew = ", of fits made anew too" if pair.decision.verdict_anew is Verdict.FIRST else ", of these fits"
+        anew = pair.decision.verdict_anew is Verdict.FIRST
         lines.append(
             f"The multi-scale flow is {'better' if proven else 'not proven better'} than the vector flow of as many "
-            f"parameters{anew if proven else ''}: {pair.text} nats, {pair.errors:.1f} paired errors."
+            f"parameters ({'fitted anew too' if anew else 'these fits'}): {pair.text} nats, {pair.errors:.1f} paired "
+            "errors."
         )
     masses = [each for each in every if not each.adds_noise]
     densities = [each for each in every if each.adds_noise]
@@ -138,7 +140,7 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             "every bound is finite": of["bits"].map(math.isfinite).all(),
         }
         found += [Check(f"{data}: {claim}", bool(holds)) for claim, holds in orders.items()]
-        if (pair := of_equal_size(rows, data)) is not None:
+        if data in CLAIMED and (pair := of_equal_size(rows, data)) is not None:
             claim = f"{data}: the multi-scale flow is above the vector flow of as many parameters by {BAR:.0f} errors"
             held = pair.errors > BAR and pair.decision.verdict is Verdict.FIRST
             found.append(Check(f"{claim} ({pair.text} nats, {pair.errors:.1f} errors)", True if held else None))
