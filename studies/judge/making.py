@@ -94,17 +94,6 @@ def _takes(function: Callable[..., object], argument: str) -> bool:
     return argument in inspect.signature(function).parameters
 
 
-def observed(model: Model) -> ObservedPPCA | ObservedMixture:
-    """The face of a model that takes missing values.
-
-    Raises:
-        NeedsCompleteRows: it has none.
-    """
-    if not isinstance(model, PPCA | GaussianMixture):
-        raise NeedsCompleteRows(f"{type(model).__name__} takes no missing values")
-    return model.observed
-
-
 def _checked(name: str, model: object, features: int, columns: Columns | None) -> Model:
     if not isinstance(model, Model):
         adapter = ADAPTERS.get(type(model).__module__.partition(".")[0])
