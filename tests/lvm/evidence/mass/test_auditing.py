@@ -73,10 +73,10 @@ def test_a_loose_bound_sums_to_what_enumeration_says(generator: Generator) -> No
         expected = (prior @ pairs @ prior).item()
     asked = partial(prior_average, draws=2)
     totals = torch.tensor(
-        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(200)]
+        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(100)]
     )
     assert expected < 0.97
-    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(200)
+    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(100)
 
 
 def broken(model: VAE, x: Tensor, *, draws: int, generator: Generator) -> LogDensity:
@@ -128,11 +128,11 @@ def test_the_second_pass_goes_where_the_sum_varies(generator: Generator) -> None
             torch.tensor([each.total - 1, each.error])
             for each in (
                 audit(model, Bits(8), method=partial(importance, draws=20), passes=4, generator=generator)
-                for _ in range(40)
+                for _ in range(24)
             )
         ]
     )
-    assert 0.7 < errors[:, 0].square().mean().sqrt() / errors[:, 1].square().mean().sqrt() < 1.4
+    assert 0.6 < errors[:, 0].square().mean().sqrt() / errors[:, 1].square().mean().sqrt() < 1.6
 
 
 def test_the_total_of_some_states_is_their_mass(generator: Generator) -> None:
