@@ -11,6 +11,7 @@ from bridge.adapters.pomegranate import from_pomegranate
 from bridge.adapters.pyro import from_pyro
 from bridge.adapters.pythae import from_pythae
 from bridge.adapters.scvi import FromScvi, from_scvi
+from bridge.adapters.velocity import from_score, from_velocity
 from bridge.adapters.zuko import from_zuko
 from bridge.comparison.comparing import Comparison, compare
 from bridge.comparison.pair import Pair
@@ -19,6 +20,7 @@ from bridge.conversions.linear import as_autoregressive, as_flow, as_linear_vae,
 from bridge.conversions.mixtures import as_mixture
 from bridge.conversions.nflows import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.sklearn import mixture_from_sklearn, mixture_to_sklearn, ppca_from_sklearn, ppca_to_sklearn
+from bridge.diffusion_ode import ProbabilityFlowVelocity, probability_flow
 from bridge.exactness.check import Check, Exactness, check_exact
 from bridge.flow_vae import DeltaLink, FlowVAE
 from bridge.hybrids import (
@@ -71,6 +73,7 @@ __all__ = [
     "LooseLayeredModel",
     "Max",
     "Pair",
+    "ProbabilityFlowVelocity",
     "ReLU",
     "RelaxedDecoder",
     "Slice",
@@ -104,7 +107,9 @@ __all__ = [
     "from_pomegranate",
     "from_pyro",
     "from_pythae",
+    "from_score",
     "from_scvi",
+    "from_velocity",
     "from_zuko",
     "latent_measure",
     "layered",
@@ -113,6 +118,7 @@ __all__ = [
     "mixture_to_sklearn",
     "ppca_from_sklearn",
     "ppca_to_sklearn",
+    "probability_flow",
     "to_nflows",
     "with_flow_decoder",
     "with_flow_prior",

@@ -44,6 +44,7 @@ from density.families.nets import mlp
 from density.families.real.location_scale import Laplace, LocationScale, LocationScaleT
 from density.families.rescaled import Rescaled
 from density.families.student import StudentT
+from density.families.timed import Timed
 from density.families.unit_interval.beta import Beta
 from density.families.unit_interval.continuous_bernoulli import ContinuousBernoulli
 from density.families.unit_interval.logit_normal import LogitNormal
@@ -139,6 +140,7 @@ __all__ = [
     "StudentT",
     "TableInput",
     "TiedColumns",
+    "Timed",
     "Training",
     "UnivariateLikelihood",
     "UnusableFile",

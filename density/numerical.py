@@ -110,8 +110,9 @@ def evaluated_numerically(
     value = values.mean(0)
     rounding = ROUNDING * torch.finfo(value.dtype).eps * (1 + value.abs())
     error = torch.maximum(distance, distance.square().mean().sqrt()) + LEAST * tolerance + rounding
-    met = bool((error <= tolerance + rounding).all())
-    words = f"{'solved' if met else 'not solved'} to {tolerance:g} nats"
+    allowed = tolerance + rounding
+    met = bool((error <= allowed).all())
+    words = f"{'solved' if met else 'not solved'} to {float(allowed.max()):.1g} nats"
     if repeats == 1:
         return Evaluation(value, Kind.EXACT if met else Kind.ESTIMATE, words, None, error)
     drawn = values.std(0) / math.sqrt(repeats)

@@ -21,7 +21,6 @@ from flows.continuous.flow_matching import FlowMatching
 from flows.continuous.solver import UnsolvedODE
 from flows.continuous.trace import ExactTrace, Hutchinson
 from flows.continuous.transform import ContinuousTransform
-from flows.continuous.velocity import Velocity
 from flows.flow import Flow
 from flows.images.conditioner import ImageConditioner, image_coupling
 from flows.images.masks import channel_halves, checkerboard
@@ -85,7 +84,6 @@ __all__ = [
     "StandardisedContext",
     "Transform",
     "UnsolvedODE",
-    "Velocity",
     "Whitening",
     "alternating",
     "alternating_orders",

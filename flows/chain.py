@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from density.initialisation import StartingPoints
+from density.numerical import numerical_parts
 from density.support import Step, Support, preimage
 from flows.folding import Fold, folded
 from flows.networks.columns import by_columns
@@ -65,6 +66,20 @@ class Chain(Transform):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return by_columns(self._inverse_columns, z, context)
+
+    def _forward_points(self, x: Tensor, context: Tensor | None) -> Tensor:
+        if not numerical_parts(self):
+            return self._forward(x, context)[0]
+        for part in self._sequence():
+            x = part._forward_points(x, context)
+        return x
+
+    def _inverse_points(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if not numerical_parts(self):
+            return self._inverse(z, context)[0]
+        for part in reversed(self._sequence()):
+            z = part._inverse_points(z, context)
+        return z
 
     def _forward_columns(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_dets = []

@@ -137,7 +137,7 @@ class Flow(PushForward):
             z = self.base._sample(n * context.shape[:-1].numel(), None, generator)
             z = z.reshape(n, *context.shape[:-1], self.features)
         self.transform.check_image(z)
-        return self.transform._inverse(*self._paired(z, context))[0]
+        return self.transform._inverse_points(*self._paired(z, context))
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None

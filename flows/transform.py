@@ -112,6 +112,13 @@ class Transform(Rebuildable, nn.Module, ABC):
     @abstractmethod
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]: ...
 
+    def _forward_points(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """z of ``_forward`` alone, where the log-determinant is what costs."""
+        return self._forward(x, context)[0]
+
+    def _inverse_points(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self._inverse(z, context)[0]
+
     def _forward_columns(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """``_forward`` of points as columns: x ``[D, n]`` and context ``[C, n]`` to z ``[D, n]`` and ``[n]``.
 
@@ -129,7 +136,7 @@ class Transform(Rebuildable, nn.Module, ABC):
         return self._onward(x, context)
 
     def _onward(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
-        return x.through(self, lambda x: self._forward(x, context.points if self.context_features else None)[0])
+        return x.through(self, lambda x: self._forward_points(x, context.points if self.context_features else None))
 
     def _checked(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         owner, reference = type(self).__name__, self.reference
@@ -174,6 +181,12 @@ class Inverse(Transform):
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
         self.transform._initialise(UNKNOWN, context)
         return self._onward(x, context)
+
+    def _forward_points(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.transform._inverse_points(x, context)
+
+    def _inverse_points(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self.transform._forward_points(z, context)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.transform._inverse(x, context)

@@ -1,6 +1,10 @@
 """Latent-variable models."""
 
 from lvm.components import Responsibilities
+from lvm.diffusion.denoiser import Denoiser, Prediction
+from lvm.diffusion.link import DiffusionLink
+from lvm.diffusion.model import DiffusionTerms, GaussianDiffusion
+from lvm.diffusion.schedule import CosineSchedule, LearnedSchedule, LinearSchedule, Schedule
 from lvm.em import Present
 from lvm.finite_mixture.components import ProductComponents
 from lvm.finite_mixture.model import FiniteMixture
@@ -30,33 +34,42 @@ __all__ = [
     "ClosedForm",
     "CollapsedComponent",
     "Components",
+    "CosineSchedule",
+    "Denoiser",
     "Diagonal",
+    "DiffusionLink",
+    "DiffusionTerms",
     "EMSolver",
     "ElboTerms",
     "ExactLatentVariableModel",
     "ExactLayeredModel",
     "FiniteMixture",
     "Full",
+    "GaussianDiffusion",
     "GaussianMixture",
     "Given",
     "HierarchicalVAE",
     "KMeansPlusPlus",
     "LatentVariableModel",
     "LayeredModel",
+    "LearnedSchedule",
     "LinearEncoder",
     "LinearGaussian",
     "LinearGaussianPosterior",
+    "LinearSchedule",
     "LinearVAE",
     "Link",
     "LinkedModel",
     "Local",
     "MarkovChain",
+    "Prediction",
     "Present",
     "ProductComponents",
     "RandomPoints",
     "RandomResponsibilities",
     "Relative",
     "Responsibilities",
+    "Schedule",
     "Spherical",
     "StochasticEM",
     "StochasticLink",

@@ -26,18 +26,18 @@ def in_blocks(
     context: Tensor | None = None,
     most: int | None = None,
 ) -> Tensor:
-    """A number for each row, of a function of rows ``[m, D]`` and contexts ``[m, C]`` called with a block at a time.
+    """What a function returns for each row, of rows ``[m, D]`` and contexts ``[m, C]`` called with a block at a time.
 
     Few rows are one block, and go to the function as they are. More take no more memory than a block.
 
     Args:
-        function: maps rows and contexts to ``[m]``; rows must not see each other.
+        function: maps rows and contexts to ``[m]``, or ``[m, *]``; rows must not see each other.
         x: ``[n, D]``.
         context: ``[n, C]``; or one context for all rows, or many for one row.
         most: rows of a block; :func:`rows_at_once` if None.
 
     Returns:
-        Shape ``[n]``.
+        Shape ``[n]``, or ``[n, *]``.
 
     >>> in_blocks(lambda rows, _: rows.sum(-1), torch.ones(10_000, 3)).shape
     torch.Size([10000])

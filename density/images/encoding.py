@@ -9,11 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from density.checks import check_count
+from density.data.blocks import in_blocks
 from density.data.joined import parted
 from density.families.network import OutOfPlace
 from density.images.networks import ResidualBlock, channels_last
 from density.images.shape import ImageShape
 from density.rebuildable import Rebuildable
+
+SCALARS_IN_CACHE = 2**22
+SCALARS_AT_ONCE = 2**28
 
 
 class ImageEncoder(Rebuildable, OutOfPlace):
@@ -55,6 +59,7 @@ class ImageEncoder(Rebuildable, OutOfPlace):
         self.shape = whole = ImageShape.of(shape, owner)
         context_features = check_count(context_features, f"{owner}: context_features", least=0)
         scales = _scales(whole, channels, owner)
+        self._widest = max(scale.features for scale in scales)
         layers: list[nn.Module] = []
         inputs = whole.channels + context_features
         for scale in scales:
@@ -66,6 +71,9 @@ class ImageEncoder(Rebuildable, OutOfPlace):
 
     def forward(self, rows: Tensor) -> Tensor:
         """The numbers ``[n, outputs]`` of images with contexts behind them."""
+        return _in_blocks(self._numbers, rows, self._widest)
+
+    def _numbers(self, rows: Tensor) -> Tensor:
         x, context = parted(rows, self.shape.features)
         images = x.reshape(-1, *self.shape)
         if context is not None:
@@ -116,8 +124,10 @@ class ImageDecoder(Rebuildable, OutOfPlace):
         scales = _scales(whole, channels, owner)
         self.smallest = scales[-1]
         self.first = nn.Linear(check_count(inputs, f"{owner}: inputs"), self.smallest.features)
+        steps = list(zip(reversed(scales), [*reversed(scales[:-1]), outputs], strict=True))
+        self._widest = max(scale.channels * following.pixels for scale, following in steps)
         layers: list[nn.Module] = []
-        for scale, following in zip(reversed(scales), [*reversed(scales[:-1]), outputs], strict=True):
+        for scale, following in steps:
             layers += [*_blocks(scale.channels, blocks, activation, owner), activation()]
             layers += [Enlarged(following.height, following.width)]
             layers += [nn.Conv2d(scale.channels, following.channels, 3, padding=1)]
@@ -125,6 +135,9 @@ class ImageDecoder(Rebuildable, OutOfPlace):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """The images ``[n, numbers · C, H, W]``."""
+        return _in_blocks(self._images, vectors, self._widest)
+
+    def _images(self, vectors: Tensor) -> Tensor:
         images: Tensor = self.network(channels_last(self.first(vectors).unflatten(1, self.smallest)))
         return images
 
@@ -142,6 +155,17 @@ class Enlarged(Rebuildable, OutOfPlace):
 
     def forward(self, images: Tensor) -> Tensor:
         return functional.interpolate(images, (self.height, self.width), mode="nearest")
+
+
+def _in_blocks(network: Callable[[Tensor], Tensor], rows: Tensor, widest: int) -> Tensor:
+    """The output of a network for rows, each of so many numbers where it is widest.
+
+    Without gradients, which would hold all of them, in blocks: their memory is bounded, and on a CPU stays in cache.
+    """
+    if torch.is_grad_enabled():
+        return network(rows)
+    at_once = SCALARS_IN_CACHE if rows.device.type == "cpu" else SCALARS_AT_ONCE
+    return in_blocks(lambda rows, _: network(rows), rows, most=max(1, at_once // widest))
 
 
 def _scales(shape: ImageShape, channels: Sequence[int], owner: str) -> list[ImageShape]:

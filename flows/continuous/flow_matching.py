@@ -37,7 +37,7 @@ class FlowMatching(FlowObjective):
         before, last = _parted(flow.transform)
         with torch.no_grad():
             for part in before:
-                x, _ = part._forward(x, context if part.context_features else None)
+                x = part._forward_points(x, context)
             given = context if flow.base.context_features else None
             if given is None:
                 z = flow.base.sample(len(x), generator=generator)

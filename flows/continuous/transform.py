@@ -37,7 +37,7 @@ class ContinuousTransform(Numerical, Transform):
     Args:
         velocity: module called as ``velocity(x, t)``, or ``velocity(x, t, c)`` if conditional, with x ``[n, D]``,
             c ``[n, C]`` and t a scalar tensor; flow matching calls it with t ``[n, 1]``. It returns ``[n, D]``, draws
-            nothing, and sees every row by itself. :class:`~flows.continuous.velocity.Velocity` makes one of a network.
+            nothing, and sees every row by itself. :class:`~density.families.timed.Timed` makes one of a network.
         features: D.
         context_features: C; 0 for an unconditional one.
         trace: of the Jacobian of v: :class:`~flows.continuous.trace.ExactTrace`, D products with it, or
@@ -103,11 +103,14 @@ class ContinuousTransform(Numerical, Transform):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._moved(z, context, 1.0, 0.0)
 
+    def _forward_points(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._moved_points(x, context, 0.0, 1.0)
+
+    def _inverse_points(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self._moved_points(z, context, 1.0, 0.0)
+
     def _moved(self, x: Tensor, context: Tensor | None, start: float, end: float) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, self.features)
-        given = context.reshape(-1, self.context_features) if self.context_features and context is not None else None
-        known = torch.cat([rows] if given is None else [rows, given], 1).isfinite().all(1, keepdim=True)
-        rows, given = rows.where(known, 0.0), None if given is None else given.where(known, 0.0)
+        rows, given, known = self._rows(x, context)
         probes, weight = self.trace.probes(rows, self.generator)
 
         def field(t: Tensor, state: Tensor) -> Tensor:
@@ -115,9 +118,27 @@ class ContinuousTransform(Numerical, Transform):
             return torch.cat([value, divergence[:, None]], 1)
 
         state = torch.cat([rows, rows.new_zeros(len(rows), 1)], 1)
-        state = integrate(field, state, start, end, self.looseness * self.tolerance / TIGHTER)
-        state = state.where(known, math.nan)  # a row that is nan is no trouble of the others'
+        state = integrate(field, state, start, end, self._step_tolerance()).where(known, math.nan)
         return state[:, :-1].reshape(x.shape), state[:, -1].reshape(x.shape[:-1])
+
+    def _moved_points(self, x: Tensor, context: Tensor | None, start: float, end: float) -> Tensor:
+        """The points alone: a sample asks for no divergence."""
+        rows, given, known = self._rows(x, context)
+        rows = integrate(lambda t, x: self.velocities(x, t, given), rows, start, end, self._step_tolerance())
+        return rows.where(known, math.nan).reshape(x.shape)
+
+    def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Points and contexts as rows, and which of them are finite: one that is not is no trouble of the others'."""
+        rows = x.reshape(-1, self.features)
+        if context is None or not self.context_features:
+            known = rows.isfinite().all(1, keepdim=True)
+            return rows.where(known, 0.0), None, known
+        given = context.reshape(-1, self.context_features)
+        known = torch.cat([rows, given], 1).isfinite().all(1, keepdim=True)
+        return rows.where(known, 0.0), given.where(known, 0.0), known
+
+    def _step_tolerance(self) -> float:
+        return self.looseness * self.tolerance / TIGHTER
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> StartingPoints:
         if self.context_features:

@@ -39,7 +39,7 @@ def _masses(axes: Axes, rows: pd.DataFrame, data: str) -> None:
         axes.errorbar(each.bits, height, xerr=each.bits_error, fmt="<", color=PALETTE[0], markersize=8, capsize=3,
                       label="at most" if first else None)  # fmt: skip
     _one_line_a_model(axes, [each.label for each in every])
-    axes.set_xlabel("bits per dimension of the mass, ± standard error")
+    axes.set_xlabel("bits per dimension of the mass, ± standard error", fontsize=11)
     axes.set_title(f"{data}: bits of a test image", loc="left", fontweight="bold", fontsize=12)
     axes.legend(loc="lower left", ncols=2, columnspacing=1, handletextpad=0.4)
 
@@ -52,7 +52,7 @@ def _naive(axes: Axes, rows: pd.DataFrame, data: str) -> None:
         if known:
             axes.plot(*zip(*known, strict=True), marker, color=colour, markersize=7, label=kind)
     _one_line_a_model(axes, [""] * len(every))
-    axes.set_xlabel("what one column would say: “bits”")
+    axes.set_xlabel("what one column would say: “bits”", fontsize=11)
     axes.set_title("The naive column", loc="left", fontweight="bold", fontsize=12)
     axes.legend(loc="lower left", ncols=2, columnspacing=1, handletextpad=0.4)
 

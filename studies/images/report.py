@@ -19,6 +19,7 @@ from studies.kit.study import Check
 from studies.kit.tables import empty, with_error
 
 SIGMAS = 3.0  # many models, two orders each
+CLAIMED = ("digits", "mnist")  # where the multi-scale flow is said to be ahead
 
 
 def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
@@ -32,8 +33,8 @@ def table(rows: pd.DataFrame) -> Group:
     parts: list[Table | Text] = []
     for data in sets(rows):
         parts += [mass_table(rows, data), *difference_table(rows, data)]
-    ours = {(each.data, each.model): f"≤ {each.bits:.2f}" for data in sets(rows) for each in standings(rows, data)}
-    if published := published_table(ours, LABELS):
+    every = [each for data in sets(rows) for each in standings(rows, data)]
+    if published := published_table({(each.data, each.model): each for each in every}):
         parts.append(published)
     explained = (
         "Mass ≤: bits per dimension from the importance-weighted bound on the mass of integers (counting measure), "
@@ -97,10 +98,12 @@ def _answers(rows: pd.DataFrame, data: str) -> list[str]:
     best = every[0]
     lines = [f"{data}: the lowest bound is {best.label}'s, at most {with_error(best.bits, best.bits_error)} bits."]
     if (pair := of_equal_size(rows, data)) is not None:
-        verdict = "better than" if pair.decision.verdict is Verdict.FIRST else "not proven better than"
+        proven = pair.decision.verdict is Verdict.FIRST
+        anew = pair.decision.verdict_anew is Verdict.FIRST
         lines.append(
-            f"The multi-scale flow is {verdict} the vector flow of as many parameters: {pair.text} nats, "
-            f"{pair.errors:.1f} paired errors."
+            f"The multi-scale flow is {'better' if proven else 'not proven better'} than the vector flow of as many "
+            f"parameters ({'fitted anew too' if anew else 'these fits'}): {pair.text} nats, {pair.errors:.1f} paired "
+            "errors."
         )
     masses = [each for each in every if not each.adds_noise]
     densities = [each for each in every if each.adds_noise]
@@ -137,7 +140,7 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             "every bound is finite": of["bits"].map(math.isfinite).all(),
         }
         found += [Check(f"{data}: {claim}", bool(holds)) for claim, holds in orders.items()]
-        if (pair := of_equal_size(rows, data)) is not None:
+        if data in CLAIMED and (pair := of_equal_size(rows, data)) is not None:
             claim = f"{data}: the multi-scale flow is above the vector flow of as many parameters by {BAR:.0f} errors"
             held = pair.errors > BAR and pair.decision.verdict is Verdict.FIRST
             found.append(Check(f"{claim} ({pair.text} nats, {pair.errors:.1f} errors)", True if held else None))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge import Comparison, Pair, Standing, Statement, Verdict
-from density.log_density import Kind
+from significance import Kind, verdicts
 from studies.judge.figure import figure as figure
 from studies.judge.figure import has_gap
 from studies.judge.stored import comparison, sat_out, told
@@ -19,7 +21,6 @@ from studies.kit.study import Check
 from studies.kit.tables import narrow, with_error
 
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
-SURE = 4.0  # errors: of a mean log p(x) above what the true density has
 OVERFIT, SIGMAS = 0.1, 2.0  # nats a feature, and errors, by which training rows must be above test rows to be named
 
 
@@ -191,14 +192,20 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             found.append(Check(claim + (f": {worst['laws']}" if len(failed) else ""), failed.empty))
     best, error = shared(rows, "best"), shared(rows, "best_error")
     if not pd.isna(best):
-        excess = [each.name for each in comparison(rows).standings if above(each, best, error)]
+        excess = above(comparison(rows).standings, best, error)
         names = f": {', '.join(excess)}" if excess else ""
-        claim = f"no model has more log p(x) than the true density, {best:.4f}, by {SURE:.0f} errors{names}"
+        claim = f"no model has more log p(x) than the true density, {best:.4f}, by Holm at 5 %{names}"
         found.append(Check(claim, not excess))
     return found
 
 
-def above(each: Standing, best: float, error: float) -> bool:
-    """Whether it has more log p(x) than there is, by more than chance explains; upper bounds may."""
-    excess = each.fitted.mean - best - each.fitted.slack - SURE * math.hypot(each.fitted.error, error)
-    return excess > 0 and each.kind in (Kind.EXACT, Kind.LOWER)
+def above(standings: Sequence[Standing], best: float, error: float) -> list[str]:
+    """The models with more log p(x) than there is, by more than chance explains: a sign, of all models by Holm.
+
+    Upper bounds and estimates may have more.
+    """
+    known = [each for each in standings if each.kind in (Kind.EXACT, Kind.LOWER)]
+    excess = [
+        replace(each.fitted, mean=each.fitted.mean - best, error=math.hypot(each.fitted.error, error)) for each in known
+    ]
+    return [each.name for each, sign in zip(known, verdicts(excess), strict=True) if sign is Verdict.FIRST]

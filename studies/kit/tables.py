@@ -95,10 +95,6 @@ class Number:
     def __sub__(self, other: Number) -> Number:
         return Number(self.mean - other.mean, math.hypot(self.error, other.error))
 
-    def above(self, sigmas: float) -> bool:
-        """Whether it is above 0 by more than so many errors; of a negative number of them, not below 0 by as many."""
-        return self.mean > sigmas * self.error
-
 
 def with_error(value: float, error: float) -> str:
     """A number with its error to two significant digits, three where it is above 1, and at most 5 decimals.

@@ -24,13 +24,26 @@ from density import (
     Rescaled,
     ScaleModel,
     StandardNormal,
+    Timed,
     mlp,
 )
 from flows import Flow, Inverse, LULinear, glow, maf, real_nvp
-from lvm import PPCA, VAE, FiniteMixture, GaussianMixture, HierarchicalVAE, LatentVariableModel, LayeredModel, LinearVAE
+from lvm import (
+    PPCA,
+    VAE,
+    FiniteMixture,
+    GaussianDiffusion,
+    GaussianMixture,
+    HierarchicalVAE,
+    LatentVariableModel,
+    LayeredModel,
+    LearnedSchedule,
+    LinearVAE,
+)
 from tests.laws.bounds import BoundCase
 from tests.laws.densities import grid
 from tests.laws.transforms import randomise
+from tests.lvm.diffusion.gaussians import chain_log_prob
 
 FEATURES = 3
 CONTEXT = 2
@@ -156,6 +169,19 @@ def by_its_marginal(model: LayeredModel, x: Tensor) -> Tensor:
     return torch.as_tensor(density.logpdf(x.cpu().numpy())).to(x)
 
 
+def affine_diffusion(generator: Generator) -> GaussianDiffusion:
+    """Of little noise after much: decoders far from the encoder's posterior have weights without a variance."""
+    network = randomise(Timed(nn.Linear(FEATURES + 1, FEATURES), FEATURES, unit=10.0), generator, 0.05)
+    schedule = LearnedSchedule(-1.0, 2.0, 4)
+    return GaussianDiffusion(network, FEATURES, 2, schedule).to(generator.device, torch.float64)
+
+
+def by_its_chain(model: LayeredModel, x: Tensor) -> Tensor:
+    assert isinstance(model, GaussianDiffusion)
+    with torch.no_grad():
+        return chain_log_prob(model, x)
+
+
 def by_components(model: LayeredModel, x: Tensor) -> Tensor:
     assert isinstance(model, GaussianMixture)
     total = torch.zeros(len(x), dtype=x.dtype)
@@ -245,6 +271,7 @@ def by_quadrature_given(model: LayeredModel, x: Tensor, context: Tensor) -> Tens
 
 
 BOUNDS: dict[str, BoundCase] = {
+    "diffusion, affine denoiser": BoundCase(affine_diffusion, by_its_chain),
     "VAE, linear decoder": BoundCase(
         vae(lambda: VAE(StandardNormal(2), broad_encoder(2), gaussian_decoder(2, GlobalScale(0.9), ()))), by_scipy
     ),

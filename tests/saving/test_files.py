@@ -162,7 +162,7 @@ def test_names_lead_to_our_classes_only(
     unusable(path, "which is none of this program's")
 
 
-@pytest.mark.parametrize("name", ["density.fitting.training.Training", "density.Kind", "lvm.Full"])
+@pytest.mark.parametrize("name", ["density.fitting.training.Training", "density.Measure", "lvm.Full"])
 def test_our_classes_that_are_no_parts_are_refused(name: str, path: Path) -> None:
     forged(path, lambda content: content["parts"][0].update({"class": name}))
     unusable(path, "is no part of a model")

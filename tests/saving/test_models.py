@@ -12,7 +12,15 @@ import torch
 from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 from torch import Generator, Tensor, nn
 
-from bridge import Abs, DiagonalJacobianEncoder, FlowVAE, GaussianRelaxation, HalfNormal, JacobianEncoder
+from bridge import (
+    Abs,
+    DiagonalJacobianEncoder,
+    FlowVAE,
+    GaussianRelaxation,
+    HalfNormal,
+    JacobianEncoder,
+    probability_flow,
+)
 from bridge.conversions.nflows_transforms import FromNflows
 from density import (
     ConditionalGaussian,
@@ -40,18 +48,22 @@ from flows import (
     LULinear,
     MaskedMLP,
     Transform,
+    continuous_flow,
     linear_flow,
     real_nvp,
 )
 from lvm import (
     PPCA,
     VAE,
+    CosineSchedule,
     ExactLayeredModel,
+    GaussianDiffusion,
     GaussianMixture,
     LayeredModel,
     LinearGaussian,
     LinearGaussianPosterior,
     LinkedModel,
+    Prediction,
     Tied,
 )
 from tests.bridge.relaxed import FLOWS as RELAXED
@@ -95,6 +107,11 @@ def relaxed(generator: Generator) -> GaussianRelaxation:
     return randomise(GaussianRelaxation(linear_flow(2), 0.3), generator)
 
 
+def diffusion() -> GaussianDiffusion:
+    schedule = CosineSchedule(-2.0, 2.0)
+    return GaussianDiffusion.of_vectors(2, hidden=(4,), steps=3, schedule=schedule, prediction=Prediction.VELOCITY)
+
+
 OWN = (OrderStatistics, Widening, Spline)
 Make = Callable[[Generator], nn.Module]
 TABLES: dict[str, dict[str, Make]] = {
@@ -123,6 +140,9 @@ TABLES: dict[str, dict[str, Make]] = {
         "levels": lambda g: randomise(VAE.of(3, 2, DiscretisedLogistic(5, 2), hidden=(4,)), g),
         "counts": lambda g: randomise(VAE.of(3, 2, ZeroInflated(Poisson()), hidden=(4,)), g),
         "a linked model": lambda g: randomise(LinkedModel(HalfNormal(2), Abs(2)), g),
+        "a diffusion": lambda g: randomise(GaussianDiffusion.of_vectors(2, hidden=(4,), steps=3), g),
+        "its probability flow": lambda g: probability_flow(randomise(diffusion(), g), tolerance=1e-2),
+        "a continuous flow": lambda g: randomise(continuous_flow(2, (4,), 1, tolerance=1e-3), g),
         "a flow of a flow": lambda g: randomise(Flow(Flow(GaussianMixture(2, 2, Tied()), LULinear(2)), ActNorm(2)), g),
     },
 }

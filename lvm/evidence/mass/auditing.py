@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count, in_words, reference
+from density.checks import check_contexts, check_count, in_words, reference
 from density.contract import Model
 from density.data.joined import joined, parted
 from density.evaluating import evaluated
@@ -110,7 +110,7 @@ def audit(
         model: anything of which ``evidence`` can be asked.
         space: :class:`~lvm.evidence.mass.spaces.Bits` or another set of all states ``[N, D]`` of discrete data, or a
             :class:`~lvm.evidence.mass.spaces.Box` that holds the mass of one or two continuous features.
-        context: contexts ``[N, C]`` of a conditional model, the same one for each point, if Σ p(x|c) is to be 1.
+        context: of a conditional model, ``[C]``: Σ p(x|c) is 1 at each of them. Or one for each point, ``[N, C]``.
         method: as for :func:`~lvm.evidence.strongest.evidence`, which is asked; ``functools.partial(importance,
             draws=100)``, say.
         passes: how many claims are made, in units of N. With 1 the first pass is the sum; 2 or more make a second one,
@@ -141,9 +141,8 @@ def audit(
     started = time.perf_counter()
     passes = check_count(passes, "passes")
     x, volumes, doubt = _laid_out(model, space)
-
-    if context is not None and len(context) != len(x):
-        raise ValueError(f"audit expects a context for each of the {len(x)} points of the space; got {len(context)}")
+    if context is not None:
+        check_contexts(context, getattr(model, "context_features", 0), x, "audit", shared=True)
     rows, features = joined(x, context), x.shape[1]
 
     def about(part: Tensor, stream: Generator | None) -> LogDensity:

@@ -76,8 +76,8 @@ def interval(
     **From below.** With independent draws for every point, Π p̂(xᵢ) is unbiased for Π p(xᵢ), and Markov's inequality
     for the product costs the mean only log(1/c)/n nats (:func:`~lvm.evidence.mass.concentration.markov`).
 
-    **From above**, by the mass that is left for the points. Let state t be a share f_t of the points, and r any
-    function of states. Of all distributions p for which Σ_t r_t p_t ≤ R, the one with the highest Σ_t f_t log p_t has
+    **From above**, by the mass that is left for the points. Let state t be a share f_t of the points, and r > 0
+    a function of states. Of all distributions p for which Σ_t r_t p_t ≤ R, the one with the highest Σ_t f_t log p_t has
     p_t = R f_t / r_t: by Jensen's inequality, for every p,
 
     .. math:: \sum_t f_t \log p_t = \sum_t f_t \log\frac{f_t}{r_t} + \sum_t f_t \log\frac{r_t p_t}{f_t}
@@ -107,7 +107,8 @@ def interval(
         generator: of all draws.
 
     Returns:
-        An :class:`Interval`. O(n · draws) passes of the decoder, and ``simulated`` draws of the model.
+        An :class:`Interval`. Rounding in the model's dtype is not counted: 10⁻⁶ nats in float32, about. O(n · draws)
+        passes of the decoder, and ``simulated`` draws of the model.
 
     Raises:
         TypeError: the model has no log-weights; an exact model needs no interval.
@@ -169,7 +170,10 @@ def _ruler(share: Tensor, mass: Tensor, simulated: int, chance: float) -> Tensor
     wanted = share / mass
     largest = wanted[wanted.isfinite()].max() if bool(wanted.isfinite().any()) else wanted.new_tensor(1.0)
     best, least = wanted.clamp_max(largest), math.inf
-    for cap in torch.logspace(wanted.min().clamp_max(largest).log10().item(), largest.log10().item(), CAPS).tolist():
+    smallest = wanted.min().clamp_max(largest)
+    for cap in (
+        torch.linspace(smallest.log(), largest.log(), CAPS, dtype=share.dtype, device=share.device).exp().tolist()
+    ):
         ruler = wanted.clamp_max(cap)
         mean = (mass * ruler).sum().item()
         variance = max((mass * ruler.square()).sum().item() - mean**2, 0.0)

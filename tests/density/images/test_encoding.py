@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from density import ImageDecoder, ImageEncoder, ResidualBlock
+from density.images import encoding
 from tests.laws.transforms import randomise
 
 EXACT = 1e-12  # two orders of sums of some hundreds of products of size 1
@@ -79,6 +80,26 @@ def test_blocks_start_as_the_identity(generator: Generator) -> None:
         layer.register_forward_hook(lambda _, inputs, output: seen.extend([*inputs, output]))
     decoder(z)
     assert all(before.equal(after) for before, after in pairwise(seen))
+
+
+def test_many_images_take_no_more_memory_than_a_block(monkeypatch: pytest.MonkeyPatch, generator: Generator) -> None:
+    """Where no gradients are recorded; the numbers are the same."""
+    seen: list[int] = []
+    decoder, encoder = ImageDecoder(3, (1, 8, 8), channels=(4,)), ImageEncoder((1, 8, 8), 3, channels=(4,))
+    for network, rows, width in (
+        (decoder, normal(generator, 50, 3), 4 * 64),
+        (encoder, normal(generator, 50, 64), 4 * 16),
+    ):
+        randomise(network, generator)
+        monkeypatch.setattr(encoding, "SCALARS_IN_CACHE", 20 * width)
+        first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+        handle = first.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
+        expected = network(rows)
+        with torch.no_grad():
+            torch.testing.assert_close(network(rows), expected, rtol=0, atol=EXACT)
+        handle.remove()
+        assert seen == [50, 20, 20, 10]
+        seen.clear()
 
 
 @pytest.mark.parametrize(

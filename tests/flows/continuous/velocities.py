@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from density import StandardNormal, mlp
-from flows import ContinuousTransform, ExactTrace, Flow, Hutchinson, Velocity
+from density import StandardNormal, Timed, mlp
+from flows import ContinuousTransform, ExactTrace, Flow, Hutchinson
 from tests.laws.transforms import randomise
 
 
@@ -52,5 +52,5 @@ def gaussian_log_prob(x: Tensor, std: Tensor) -> Tensor:
 def network_flow(features: int, tolerance: float, seed: int = 0) -> Flow:
     """The same flow for every tolerance."""
     torch.manual_seed(0)
-    velocity = randomise(Velocity(mlp(features + 1, features, (16,)), features), Generator().manual_seed(seed), 0.4)
+    velocity = randomise(Timed(mlp(features + 1, features, (16,)), features), Generator().manual_seed(seed), 0.4)
     return Flow(StandardNormal(features).double(), ContinuousTransform(velocity, features, tolerance=tolerance))

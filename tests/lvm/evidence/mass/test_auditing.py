@@ -73,10 +73,10 @@ def test_a_loose_bound_sums_to_what_enumeration_says(generator: Generator) -> No
         expected = (prior @ pairs @ prior).item()
     asked = partial(prior_average, draws=2)
     totals = torch.tensor(
-        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(200)]
+        [audit(model, Bits(5), method=asked, passes=1, generator=generator).total for _ in range(100)]
     )
     assert expected < 0.97
-    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(200)
+    assert abs(totals.mean().item() - expected) < 4 * totals.std().item() / math.sqrt(100)
 
 
 def broken(model: VAE, x: Tensor, *, draws: int, generator: Generator) -> LogDensity:
@@ -128,11 +128,11 @@ def test_the_second_pass_goes_where_the_sum_varies(generator: Generator) -> None
             torch.tensor([each.total - 1, each.error])
             for each in (
                 audit(model, Bits(8), method=partial(importance, draws=20), passes=4, generator=generator)
-                for _ in range(40)
+                for _ in range(24)
             )
         ]
     )
-    assert 0.7 < errors[:, 0].square().mean().sqrt() / errors[:, 1].square().mean().sqrt() < 1.4
+    assert 0.6 < errors[:, 0].square().mean().sqrt() / errors[:, 1].square().mean().sqrt() < 1.6
 
 
 def test_the_total_of_some_states_is_their_mass(generator: Generator) -> None:
@@ -145,11 +145,11 @@ def test_the_total_of_some_states_is_their_mass(generator: Generator) -> None:
 
 def test_one_distribution_of_many_sums_to_one(generator: Generator) -> None:
     model = randomise(VAE.bernoulli(4, 1, hidden=(4,), context_features=2), generator)
-    context = torch.randn(1, 2, dtype=torch.float64, generator=generator).expand(16, 2)
+    context = torch.randn(1, 2, dtype=torch.float64, generator=generator)
     found = audit(model, Bits(4), context=context)
     assert abs(found.total - 1) < found.slack < 1e-3
-    with pytest.raises(ValueError, match="a context for each of the 16 points"):
-        audit(model, Bits(4), context=context[:3])
+    with pytest.raises(ValueError, match="a context for each of the 16 rows of data, or one for all"):
+        audit(model, Bits(4), context=context.expand(3, 2))
 
 
 def test_densities_are_integrated_over_boxes(generator: Generator) -> None:
@@ -164,6 +164,7 @@ def test_densities_are_integrated_over_boxes(generator: Generator) -> None:
     drawn = audit(
         ppca, Box((-9.0, -9.0), (9.0, 9.0), 61), method=partial(prior_importance, draws=20), generator=generator
     )
+    assert 1e-4 < drawn.error < 0.01
     assert abs(drawn.departure) < 4
 
 

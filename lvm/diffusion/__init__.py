@@ -1,0 +1,1 @@
+"""Diffusion models: hierarchies of latents whose encoder is fixed."""

@@ -1,0 +1,75 @@
+"""The network of a diffusion model: what it sees, and what its numbers mean."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from density.families.network import refusal
+from density.rebuildable import Rebuildable
+
+
+class Prediction(Enum):
+    """What the network of a diffusion says of a latent z = α x + σ ε."""
+
+    NOISE = "ε"
+    DATA = "x"
+    VELOCITY = "α ε − σ x"
+
+
+class Denoiser(Rebuildable, nn.Module):
+    r"""What a network says of the noise in latents, whatever it predicts.
+
+    .. math:: \hat\varepsilon = \frac{z - \alpha \hat x}{\sigma} = \sigma z + \alpha \hat v, \qquad
+              \hat x = \frac{z - \sigma \hat\varepsilon}{\alpha}, \qquad \nabla_z \log p(z) = -\hat\varepsilon / \sigma
+
+    Args:
+        network: module called as ``network(z, gamma)``, latents ``[n, D]`` and γ ``[n, 1]``; it returns ``[n, D]``.
+        prediction: what these are.
+
+    Raises:
+        TypeError: not a module and a :class:`Prediction`.
+        ValueError: in use, the network returns another shape.
+    """
+
+    def __init__(self, network: nn.Module, prediction: Prediction = Prediction.NOISE) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module) or not isinstance(prediction, Prediction):
+            raise TypeError(
+                "a Denoiser takes a network as an nn.Module, called as network(z, gamma), and a Prediction; got "
+                f"{type(network).__name__} and {prediction!r}"
+            )
+        self.network = network
+        self.prediction = prediction
+
+    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """ε̂ of latents ``[*batch, D]`` at γ that broadcasts to ``[*batch, 1]``."""
+        gamma = gamma.expand(*z.shape[:-1], 1)
+        output: object = self.network(z.reshape(-1, z.shape[-1]), gamma.reshape(-1, 1))
+        n = z.shape[:-1].numel()
+        if not isinstance(output, Tensor) or output.shape != (n, z.shape[-1]):
+            raise ValueError(refusal(output, n, z.shape[-1], type(self).__name__, "a prediction for each feature"))
+        output = output.reshape(z.shape)
+        match self.prediction:
+            case Prediction.NOISE:
+                return output
+            case Prediction.DATA:
+                return (z - alpha(gamma) * output) / sigma(gamma)
+            case Prediction.VELOCITY:
+                return sigma(gamma) * z + alpha(gamma) * output
+
+    def clean(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """x̂ of latents ``[*batch, D]``."""
+        return (z - sigma(gamma) * self(z, gamma)) / alpha(gamma)
+
+
+def alpha(gamma: Tensor) -> Tensor:
+    """√sigmoid(−γ), the share of x in a latent."""
+    return torch.sigmoid(-gamma).sqrt()
+
+
+def sigma(gamma: Tensor) -> Tensor:
+    """√sigmoid(γ), the share of ε."""
+    return torch.sigmoid(gamma).sqrt()

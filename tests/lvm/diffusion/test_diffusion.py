@@ -1,0 +1,228 @@
+"""Diffusion models against sums that are written out, closed forms, and each other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from density import Kind, Timed, Training, mlp
+from lvm import (
+    CosineSchedule,
+    Denoiser,
+    DiffusionLink,
+    GaussianDiffusion,
+    LearnedSchedule,
+    LinearSchedule,
+    Prediction,
+    Schedule,
+)
+from lvm.diffusion.denoiser import alpha, sigma
+from tests.laws.transforms import randomise
+from tests.lvm.diffusion.gaussians import chain_log_prob, exact_diffusion, noise_error, normal_log_prob
+
+STD = torch.tensor([0.5, 1.5], dtype=torch.float64)
+SCHEDULES: dict[str, Schedule] = {
+    "linear": LinearSchedule(),
+    "cosine": CosineSchedule(-6.0, 4.0),
+    "learned": LearnedSchedule(-6.0, 4.0, 8).double(),
+}
+
+
+def points(n: int, seed: int = 0) -> Tensor:
+    return STD * torch.randn(n, 2, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def small(prediction: Prediction = Prediction.NOISE, steps: int = 6) -> GaussianDiffusion:
+    torch.manual_seed(0)
+    network = Timed(mlp(3, 2, (8,)), 2, unit=10.0)
+    model = GaussianDiffusion(network, 2, steps, LearnedSchedule(-6.0, 4.0, 4), prediction)
+    return randomise(model, Generator().manual_seed(1), 0.2)
+
+
+def naive_terms(model: GaussianDiffusion, x: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition: posteriors of the encoder by Bayes' rule, KLs by torch, one draw of every latent's marginal."""
+    link = model.layer
+    gammas, rows = link.gammas(), link.standardise(x)
+    reconstruction, steps = None, []
+    for i, gamma in enumerate(gammas):
+        a, s = alpha(gamma), sigma(gamma)
+        z = a * rows + s * torch.randn(1, *x.shape, generator=generator, dtype=x.dtype)
+        clean = link.denoiser.clean(z, gamma)
+        if i == 0:
+            unit = link.standardise.scale
+            decoder = Normal(link.standardise.inverse(clean), (s / a) * unit)
+            reconstruction = Independent(decoder, 1).log_prob(x).mean(0)
+            continue
+        a0, s0 = alpha(gammas[i - 1]), sigma(gammas[i - 1])
+        ratio = a / a0
+        noise = s**2 - ratio**2 * s0**2  # of z_i given z_{i−1}
+        means = [(ratio * s0**2 * z + a0 * noise * value) / s**2 for value in (rows, clean)]
+        std = (noise.sqrt() * s0 / s).expand_as(z)
+        steps.append(kl_divergence(*(Independent(Normal(mean.expand_as(z), std), 1) for mean in means)).mean(0))
+    last = Independent(Normal(alpha(gammas[-1]) * rows, sigma(gammas[-1]).expand_as(rows)), 1)
+    standard = Independent(Normal(torch.zeros_like(rows), torch.ones_like(rows)), 1)
+    assert reconstruction is not None
+    return reconstruction, torch.stack(steps), kl_divergence(last, standard)
+
+
+@pytest.mark.parametrize("prediction", Prediction)
+def test_the_terms_and_their_gradients_are_those_of_the_naive_sum(prediction: Prediction) -> None:
+    model, x = small(prediction), points(4)
+    model.layer.standardise.match(points(50, 1) * 3 + 1)
+    terms = model.elbo_terms(x, generator=Generator().manual_seed(0))
+    naive = naive_terms(model, x, Generator().manual_seed(0))
+    for ours, theirs in zip((terms.reconstruction, terms.steps, terms.prior), naive, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(terms.elbo.sum(), parameters)
+    expected = torch.autograd.grad((naive[0] - naive[1].sum(0) - naive[2]).sum(), parameters)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-9)
+
+
+def test_one_drawn_step_and_the_limit_are_unbiased() -> None:
+    """Against sums and integrals of what the error of the exact denoiser is in the mean."""
+    x, schedule = points(3), CosineSchedule(-6.0, 4.0)
+    model = exact_diffusion(STD, 20, schedule)
+    gammas = model.layer.gammas()
+    prior = model._prior_divergence(x, gammas[-1])
+    reconstruction = model._reconstruction(noise_error(x, STD, gammas[:1])[0], gammas[0])
+    weights = 0.5 * torch.expm1(gammas.diff())
+    expected = reconstruction - (weights[:, None] * noise_error(x, STD, gammas[1:])).sum(0) - prior
+    values = torch.stack([model.elbo(x, draws=50, generator=Generator().manual_seed(seed)) for seed in range(200)])
+    error = values.std(0) / math.sqrt(len(values))
+    assert ((values.mean(0) - expected).abs() < 4.5 * error).all()
+    assert error.max() < 0.05
+
+    line = torch.linspace(-6, 4, 2001, dtype=torch.float64)
+    integral = torch.trapezoid(noise_error(x, STD, line), line, dim=0)
+    first = model._reconstruction(noise_error(x, STD, line[:1])[0], line[0])
+    expected = first - 0.5 * integral - prior
+    claim = model.limit(x, draws=16_000, generator=Generator().manual_seed(0))
+    assert claim.kind is Kind.LOWER
+    assert claim.monte_carlo_error is not None
+    assert ((claim.value - expected).abs() < 5 * claim.monte_carlo_error).all()  # of 8 groups: Student's t of 7
+    assert claim.monte_carlo_error.max() < 0.05
+    assert (claim.value < normal_log_prob(x, STD) + 5 * claim.monte_carlo_error).all()
+
+
+def test_the_way_of_drawing_steps_lowers_the_variance() -> None:
+    """Of the mean over a batch of 64, against one step each at uniform, independent times: by a factor of 12."""
+    x, repeats = points(64), 400
+    model = exact_diffusion(STD, 50, CosineSchedule(-6.0, 4.0))
+    gammas = model.layer.gammas()
+
+    def naive(generator: Generator) -> Tensor:
+        step = torch.randint(49, (64,), generator=generator)
+        error, _ = model._noise_error(x, gammas[step + 1][:, None], generator)
+        first, _ = model._noise_error(x, gammas[0], generator)
+        loss = 49 * 0.5 * torch.expm1(gammas[step + 1] - gammas[step]) * error
+        return (model._reconstruction(first, gammas[0]) - loss - model._prior_divergence(x, gammas[-1])).mean()
+
+    ours, plain = (
+        torch.stack([make(Generator().manual_seed(seed)) for seed in range(repeats)])
+        for make in (lambda generator: model.elbo(x, generator=generator).mean(), naive)
+    )
+    both = torch.stack([ours, plain])
+    assert (ours.mean() - plain.mean()).abs() < 4.5 * (both.var(1).sum() / repeats).sqrt()
+    assert plain.var() > 8 * ours.var(), f"{plain.var() / ours.var():.1f}"
+
+
+def test_weights_average_to_the_density_of_the_chain() -> None:
+    model, x = small(steps=3), points(3)
+    model.layer.denoiser.network = randomise(Timed(nn.Linear(3, 2), 2, unit=10.0), Generator().manual_seed(0), 0.1)
+    model.layer.standardise.match(points(50, 1) * 2)
+    with torch.no_grad():
+        truth = chain_log_prob(model, x)
+        relative = (model.log_weights(x, 50_000, generator=Generator().manual_seed(0)) - truth).exp()
+        error = relative.std(0) / math.sqrt(len(relative))
+        assert error.max() < 0.1
+        assert ((relative.mean(0) - 1).abs() < 4.5 * error).all()
+        weights = model.log_weights(x, 4000, generator=Generator().manual_seed(1))
+        terms = model.elbo_terms(x.expand(4000, 3, 2), generator=Generator().manual_seed(2)).elbo
+        error = torch.hypot(weights.std(0), terms.std(0)) / math.sqrt(4000)
+        assert ((weights.mean(0) - terms.mean(0)).abs() < 4.5 * error).all()
+        sample = model.sample(20_000, generator=Generator().manual_seed(0))
+        # The entropy of the chain, by draws of itself, is that of a normal density of the same covariance.
+        entropy = -chain_log_prob(model, sample)
+        known = 0.5 * torch.logdet(2 * math.pi * math.e * sample.T.cov())
+    assert abs(float(entropy.mean() - known)) < 4.5 * float(entropy.std()) / math.sqrt(len(sample)) + 0.01
+
+
+def test_networks_that_say_the_same_in_other_words_are_the_same() -> None:
+    z, gamma = points(5), torch.tensor(-1.0, dtype=torch.float64)
+
+    class Says(nn.Module):
+        def __init__(self, data: bool) -> None:
+            super().__init__()
+            self.data = data
+
+        def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+            clean = (z - sigma(gamma) * z) / alpha(gamma)
+            return clean if self.data else alpha(gamma) * z - sigma(gamma) * clean
+
+    class Noise(nn.Module):
+        def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+            return z
+
+    noise = Denoiser(Noise())
+    for other in (Denoiser(Says(True), Prediction.DATA), Denoiser(Says(False), Prediction.VELOCITY)):
+        torch.testing.assert_close(other(z, gamma), noise(z, gamma))
+        torch.testing.assert_close(other.clean(z, gamma), noise.clean(z, gamma))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_grow_and_know_their_slope(name: str) -> None:
+    schedule = SCHEDULES[name]
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    with torch.no_grad():
+        gamma = schedule(t)
+        assert (gamma.diff() > 0).all()
+        step = 1e-6
+        difference = (schedule(t[1:-1] + step) - schedule(t[1:-1] - step)) / (2 * step)
+        torch.testing.assert_close(schedule.slope(t[1:-1]), difference, rtol=1e-6, atol=1e-6)
+        if name != "linear":
+            torch.testing.assert_close(gamma[[0, -1]], torch.tensor([-6.0, 4.0], dtype=torch.float64))
+    steps = 1000
+    betas = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
+    if name == "linear":  # Ho's product of a thousand steps
+        ours = -torch.nn.functional.softplus(schedule(torch.tensor([0.5, 1.0], dtype=torch.float64)))
+        theirs = (1 - betas).log().cumsum(0)[[499, 999]]
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=0)
+
+
+def test_a_fit_knows_the_units_of_its_data() -> None:
+    """From 1 step, which has nothing to say, up: held-out ELBO near that of the density that made the points."""
+    generator = Generator().manual_seed(0)
+    x = 100 + 10 * torch.randn(400, 1, generator=generator)
+    torch.manual_seed(0)
+    model = GaussianDiffusion.of_vectors(1, hidden=(16,), steps=20, schedule=LearnedSchedule(-4.0, 4.0))
+    history = model.fit(x, Training(epochs=40, batch_size=100, learning_rate=1e-2), generator=generator)
+    assert len(history.objective) > 1
+    entropy = math.log(10 * math.sqrt(2 * math.pi * math.e))
+    limit = model.limit(x, generator=generator)
+    assert -entropy - 0.6 < limit.mean < -entropy + 0.15
+    assert abs(float(model.sample(500, generator=generator).detach().mean()) - 100) < 5
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(TypeError, match="Prediction"):
+        Denoiser(nn.Identity(), "noise")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a Denoiser and a Schedule"):
+        DiffusionLink(nn.Identity(), LinearSchedule(), 2, 3)  # type: ignore[arg-type]
+    for make in (CosineSchedule, LearnedSchedule):
+        with pytest.raises(ValueError, match="from a first to a last value"):
+            make(1.0, -1.0)
+    with pytest.raises(ValueError, match="least < most"):
+        LinearSchedule(2.0, 1.0)
+
+    class Short(nn.Module):
+        def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+            return z[:, :1]
+
+    with pytest.raises(ValueError, match=r"Denoiser expects its network to return \[n, 2\]"):
+        GaussianDiffusion(Short(), 2, 3).elbo(torch.zeros(4, 2))
