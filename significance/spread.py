@@ -102,7 +102,7 @@ def _spread(
     total = max(points + between - both, points, between)
     over_fits = sum(variance**2 / own for variance, own in fits)
     if between > 0 and (len(fits) < 2 or min(own for _, own in fits) < FEW - 1):
-        own = between**2 / over_fits
-        return Spread(mean, points_error, freedom, math.sqrt(total), freedom, math.sqrt(between), own)
+        apart = math.sqrt(between), between**2 / over_fits
+        return Spread(mean, points_error, freedom, math.sqrt(total), freedom, *apart)
     parts = points**2 / freedom + over_fits
     return Spread(mean, points_error, freedom, math.sqrt(total), total**2 / parts if parts else freedom)

@@ -248,7 +248,7 @@ def test_an_adapted_model_is_fitted_too(x: Array) -> None:
         (DensityEstimator(nn.Identity), TypeError, r"build must make a density\.Model; got Identity"),
         (DensityEstimator(lambda _: Gaussian(2)), ValueError, r"a model of 2 features of data of 3 feature\(s\)"),
         (DensityEstimator(MIXTURE, SHORT), TypeError, r"GaussianMixture.fit expects lvm.EM\(\)"),
-        (DensityEstimator(FLOW, EM()), TypeError, r"settings as density.Training\(...\); got EM"),
+        (DensityEstimator(FLOW, EM()), TypeError, r"fit expects density.Training\(...\) as training; got EM"),
         (DensityEstimator(Gaussian, SHORT), TypeError, "Gaussian.fit takes no settings"),
     ],
 )

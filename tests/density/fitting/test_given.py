@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import Checkpoint, History, Training, lbfgs, maximise
+from density.data.reader import Reader
 from flows import Flow, maf, real_nvp
 from lvm import VAE
 from tests.density.fitting.test_checkpoint import Cut
@@ -82,6 +83,17 @@ def test_contexts_come_with_the_rows_held_out(x: Tensor) -> None:
     assert isinstance(model, Flow)
     expected = model.log_prob(x[70:, :1], x[70:, 1:]).mean().item()
     assert history.validation == [pytest.approx(expected, rel=1e-12)]
+
+
+def test_what_stands_beside_rows_of_weight_0_is_not_looked_at(x: Tensor) -> None:
+    weights = torch.ones(len(x)).index_fill(0, torch.tensor([3]), 0.0)
+    holes = x[:, 1:].clone()
+    holes[3] = math.nan
+    read = Reader("a flow", 1, 1).read(x[:, :1], holes, weights)
+    assert [len(part) for part in read] == [len(x) - 1] * 3
+    for bad, wrong in ((holes, torch.ones(len(x))), (x[1:, 1:], weights)):
+        with pytest.raises(ValueError, match=r"as context, expects finite|expects a context for each of"):
+            Reader("a flow", 1, 1).read(x[:, :1], bad, wrong)
 
 
 def test_weights_are_those_of_a_mean(x: Tensor) -> None:

@@ -167,6 +167,11 @@ def test_of_weighted_rows_it_is_ppca_of_these(generator: Generator) -> None:
     torch.testing.assert_close(model.decoder.noise_variance.detach(), ppca.noise_variance.detach(), rtol=1e-4, atol=0)
     torch.testing.assert_close(model.decoder.mean, ppca.decoder.mean, rtol=0, atol=1e-3)
     assert ppca.fit(x).objective[0] != pytest.approx(best, abs=1e-2), "the weights matter"
+    starts = [
+        LinearVAE(5, 2).fit(rows, replace(QUIET, epochs=1), weights=own, generator=Generator().manual_seed(1)).objective
+        for rows, own in ((x.repeat_interleave(weights.long(), 0), None), (x, weights))
+    ]
+    assert starts[0] == pytest.approx(starts[1], rel=1e-6)  # but for what L-BFGS makes of rounding
 
 
 def test_minibatch_training_with_held_out_rows(generator: Generator) -> None:

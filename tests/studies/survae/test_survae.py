@@ -50,6 +50,9 @@ def test_a_failed_bar_is_a_failed_check(results: Path) -> None:
         bad = good.assign(**{column: good[column].where(good["versus"].notna(), value)})
         assert not all(check.passed for check in checks(bad))
     assert not all(check.passed for check in checks(good.assign(excess_error=0.05)))
+    of_bound = (good["model"] == "permute-flow") & good["versus"].isna()  # log p from below, so its excess from above
+    below = checks(good.assign(excess=good["excess"].where(~of_bound, -0.1)))
+    assert [check.claim[:23] for check in below if check.passed is False] == ["sets, random permutatio"]
 
 
 def test_a_run_shows_its_toys(results: Path) -> None:
