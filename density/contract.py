@@ -44,7 +44,7 @@ from density.history import History
 from density.initialisation import Initialisable
 from density.log_density import LogDensity
 from density.measure import Measure, ReferenceMeasure
-from density.numerical import evaluated_numerically
+from density.numerical import check_draws_nothing, evaluated_numerically
 from density.own_precision import in_own_precision
 from density.rebuildable import Rebuildable
 from density.support import Support
@@ -286,6 +286,7 @@ class Bound(Model):
 
         O(n(D + C)).
         """
+        check_draws_nothing(self)
         self.check_input(x)
         check_contexts(context, self.context_features, x, type(self).__name__, shared=True)
 

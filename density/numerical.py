@@ -64,6 +64,16 @@ def numerical_parts(model: nn.Module) -> list[Numerical]:
     return [part for part in model.modules() if isinstance(part, Numerical)]
 
 
+def check_draws_nothing(model: nn.Module) -> None:
+    """Raise TypeError if a numerical part of a model draws, and its log-weights are noisy: their mean is no bound."""
+    for part in numerical_parts(model):
+        if part.repeats > 1:
+            raise TypeError(
+                f"{type(model).__name__} holds a {type(part).__name__} that estimates its trace by probes: weights "
+                "with such noise bound nothing. Give it an ExactTrace() for claims, on the same velocity"
+            )
+
+
 @contextmanager
 def running(
     parts: Sequence[Numerical], *, looseness: float = 1.0, generator: Generator | None = None

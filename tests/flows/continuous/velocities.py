@@ -49,8 +49,8 @@ def gaussian_log_prob(x: Tensor, std: Tensor) -> Tensor:
     return (-0.5 * (x / std).square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def network_flow(features: int, tolerance: float, seed: int = 0) -> Flow:
+def network_flow(features: int, tolerance: float, seed: int = 0, scale: float = 0.4) -> Flow:
     """The same flow for every tolerance."""
     torch.manual_seed(0)
-    velocity = randomise(Timed(mlp(features + 1, features, (16,)), features), Generator().manual_seed(seed), 0.4)
+    velocity = randomise(Timed(mlp(features + 1, features, (16,)), features), Generator().manual_seed(seed), scale)
     return Flow(StandardNormal(features).double(), ContinuousTransform(velocity, features, tolerance=tolerance))
