@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from density.families.noise import stratified_noise
 from flows.chain import Chain
 from flows.continuous.transform import ContinuousTransform
 from flows.objective import FlowObjective, PushForward
@@ -43,15 +44,9 @@ class FlowMatching(FlowObjective):
                 z = flow.base.sample(len(x), generator=generator)
             else:
                 z = flow.base.sample(1, context=given, generator=generator).squeeze(0)
-            t = stratified(x, generator)
+            t = stratified_noise(x[:, :1], generator)
         output = last.velocities((1 - t) * x + t * z, t, context if last.context_features else None)
         return -(output - (z - x)).square().sum(1)
-
-
-def stratified(x: Tensor, generator: Generator | None) -> Tensor:
-    """Times ``[n, 1]`` for rows ``[n, D]``, each uniform on (0, 1), one in each of n equal cells up to a rotation."""
-    first = torch.rand((), generator=generator, dtype=x.dtype, device=x.device)
-    return ((first + torch.arange(len(x), dtype=x.dtype, device=x.device) / max(1, len(x))) % 1)[:, None]
 
 
 def _parted(transform: Transform) -> tuple[list[Transform], ContinuousTransform]:

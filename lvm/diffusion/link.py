@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -65,7 +64,7 @@ class DiffusionLink(Link):
         first = gammas[0]
         z, noise = self._moved((alpha(first) * x).expand(draws, *x.shape), sigma(first), generator)
         ratio = log_normal(x, self.denoiser.clean(z, first), (first / 2).exp()) - log_noise(noise, sigma(first))
-        for low, high in self._pairs(gammas):
+        for low, high in pairwise(gammas):
             change = -torch.expm1(low - high)
             std = change.sqrt() * sigma(high)
             following, noise = self._moved(alpha(high) / alpha(low) * z, std, generator)
@@ -78,7 +77,7 @@ class DiffusionLink(Link):
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         check_points(z, self.features, f"{type(self).__name__}.generate")
         gammas = self.gammas()
-        for low, high in reversed(list(self._pairs(gammas))):
+        for high, low in pairwise(gammas.flip(0)):
             z, _ = self._moved(*self._decoder(z, low, high), generator)
         x, _ = self._moved(self.denoiser.clean(z, gammas[0]), (gammas[0] / 2).exp(), generator)
         return self.standardise.inverse(x)
@@ -92,9 +91,6 @@ class DiffusionLink(Link):
     def _moved(self, mean: Tensor, std: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + std * noise, noise
-
-    def _pairs(self, gammas: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        return pairwise(gammas)
 
     def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         self.standardise.take(x)

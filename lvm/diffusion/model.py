@@ -15,6 +15,7 @@ from density.data.points import Points
 from density.evaluating import evaluated
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
+from density.families.noise import stratified_noise
 from density.families.timed import Timed
 from density.log_density import Kind, LogDensity
 from density.own_precision import in_own_precision
@@ -125,7 +126,7 @@ class GaussianDiffusion(LinkedModel):
         if self.layer.steps > 1:
             weights = 0.5 * torch.expm1(gammas.diff())
             share = (weights / weights.sum()).detach()
-            step = torch.searchsorted(share.cumsum(0), stratified(many[..., 0], generator))
+            step = torch.searchsorted(share.cumsum(0), stratified_noise(many[..., 0], generator))
             step = step.clamp(max=len(share) - 1)  # where the shares add up to less than 1 by rounding
             error = self._calm_error(many, gammas[step + 1][..., None], generator)
             value = value - weights[step] / share[step] * error
@@ -211,10 +212,3 @@ class GaussianDiffusion(LinkedModel):
         """The same without what its second number, of mean 0, contributes if ε̂ = σ z: α⁴ of it."""
         error, surplus = self._noise_error(rows, gamma, generator)
         return error - torch.sigmoid(-gamma).square().expand(*rows.shape[:-1], 1).squeeze(-1) * surplus
-
-
-def stratified(like: Tensor, generator: Generator | None) -> Tensor:
-    """Numbers in [0, 1) of that shape, each uniform, one in each of as many equal cells up to a rotation."""
-    first = torch.rand((), generator=generator, dtype=like.dtype, device=like.device)
-    cells = torch.arange(like.numel(), dtype=like.dtype, device=like.device) / max(1, like.numel())
-    return ((first + cells) % 1).reshape(like.shape)

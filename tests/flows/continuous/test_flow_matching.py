@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 
 from density import StandardNormal, Training
 from flows import Chain, ContinuousTransform, Flow, FlowMatching, MaximumLikelihood, continuous_flow, linear_flow
-from flows.continuous.flow_matching import stratified
 from tests.flows.continuous.velocities import StraightToNoise, gaussian_log_prob
 
 STD = torch.tensor([0.4, 1.7], dtype=torch.float64)
@@ -42,12 +41,6 @@ def test_points_are_matched_as_they_leave_what_comes_before() -> None:
     x = gaussian_points(10)
     ours, theirs = (FlowMatching()(f, y, None, Generator().manual_seed(0)) for f, y in ((double, x), (flow, 2 * x)))
     torch.testing.assert_close(ours, theirs)
-
-
-def test_times_are_uniform_and_leave_no_gap() -> None:
-    times = stratified(torch.zeros(10, 1, dtype=torch.float64), Generator().manual_seed(0))
-    assert times.shape == (10, 1)
-    assert ((times * 10).floor().squeeze(1).sort().values == torch.arange(10)).all()
 
 
 @pytest.mark.parametrize(

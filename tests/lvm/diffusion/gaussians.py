@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def first_latent(model: GaussianDiffusion, covariance: Tensor) -> MultivariateNo
     """What a chain makes of z_1 from normal z_T of a covariance, if its denoiser is affine in z."""
     link, axes = model.layer, torch.eye(model.features, dtype=covariance.dtype)
     made = MultivariateNormal(axes.new_zeros(model.features), covariance)
-    for low, high in list(link._pairs(link.gammas()))[::-1]:
+    for high, low in pairwise(link.gammas().flip(0)):
         made = _through(made, lambda z, low=low, high=high: link._decoder(z, low, high))
     return made
 
