@@ -21,10 +21,10 @@ TINY = Settings(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "model", [name if name in ("glow", "glow-prior") else pytest.param(name, marks=pytest.mark.slow)
-              for name in Settings().models]
-)  # fmt: skip
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in Settings().models if name != "glow"]
+
+
+@pytest.mark.parametrize("model", ["glow", *OTHERS])
 def test_images(model: ModelName, tmp_path: Path) -> None:
     settings = TINY.quickened()
     assert settings.device == "cuda"

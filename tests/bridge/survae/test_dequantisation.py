@@ -42,16 +42,16 @@ def image_model() -> Flow:
 def test_the_bounds_of_an_image_flow_are_off_by_what_is_known(generator: Generator) -> None:
     """Uniform noise costs log P(x) − E log p(x + u), a polynomial of the ends; importance weights take it away."""
     model = layered(image_model(), UniformDequantisation(16)).double()
-    x = (SCALE * torch.randn(20, 16, generator=generator, dtype=torch.float64)).floor()
+    x = (SCALE * torch.randn(8, 16, generator=generator, dtype=torch.float64)).floor()
     with torch.no_grad():
-        log_weights = model.log_weights(x, 4000, generator=generator)
+        log_weights = model.log_weights(x, 2000, generator=generator)
     low, high = x / SCALE, (x + 1) / SCALE
     expected = -((high**3 - low**3) / (high - low) / 6 + 0.5 * math.log(2 * math.pi) + math.log(SCALE)).sum(-1)
-    error = log_weights.std(0) / math.sqrt(4000)
+    error = log_weights.std(0) / math.sqrt(2000)
     assert ((log_weights.mean(0) - expected).abs() <= SIGMAS * error).all()
     mass = log_cells(x, std=SCALE)
     assert ((mass - expected) > 10 * error).all()
-    claim = model.log_density(x, draws=4000, generator=generator)
+    claim = model.log_density(x, draws=2000, generator=generator)
     assert claim.kind is Kind.LOWER
     assert claim.monte_carlo_error is not None
     assert ((claim.value - mass).abs() <= SIGMAS * claim.monte_carlo_error + 0.01).all()
@@ -89,8 +89,8 @@ def test_a_sandwich_of_weights_agrees_with_that_of_annealing(generator: Generato
     """On a VAE, whose link is stochastic, and on PPCA, where q is the posterior and both sides are log p(x)."""
     torch.manual_seed(0)
     model = VAE.bernoulli(6, 2, hidden=(8,)).double()
-    ours = weighted_sandwich(model, 300, draws=300, generator=generator)
-    theirs = sandwich(model, 300, steps=20, chains=8, generator=generator)
+    ours = weighted_sandwich(model, 100, draws=300, generator=generator)
+    theirs = sandwich(model, 100, steps=10, chains=8, generator=generator)
     for one in (ours, theirs):
         assert -SIGMAS * one.standard_error < one.mean_width < 0.1
     ppca = PPCA(3, 1).double()
@@ -119,11 +119,11 @@ def test_importance_weights_learn_the_mass_and_one_draw_the_density_of_noisy_lev
     the bound of many draws near maximum likelihood of the masses, which has any P(1)/P(0) as σ falls.
     """
     x = torch.tensor([[0.0], [1.0], [1.0], [1.0]]).double().repeat(25, 1)
-    training = Training(epochs=250, batch_size=None, learning_rate=0.05, validation=0, progress=False)
+    training = Training(epochs=150, batch_size=None, learning_rate=0.05, validation=0, progress=False)
     values = {}
     for weighted in (False, True):
         model = layered(DiagonalGaussian(1), UniformDequantisation(1)).double()
-        model.fit(x, training, draws=256, importance_weighted=weighted, generator=generator)
+        model.fit(x, training, draws=128, importance_weighted=weighted, generator=generator)
         prior = model.prior
         assert isinstance(prior, DiagonalGaussian)
         values[weighted] = float(log_cells(x, prior.mean.item(), prior.log_std.exp().item()).mean())

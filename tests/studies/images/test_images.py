@@ -157,17 +157,18 @@ def test_every_two_models_are_paired_once() -> None:
 
 
 def test_the_whole_study_runs(tmp_path: Path) -> None:
-    status, rows = run(STUDY, TINY, tmp_path)
+    models = ["gaussian", "glow", "vae"]
+    status, rows = run(STUDY, [*TINY, "--models", *models], tmp_path)
     assert status == 0
     alone = rows[rows["versus"].isna()].set_index("model")
-    assert set(alone.index) == set(MODELS)
+    assert list(alone.index) == models
     assert alone["kind"].eq("upper bound").all()
     assert alone["measure"].eq("counting").all()
-    assert set(alone.index[alone["density_bits"].notna()]) == set(DENSITIES)
+    assert alone["density_bits"].notna().tolist() == [True, True, False]
     assert (alone["bits"] > 0).all()
     pair = rows[rows["versus"].notna()]
-    assert len(pair) == 36
-    assert pair["refused"].notna().sum() == 36 - 15
+    assert pair["refused"].notna().tolist() == [False, True, True]
+    assert pair["value"].notna().tolist() == [True, False, False]
     with np.load(alone.loc["vae", "points"]) as arrays:
         assert arrays["samples"].shape == arrays["reconstructed"].shape == arrays["originals"].shape == (8, 8, 8)
         assert 0 <= arrays["reconstructed"].min() <= arrays["reconstructed"].max() <= 1
