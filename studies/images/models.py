@@ -59,7 +59,7 @@ class Images:
     @property
     def box(self) -> Transform:
         """From pixels between 0 and their number of levels to all of ℝᴰ: a logit of each, in which densities live."""
-        return on_box(0.0, float(self.data.levels))
+        return on_box(0.0, float(self.data.levels)).to(self.train)
 
     def dequantised(self) -> Tensor:
         """The training images with noise, as densities see them, for fits in closed form and by EM."""

@@ -21,10 +21,10 @@ TINY = Settings(
 )  # fmt: skip
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in Settings().models if name != "glow"]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in Settings().models if name not in ("gaussian", "glow")]
 
 
-@pytest.mark.parametrize("model", ["glow", *OTHERS])
+@pytest.mark.parametrize("model", ["gaussian", "glow", *OTHERS])
 def test_images(model: ModelName, tmp_path: Path) -> None:
     settings = TINY.quickened()
     assert settings.device == "cuda"
