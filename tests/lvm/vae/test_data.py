@@ -108,5 +108,5 @@ def test_an_overflow_keeps_finite_weights(generator: Generator) -> None:
 
 
 def test_settings_of_another_kind_are_named() -> None:
-    with pytest.raises(TypeError, match=r"settings as density.Training\(...\); got dict"):
+    with pytest.raises(TypeError, match=r"fit expects density.Training\(...\) as training; got \{'epochs'"):
         VAE.gaussian(3, 1).fit(torch.zeros(5, 3), {"epochs": 3})  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ import pytest
 from studies.elbo_gap.report import identities
 from studies.elbo_gap.settings import AMORTISED, SAME, ModelName, Settings, tasks
 from studies.elbo_gap.standings import LABELS
-from studies.elbo_gap.verdicts import comparisons
 from studies.kit.rows import Rows
 from studies.kit.run import compute, main
 from studies.kit.study import Study
@@ -259,10 +258,9 @@ def test_the_settings_hash_names_what_changes_numbers_and_nothing_else() -> None
 def test_one_column_is_data_of_the_models_that_take_one(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("".join(f"{value}\n" for value in np.random.default_rng(0).normal(size=60)))
-    study = Study("studies.elbo_gap")
     out = {task.key.model for task in tasks(Settings(data=str(path))) if task.refused}
     assert out == {"ppca", "linear-vae", "coupling", "coupling-vae"}
-    settings = Settings(data=str(path), models=("gaussian", "mixture"))
-    outcome = compute(study, replace(settings.quickened(), output=tmp_path), tmp_path)
+    settings = Settings(data=str(path), models=("gaussian",))
+    outcome = compute(Study("studies.elbo_gap"), replace(settings.quickened(), output=tmp_path), tmp_path)
     assert outcome.failures == ()
-    assert "full Gaussian" in "".join(comparisons(frame(outcome.rows)))
+    assert len(frame(outcome.rows)) == 1
