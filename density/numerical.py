@@ -79,14 +79,17 @@ def running(
     parts: Sequence[Numerical], *, looseness: float = 1.0, generator: Generator | None = None
 ) -> Iterator[None]:
     """Numerical parts looser by a factor than they are set, and drawing from a generator; afterwards as they were."""
-    found = [(part, part.looseness, part.generator) for part in parts]
+    momentary = {"looseness": looseness, "generator": generator}
+    found = [(part, {name: vars(part)[name] for name in momentary if name in vars(part)}) for part in parts]
     try:
         for part in parts:
-            part.looseness, part.generator = looseness, generator
+            vars(part).update(momentary)
         yield
     finally:
-        for part, before, drawn_from in found:
-            part.looseness, part.generator = before, drawn_from
+        for part, before in found:
+            for name in momentary:
+                del vars(part)[name]  # what a part never had of its own is the class's again, and no part of a file
+            vars(part).update(before)
 
 
 def evaluated_numerically(

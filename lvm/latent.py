@@ -14,6 +14,7 @@ from density.data.joined import joined
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.own_precision import in_own_precision
+from density.support import Support
 from lvm.layered import LayeredModel
 from lvm.links import StochasticLink, check_pair, check_size, log_likelihood
 
@@ -146,6 +147,13 @@ class LatentVariableModel(LayeredModel, ABC):
 
 class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
     """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it."""
+
+    @property
+    def support(self) -> Support | None:
+        return self.decoder.support
+
+    def check_support(self, x: Tensor) -> None:
+        self._check_support(x)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return LatentVariableModel.sample(self, n, context=context, generator=generator)

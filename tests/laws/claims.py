@@ -150,6 +150,10 @@ def _masses(model: Model) -> bool:
     return _bound(model) and model.measure is Measure.COUNTING
 
 
+def _simulated(model: Model) -> bool:
+    return _latent(model) and not getattr(model, "context_features", 0)
+
+
 def _audited(model: Model, x: Tensor, context: Tensor | None, generator: Generator) -> evidence.Audit:
     """Of some points of the space."""
     method = partial(evidence.importance, draws=9)
@@ -206,6 +210,9 @@ CLAIMS: dict[str, Asked] = {
         _continuous,
         False,
     ),
+    "weighted_sandwich": Asked(
+        lambda m, x, c, g: evidence.weighted_sandwich(m, 3, draws=9, generator=g), _simulated, pointwise=False
+    ),
     "quadrature": Asked(
         lambda m, x, c, g: evidence.quadrature(m, x, **given(c), max_evaluations=3000, generator=g),
         _integrable,
@@ -233,12 +240,13 @@ def equal_calls_are_equal(case: ClaimCase, generator: Generator) -> None:
 
 
 def the_model_is_left_as_it_was(case: ClaimCase, generator: Generator) -> None:
-    """Its tensors and the mode of every part, also where the claim cannot be made."""
+    """Its tensors, the mode of every part, and what it has, also where the claim cannot be made."""
     for name, call, model in _claims(case, generator):
-        state, modes = deepcopy(model.state_dict()), [part.training for part in model.modules()]
+        state, modes = deepcopy(model.state_dict()), [(part.training, *vars(part)) for part in model.modules()]
 
-        def unchanged(name: str, model: Model, state: dict[str, Tensor], modes: list[bool]) -> None:
-            assert [part.training for part in model.modules()] == modes, f"{name} changed the mode"
+        def unchanged(name: str, model: Model, state: dict[str, Tensor], modes: list[tuple[bool | str, ...]]) -> None:
+            now = [(part.training, *vars(part)) for part in model.modules()]
+            assert now == modes, f"{name} changed a mode, or added something"
             for key, tensor in model.state_dict().items():
                 assert tensor.equal(state[key]), f"{name} changed {key}"
 
@@ -278,7 +286,7 @@ def claims_know_their_points(case: ClaimCase, generator: Generator) -> None:
     model = with_modes(case.make(generator))
     x, context = case.points(model, generator, 4), case.context(model, generator, 4)
     for name, asked in CLAIMS.items():
-        if asked.of(model) and name not in ("sandwich", "evidence, method"):
+        if asked.of(model) and name not in ("sandwich", "weighted_sandwich", "evidence, method"):
             for claim in _log_densities(asked.ask(model, x, context, Generator().manual_seed(0))):
                 assert claim.points == Points.of(x), name
     if _continuous(model):
@@ -308,12 +316,25 @@ def one_context_stands_for_all_points(case: ClaimCase, generator: Generator) -> 
                     torch.testing.assert_close(first, second, rtol=EXACT, atol=EXACT, equal_nan=True, msg=name)
 
 
+def values_that_cannot_be_are_refused(case: ClaimCase, generator: Generator) -> None:
+    """Numbers between integers, in the columns that are counted."""
+    model = with_modes(case.make(generator))
+    counted = [column is Measure.COUNTING for column in model.measure.columns(model.features)]
+    x, context = case.points(model, generator, 3), case.context(model, generator, 3)
+    between = x + 0.37 * torch.tensor(counted)
+    for asked in CLAIMS.values():
+        if any(counted) and asked.pointwise and asked.of(model):
+            with pytest.raises(ValueError, match=r"expects|is a distribution over"):
+                asked.ask(model, between, context, generator)
+
+
 claim_laws: list[Callable[[ClaimCase, Generator], None]] = [
     equal_calls_are_equal,
     the_model_is_left_as_it_was,
     a_point_is_judged_by_itself,
     claims_know_their_points,
     one_context_stands_for_all_points,
+    values_that_cannot_be_are_refused,
 ]
 
 

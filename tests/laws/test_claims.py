@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import ExactModel, Model
+from flows import continuous_flow
 from lvm import evidence
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
@@ -18,6 +19,7 @@ from tests.cases.layered_models import LOOSE, TIGHT
 from tests.laws.bounds import BoundCase
 from tests.laws.claims import CLAIMS, ClaimCase, WithMode, claim_laws, with_modes
 from tests.laws.densities import DensityCase
+from tests.laws.transforms import randomise
 
 
 def of_bound(case: BoundCase) -> ClaimCase:
@@ -47,6 +49,11 @@ MODELS = {
         if isinstance(case.make(Generator().manual_seed(0)), ExactModel)
     },
     **{f"flow: {name}": of_flow(name) for name in FLOWS},
+    "flow: continuous": ClaimCase(
+        lambda g: randomise(continuous_flow(2, (4,), tolerance=1e-2), g).double(),
+        lambda m, g, n: torch.randn(n, 2, generator=g, dtype=torch.float64),
+        lambda m, g, n: None,
+    ),
 }
 
 
