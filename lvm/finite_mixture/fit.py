@@ -21,7 +21,7 @@ from lvm.finite_mixture.statistics import Bounds, FiniteParameters, Table, Table
 from lvm.mixture.covariance import CollapsedComponent, Diagonal
 from lvm.mixture.em import EM
 from lvm.mixture.fit import some
-from lvm.mixture.regularisation import ridge_of
+from lvm.mixture.regularisation import noticed, ridge_of
 from lvm.mixture.splits import pairs, shares
 from lvm.mixture.starts import MOST_ROWS, sample
 from lvm.mixture.statistics import Statistics
@@ -99,7 +99,7 @@ class Problem:
             found = expectation(at, self.table, self.rows, self.columns.origin, em.rows_at_once)
             return found.dispersed.mean_log_likelihood, found
 
-        return climb(
+        climbed = climb(
             self.first,
             expected,
             lambda at, found: maximised(self.table, found, at, self.bounds),
@@ -109,6 +109,12 @@ class Problem:
             CollapsedComponent,
             lambda at, found: self.ways_up(at),
         )
+        if climbed.parameters is not None and len(self.bounds.ridge):
+            share = self.bounds.ridge / self.table.variances(climbed.parameters)
+            component, column = divmod(int(share.argmax()), share.shape[1])
+            which = f"the variance of column {self.table.called(column)} in component {component}"
+            climbed.history.stopped += noticed(share, which)
+        return climbed
 
     def first(self) -> FiniteParameters:
         """Parameters to start from: clusters of the rows' statistics, each in units of its spread."""

@@ -96,6 +96,15 @@ class Table:
             found[not family.dispersed].append(family.statistics(own))
         return torch.cat(found[0], -1), torch.cat(found[1], -1)
 
+    def variances(self, at: FiniteParameters) -> Tensor:
+        """Those of the columns that have one, in every component: ``[K, A]``."""
+        found, first = [at.numbers[:, :0]], 0
+        for family, columns in self.families():
+            own = slice(first, first + family.width(len(columns)))
+            found += [family.variance(at.numbers[:, own])] if family.dispersed else []
+            first = own.stop
+        return torch.cat(found, -1)
+
     def called(self, number: int) -> str:
         """The column in the table of one of those that have a variance."""
         return str([c for family, columns in self.families() if family.dispersed for c in columns][number])

@@ -154,7 +154,12 @@ def felt(ridge: Tensor, at: MixtureParameters) -> str:
     else:
         added = structure.variances(structure.add_ridge(torch.zeros_like(at.factor), ridge))
         share = (added / structure.variances(at.covariances)).amax(-1)
-    if not bool(share.max() > NOTICED):
-        return ""
     which = "the shared covariance" if structure.shared else f"the covariance of component {int(share.argmax())}"
-    return f"; regularisation is {share.max().item():.0%} of {which} along some axis"
+    return noticed(share, f"{which} along some axis")
+
+
+def noticed(share: Tensor, of: str) -> str:
+    """What a history says of the largest of these shares of a ridge, if it is a noticeable one; else ""."""
+    if not bool((share > NOTICED).any()):
+        return ""
+    return f"; regularisation is {share.max().item():.0%} of {of}"

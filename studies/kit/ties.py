@@ -30,19 +30,21 @@ class Table(Protocol):
     source: str
     preprocessing: Any
     columns: tuple[str, ...]
+    kinds: tuple[Any, ...]
 
 
 @contextmanager
 def ties_said(data: object) -> Iterator[None]:
     """Say once for a table what the models that are fitted meanwhile would each say of it."""
-    if not isinstance(data, Table) or not data.columns:
+    if not isinstance(data, Table) or not _numbers(data):
         yield
         return
-    found = _in_units(data, _examined(data))
+    found, numbers = _in_units(data, _examined(data)), _numbers(data)
     if found and is_main():
+        cures = _cures(data, found) if not data.kinds else ["--drop leaves columns out"]
         warn(
             f"'{data.name}': a continuous density can be arbitrarily high on this data, and flows and VAEs climb "
-            f"there: {found.in_words(lambda column: data.columns[column])}. Cure: {'; '.join(_cures(data, found))}"
+            f"there: {found.in_words(lambda column: data.columns[numbers[column]])}. Cure: {'; '.join(cures)}"
         )
     if data.shared and is_main():
         cure = "--group-duplicates keeps equal rows on one side" if data.divided else "The split is as it was given"
@@ -53,9 +55,15 @@ def ties_said(data: object) -> Iterator[None]:
 
 
 def _examined(data: Table) -> Findings:
-    """What the training rows have that miss no value."""
+    """What the training rows have that miss no value, in the columns that have a density."""
     incomplete = np.isnan(data.train).any(1)
-    return examine(torch.from_numpy(data.train[~incomplete] if incomplete.any() else data.train))
+    rows = data.train[~incomplete] if incomplete.any() else data.train
+    return examine(torch.from_numpy(rows[:, _numbers(data)] if data.kinds else rows))
+
+
+def _numbers(data: Table) -> list[int]:
+    """The columns that are not counted: all, where a table is of one kind."""
+    return [c for c in range(len(data.columns)) if not data.kinds or data.kinds[c].kind == "number"]
 
 
 def _in_units(data: Table, found: Findings) -> Findings:
@@ -72,7 +80,7 @@ def _in_units(data: Table, found: Findings) -> Findings:
 
 def findings(data: object) -> Findings | None:
     """What the training rows of a table have on which a density has no maximum; None if nothing, or of pixels."""
-    if not isinstance(data, Table) or not data.columns:
+    if not isinstance(data, Table) or not _numbers(data):
         return None
     return _examined(data) or None
 

@@ -35,6 +35,10 @@ class ExponentialFamily(Likelihood, ABC):
         ``dispersed``, that variance.
         """
 
+    def variance(self, numbers: Tensor) -> Tensor:
+        """The variance ``[*batch, D]`` of x at numbers ``[*batch, numbers·D]`` of :meth:`natural`, if ``dispersed``."""
+        raise TypeError(f"{type(self).__name__} has no variance of its own")
+
     def natural(self) -> Self:
         """The same family with its numbers as they come: none of them bounded, or in units of the data's spread.
 

@@ -54,6 +54,9 @@ class GaussianLikelihood(ExponentialFamily):
         assert variance is not None, "a Gaussian has one"
         return torch.cat([mean, 0.5 * variance.log()], -1)
 
+    def variance(self, numbers: Tensor) -> Tensor:
+        return (2 * numbers.chunk(2, -1)[1]).exp()
+
     def natural(self) -> GaussianLikelihood:
         if self.scale is not None and self.scale is not NATURAL:
             raise ValueError("GaussianLikelihood: a σ that is a parameter by itself is not bounded; leave out scale=")

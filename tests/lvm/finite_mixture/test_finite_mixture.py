@@ -341,3 +341,15 @@ def test_columns_that_cannot_be_taken_alone_are_refused() -> None:
         model.conditional([0, 1, 2], torch.zeros(3))
     with pytest.raises(ValueError, match="distribution over"):
         model.conditional([1], torch.full((1,), 0.5))
+
+
+def test_the_history_tells_where_the_ridge_is_the_variance(generator: Generator) -> None:
+    amounts = torch.randn(300, generator=generator).exp()
+    amounts[:100] = 0.0
+    counts, numbers = torch.poisson(amounts + 3, generator=generator), torch.randn(300, generator=generator)
+    x = torch.stack([counts, numbers, amounts], 1)
+    model = FiniteMixture(3, 6, Columns([Poisson(), GaussianLikelihood(), GaussianLikelihood()]))
+    stopped = model.fit(x, generator=generator).stopped
+    assert "regularisation is 100% of the variance of column 2 in component" in stopped
+    model = FiniteMixture(2, 1, Columns([Poisson(), GaussianLikelihood()]))
+    assert "regularisation" not in model.fit(x[:, :2], generator=generator).stopped
