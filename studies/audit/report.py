@@ -208,7 +208,8 @@ def _sums(axes: Axes, every: list[Sum]) -> None:
 
 
 def _intervals(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.axhline(0, color="0.3", linewidth=1.4, linestyle="--", label=f"log p(x), {rows['truth_kind'].iloc[0]}")
+    known = "" if (rows["truth_kind"] == "exact").all() else ", estimated"
+    axes.axhline(0, color="0.3", linewidth=1.4, linestyle="--", label=f"log p(x){known}")
     found = widths(rows)
     if found:
         draws = [each.draws for each in found]
