@@ -33,6 +33,7 @@ SETTINGS = {study.name: study.settings for study in every_study()}
 # Of the defaults and of --quick. A new setting takes ADDED_LATER, so that none of these changes.
 DIGESTS = {
     "amortization": ("06a9c0f3512f", "bce757a2bc0f"),
+    "audit": ("c250174979a8", "aa077b606791"),
     "comparison": ("b0efdc077b2a", "473d3e69d7f5"),
     "decomposition": ("815f38078dd0", "a29820cfff9f"),
     "defaults": ("f66f4dd43a8c", "409003b7d8d9"),
@@ -69,6 +70,7 @@ def test_rows_of_defaults_and_of_quick_runs_are_found_again(name: str) -> None:
         ("mnist", {"preset": "full", "quick": True}, "bfcb800c80a5"),
         ("mnist", {"preset": "full", "epochs": 7}, "4a1cbb2a6ccc"),
         ("images", {"preset": "gpu"}, "af7fdc272706"),
+        ("audit", {"data": "nltcs"}, "10c08078c901"),
         ("amortization", {"data": "mnist"}, "66efdf3ca4ea"),
         ("amortization", {"data": "mnist", "quick": True}, "2ce15d13218d"),
         ("amortization", {"data": "mnist", "latents": 9}, "a6a99245dac3"),
