@@ -14,7 +14,7 @@ from significance import Kind
 from studies.diffusion.standings import LABELS, Pair, chains, longest_known, pairs, reading, sets
 from studies.kit.figures import PALETTE, caption, panels
 
-LOWEST = 3.0  # nats below the longest chain's ELBO that panels show; a chain of one step is far below
+FEW = 4  # steps: shorter chains are far below, and out of the panel
 
 
 def drawn(rows: pd.DataFrame, answer: str) -> Figure:
@@ -47,8 +47,8 @@ def _along(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     if not math.isnan(below := ode.get("below", math.nan)):
         axes.axhline(ode["value"] + below, color="0.4", ls="-.", lw=1, label="the truth")
     top = max(*log_p, ode["value"], limit)
-    low = max(min(elbo), elbo[-1] - LOWEST * (top - limit + 1))
-    axes.set_ylim(low, top + 0.12 * (top - low))
+    low = min([each["elbo"] for each in every if each["number"] >= FEW], default=min(elbo))
+    axes.set_ylim(low - 0.05 * (top - low), top + 0.12 * (top - low))
     axes.set_xscale("log")
     axes.set_xlabel("steps T", fontsize=11)
     axes.set_ylabel("nats a point", fontsize=11)
@@ -76,7 +76,7 @@ def _points(axes: Axes, rows: pd.DataFrame, data: str) -> None:
 
 def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     """How far each model is above the chain, in nats: as known, and as one column has it."""
-    against = [pair for pair in pairs(rows, data).values() if pair.versus == "chain"]
+    against = [pair for pair in pairs(rows, data).values() if pair.versus == "chain" and pair.model != "limit"]
     for height, pair in enumerate(against):
         first = height == 0
         if pair.decision is not None:

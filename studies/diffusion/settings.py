@@ -29,7 +29,6 @@ from studies.kit.settings import (
 
 SetName = Literal["line", "ring", "digits", "mnist"]
 TOYS: tuple[SetName, ...] = ("line", "ring")  # of known density
-READ_AGAIN = ("limit", "probes")  # which are compared with what they approximate, and with no other model
 SEVERAL = at_least(2, "to have a standard error")
 TOLERANCES = Bound(lambda values: all(0 < value < 1 for value in values), "expects numbers of nats between 0 and 1")
 gpu = partial(preset, "gpu")
@@ -138,7 +137,7 @@ def tasks(settings: Settings) -> Iterator[study.Task[Key, Dataset]]:
                 if number == (settings.longest_known(data) if model == "chain" else 0):
                     compared[model] = path
                 yield study.Task(key(model, number=number), data, label, makes=(path,))
-            for a, b in combinations([model for model in compared if model not in READ_AGAIN], 2):
+            for a, b in combinations([model for model in compared if model != "probes"], 2):
                 yield study.Task(key(b, a), data, needs=(compared[b], compared[a]))
 
 

@@ -88,8 +88,8 @@ def test_the_chain_that_is_compared_is_the_longest_that_is_known() -> None:
         assert settings.longest_known(data) == known
         assert ("probes" in dict(readings(settings, data))) is (data.features > 1)
     line_alone = [task.key for task in tasks(Settings(sets=("line",), toy_rows=100, points=10)) if task.key.versus]
-    assert [(key.model, key.versus) for key in line_alone][:2] == [("ode", "chain"), ("matching", "chain")]
-    assert len(line_alone) == 10
+    assert [(key.model, key.versus) for key in line_alone][:2] == [("limit", "chain"), ("ode", "chain")]
+    assert len(line_alone) == 15
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_the_whole_study_runs(rows: pd.DataFrame) -> None:
     truth = ring_log_density(points(Settings(toy_rows=200, points=40), "ring", 0).test).mean()
     assert chain["below"] == pytest.approx(truth - chain["value"], abs=1e-6)  # points are of float32
     both = rows[rows["versus"].notna()].set_index(["model", "versus"])
-    assert len(both) == 15
+    assert len(both) == 21
     ode = alone.loc["ode"].loc[0]
     assert both.loc[("ode", "chain"), "value"] == pytest.approx(ode["value"] - chain["value"], abs=1e-9)
     assert table(rows).renderables
@@ -128,9 +128,9 @@ def test_images_and_the_line_run(tmp_path: Path) -> None:
     assert both.loc[("ode", "chain"), "kind"] == "upper bound"
     assert "two lower bounds" in both.loc[("vae", "chain"), "refused"]
     words = answer(rows)
-    assert "digits: the ODE has ≤ " in words
-    assert "A VAE of equal size" in words.partition("line: ")[2]
-    assert "A VAE of equal size" not in words.partition("line: ")[0]
+    assert "digits: the ODE less the chain of 3 steps of the same network, ≤ " in words
+    assert "A VAE of equal size less the chain" in words.partition("line: ")[2]
+    assert "A VAE of equal size less the chain" not in words.partition("line: ")[0]
 
 
 def test_checks_see_what_is_wrong(rows: pd.DataFrame) -> None:
@@ -144,6 +144,7 @@ def test_checks_see_what_is_wrong(rows: pd.DataFrame) -> None:
 
     on_ring = (rows["data"] == "ring") & rows["versus"].isna()
     assert "no ELBO is above" in failed("gap", -1.0, on_ring & (rows["model"] == "vae"))[0]
+    assert "few steps make" in failed("gap", 0.0, on_ring & (rows["model"] == "chain"))[0]
     assert "covers 99 points" in failed("covered", 0.9, on_ring & (rows["model"] == "ode") & (rows["number"] > 0))[0]
     assert "solved to its tolerance" in failed("kind", "estimate", on_ring & (rows["model"] == "ode"))[0]
     assert "grids give" in failed("kind", "estimate", on_ring & (rows["model"] == "chain"))[0]
