@@ -17,10 +17,10 @@ from density.data.points import Points
 from flows import Flow, Hutchinson
 from lvm import VAE
 from lvm.evidence import gap, quadrature
-from studies.data.line import line_log_density
 from studies.data.load import Dataset
 from studies.data.ring import ring_log_density
 from studies.diffusion.grid import grid_claim
+from studies.diffusion.line import line_log_density
 from studies.diffusion.models import Fits, Fitted
 from studies.diffusion.settings import Key, Settings
 from studies.kit.claims import load_claim, load_elbo, save_claim

@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from studies.data.line import line
 from studies.data.load import Dataset, load
 from studies.data.ring import ring
+from studies.diffusion.line import line
 from studies.kit import study
 from studies.kit.settings import (
     OF_THE_RUN,

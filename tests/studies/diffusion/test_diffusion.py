@@ -13,8 +13,8 @@ from torch import nn
 
 from density import Kind, LogDensity
 from significance import Verdict
-from studies.data.line import line, line_log_density
 from studies.data.ring import ring_log_density
+from studies.diffusion.line import line, line_log_density
 from studies.diffusion.measure import compare
 from studies.diffusion.models import matched_width
 from studies.diffusion.report import answer, checks, table
