@@ -9,7 +9,7 @@ Paper: Neyman 1934 (claims where the sum varies), Burda et al. 2016 (bias of log
 
 Command: python -m studies.audit (--data nltcs --data-directory DIR: 16 bits of people, four latents)
 
-Run time: 93 seconds of CPU in one thread; --data nltcs, with the fit, 86. --quick takes 19.
+Run time: 93 seconds of CPU in one thread; --data nltcs, with the fit, 86. --quick takes 16.
 
 Expected: seed 0; Σ p̂ over all 1,024 states of ten bits, and the bias of the mean log p̂ of 2,000 test rows against
     quadrature, in nats, beside what the method states of it. K: draws, chains or nodes.

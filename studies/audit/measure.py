@@ -85,6 +85,7 @@ def fitted(settings: Settings, table: BitTable, seed: int) -> Fitted:
 
 
 def _truth(settings: Settings, vae: VAE, test: Tensor, generator: Generator) -> LogDensity:
+    """log p(x) of the test rows by quadrature, at each state once, where that is affordable; else an estimate."""
     if settings.latents > BY_QUADRATURE:
         return importance(vae, test, draws=settings.truth_draws, generator=generator)
     states, which = test.unique(dim=0, return_inverse=True)

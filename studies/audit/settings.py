@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from studies.audit.bit_tables import NAMES, BitTable, bit_table
 from studies.kit import study
+from studies.kit.errors import InputError
 from studies.kit.settings import (
     OF_THE_RUN,
     POSITIVE,
@@ -31,7 +32,9 @@ CHEAP: tuple[Method, ...] = ("compiled", "prior", "importance", "factor")  # at 
 BY_QUADRATURE = 2  # latents over which it is affordable
 SEVERAL = at_least(2, "to have a standard error")
 BETWEEN = Bound(lambda share: 0 < share < 1, "must lie between 0 and 1")
+A_FEW = Bound(lambda bits: 2 <= bits <= 20, "must be from 2 to 20, so that all states can be counted")
 nltcs = partial(preset, "nltcs")
+quick_nltcs = partial(preset, "quick nltcs")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Settings(CommonSettings):
 
     data: str = setting("questions", OF_THE_RUN, one_of(NAMES, "since this study counts all states of a few bits"))
     """questions (made by the seed) or, from the data directory, nltcs (16 bits)."""
-    bits: int = setting(10, quick(8), at_least(2))
+    bits: int = setting(10, quick(8), A_FEW)
     """Of questions."""
     rows: int = setting(2000, quick(1000), at_least(20))
     """Of questions, to fit and to test on."""
@@ -49,14 +52,15 @@ class Settings(CommonSettings):
     prior, importance, annealing (its chains for draws), average (of log p(x|z), a bound), factor (importance weights,
     summed and divided by K − 1)."""
     draws: tuple[int, ...] = setting(
-        (10, 100, 1000), OF_THE_RUN, quick((10, 100)), nltcs((10, 100)), different("integers", least=2)
-    )
+        (10, 100, 1000), OF_THE_RUN, quick((10, 100)), nltcs((10, 100)), quick_nltcs((10,)),
+        different("integers", least=2),
+    )  # fmt: skip
     """Latent draws K of a claim."""
     work: tuple[int, ...] = setting(
         (10, 30, 100, 300, 1000), OF_THE_RUN, quick((10, 100)), nltcs((30, 100, 400)),
         different("integers", least=2),
     )  # fmt: skip
-    """Latent draws for each test row of an interval; empty of none."""
+    """Latent draws for each test row of an interval."""
     dtype: Literal["float32", "float64"] = setting("float64", nltcs("float32"))
     """What to compute in."""
     components: int = setting(6, nltcs(20), POSITIVE)
@@ -65,11 +69,11 @@ class Settings(CommonSettings):
     """Of the VAE; up to two its log p(x) is known by quadrature, of more estimated."""
     hidden: tuple[int, ...] = setting((16,), nltcs((64, 64)), SOME_WIDTHS)
     """Widths of the networks of the VAE."""
-    epochs: int = setting(60, nltcs(20), POSITIVE)
+    epochs: int = setting(60, nltcs(20), quick_nltcs(5), POSITIVE)
     """Of its fit."""
     batch_size: int = setting(100, nltcs(256), POSITIVE)
     """Rows in a step."""
-    passes: int = setting(20, quick(5), nltcs(3), SEVERAL)
+    passes: int = setting(20, quick(5), nltcs(3), quick_nltcs(2), SEVERAL)
     """Claims that are added up, as a multiple of the number of states."""
     annealing_passes: int = setting(3, quick(2), SEVERAL)
     """Of annealing, whose claims cost more."""
@@ -79,13 +83,22 @@ class Settings(CommonSettings):
     """Rows that an interval simulates from the model for each draw of a test row."""
     confidence: float = setting(0.95, BETWEEN)
     """Of an interval."""
-    repeats: int = setting(10, quick(5), nltcs(1), POSITIVE)
+    repeats: int = setting(10, quick(5), nltcs(1), quick_nltcs(1), POSITIVE)
     """Intervals at each amount of work, with draws of their own."""
-    truth_draws: int = setting(2000, SEVERAL)
+    truth_draws: int = setting(2000, quick(500), SEVERAL)
     """Draws for each test row of the estimate that stands for log p(x) where quadrature is not affordable."""
 
     def presets(self) -> tuple[str, ...]:
-        return super().presets() + (("nltcs",) if self.data == "nltcs" else ())
+        if self.data != "nltcs":
+            return super().presets()
+        return ("quick nltcs", "quick", "nltcs") if self.quick else ("nltcs",)
+
+    def check(self) -> None:
+        """Also that bits and rows are those of a table that is made up."""
+        super().check()
+        for name in ("bits", "rows"):
+            if self.data == "nltcs" and getattr(self, name) != getattr(Settings, name):
+                raise InputError(f"--{name} is of questions, and nltcs has bits and rows of its own: leave it out")
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,8 @@ def test_presets_change_what_was_not_chosen() -> None:
     nltcs = Settings(data="nltcs", epochs=3).quickened()
     assert (nltcs.latents, nltcs.epochs, nltcs.dtype) == (4, 3, "float32")
     assert "annealing" not in nltcs.methods
+    small = Settings(data="nltcs", quick=True).quickened()
+    assert (small.latents, small.passes, small.draws, small.work) == (4, 2, (10,), (10, 100))
     assert Settings().quickened() == Settings()
     asked = {(task.key.method, task.key.draws) for task in tasks(SMALL)}
     assert ("annealing", 100) in asked
@@ -241,7 +243,15 @@ def test_the_whole_study_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--data", "digits"], ["--draws", "1"], ["--confidence", "1"], ["--methods", "exact", "exact"]]
+    "arguments",
+    [
+        ["--data", "digits"],
+        ["--draws", "1"],
+        ["--confidence", "1"],
+        ["--methods", "exact", "exact"],
+        ["--bits", "30"],
+        ["--data", "nltcs", "--rows", "100"],
+    ],
 )
 def test_bad_requests_are_one_clear_error(refused: Refused, arguments: list[str]) -> None:
     refused(STUDY, ["--quick", *arguments])
