@@ -84,6 +84,9 @@ def check_exact(model: Density, generator: Generator | None = None, *, context: 
       undecided.
     - Samples: log p is finite at them, and equals what ``sample_with_log_prob`` says.
 
+    Points far outside are asked about, too. Where the model cannot be evaluated there, since the solver of a continuous
+    flow gives up, all is undecided.
+
     Statements are tested together at a level of 10⁻⁵, by normal approximation with a margin for rounding.
 
     Args:
@@ -110,7 +113,10 @@ def check_exact(model: Density, generator: Generator | None = None, *, context: 
             "measure. Sum the masses of all values instead"
         )
     check_context(context, model.context_features, "check_exact", reference=model.reference)
-    return _Trial(model, generator, context).result()
+    try:
+        return _Trial(model, generator, context).result()
+    except ArithmeticError as error:  # a solver gave up
+        return Exactness(None, math.nan, math.inf, (Check("evaluation", None, str(error)),))
 
 
 class _Trial:

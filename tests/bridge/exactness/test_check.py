@@ -10,7 +10,7 @@ from bridge import check_exact, from_log_prob
 from bridge.exactness.mass import mass_by_quadrature
 from bridge.exactness.proposal import Proposal
 from density import Bernoulli, StandardNormal
-from flows import maf
+from flows import UnsolvedODE, maf
 from lvm import VAE
 from tests.cases.exactness import RIGHT, WRONG, Make
 
@@ -85,6 +85,18 @@ def test_what_weights_cannot_decide_is_left_open(generator: Generator) -> None:
     result = check_exact(from_log_prob(log_prob, 10, sample), generator)
     assert result.passed is None, str(result)
     assert "k̂" in result.checks[0].words
+
+
+def test_what_cannot_be_evaluated_far_away_is_left_open(generator: Generator) -> None:
+    def unsolved(x: torch.Tensor) -> torch.Tensor:
+        if bool((x.abs() > 8).any()):
+            raise UnsolvedODE("the solver gave up")
+        return StandardNormal(2).to(x).log_prob(x)
+
+    model = from_log_prob(unsolved, 2, lambda n: torch.randn(n, 2, generator=generator))
+    result = check_exact(model, generator)
+    assert result.passed is None
+    assert "undecided  the solver gave up" in str(result)
 
 
 def test_a_conditional_density_is_tried_at_a_context(generator: Generator) -> None:
