@@ -44,7 +44,7 @@ def table(rows: pd.DataFrame) -> Group:
     explained = (
         "Nats a point, ± standard error over points. log p: exact by grids in one and two dimensions, ≥ by importance "
         "weights or the ELBO. Loose: log p − ELBO of the same points. Naive: ELBOs of models that have one, densities "
-        "of the others, in one column. Spread: standard deviation over points. Verdicts by Holm at 5 %, of these fits. "
+        "of the others, in one column. Spread: standard deviation over points. Verdicts by Holm at 5 %. "
         "ms: of CPU, for one number."
     )
     return Group(*parts, Text(f"{answer(rows)} {explained}"))
@@ -101,18 +101,20 @@ def model_table(rows: pd.DataFrame, data: str) -> Table:
 
 
 def pair_table(rows: pd.DataFrame, data: str) -> Table:
-    """Every two models: difference of log p(x) where it is known, verdict, spread a point, the naive difference."""
+    """Every two models: difference of log p(x) where it is known, verdicts, spread a point, the naive difference."""
     found = narrow(
         f"{data}: differences of log p(x), paired; chain of {longest_known(rows, data)['number']:,.0f} steps"
     )
     for name in ("model", "less"):
         found.add_column(name)
-    for name in ("difference", "verdict", "spread", "naive"):
+    for name in ("difference", "these fits", "anew", "spread", "naive"):
         found.add_column(name, justify="right")
     for pair in pairs(rows, data).values():
-        verdict = "" if pair.decision is None else pair.decision.verdict.value
-        spread = "" if pair.decision is None else f"{pair.spread:.3f}"
-        found.add_row(LABELS[pair.model], LABELS[pair.versus], pair.text, verdict, spread, pair.naive_text)
+        of = pair.decision
+        verdict = "" if of is None else of.verdict.value
+        anew = "" if of is None or of.anew is None else of.verdict_anew.value
+        spread = "" if of is None else f"{pair.spread:.3f}"
+        found.add_row(LABELS[pair.model], LABELS[pair.versus], pair.text, verdict, anew, spread, pair.naive_text)
     return found
 
 
