@@ -29,7 +29,7 @@ def every_study() -> list[Study]:
     """The packages of `studies` that measure something, by name.
 
     >>> [study.name for study in every_study()][:2]
-    ['amortization', 'comparison']
+    ['amortization', 'audit']
     """
     packages = [f"{studies.__name__}.{module.name}" for module in iter_modules(studies.__path__) if module.ispkg]
     return [Study(package) for package in packages if find_spec(f"{package}.measure")]
