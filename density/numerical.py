@@ -100,8 +100,9 @@ def evaluated_numerically(
     The numerical error of a value is estimated by its distance to that of methods ten times looser, with the same
     draws. That is about the error of the looser ones, and so more than the error of the value. Two values of one point
     may agree by chance, so it is at least the root mean square over all points; all points may, where both methods take
-    nearly the same steps, so a hundredth of the tolerance is added, and rounding. The Monte Carlo error is that of a
-    mean over repeats, each with draws of its own.
+    nearly the same steps, so a hundredth of the tolerance is added, and rounding. What neither of them sees, such as a
+    burst that both step over, is not in the error. The Monte Carlo error is that of a mean over repeats, each with
+    draws of its own.
 
     Args:
         model: whose parts are asked.

@@ -102,7 +102,9 @@ def _spread(
     total = max(points + between - both, points, between)
     over_fits = sum(variance**2 / own for variance, own in fits)
     if between > 0 and (len(fits) < 2 or min(own for _, own in fits) < FEW - 1):
-        apart = math.sqrt(between), between**2 / over_fits
+        fewest, most = min(own for _, own in fits), max(own for _, own in fits)
+        # Satterthwaite's number of degrees of freedom is too large where one group has few fits and another many.
+        apart = math.sqrt(between), between**2 / over_fits if fewest == most else fewest
         return Spread(mean, points_error, freedom, math.sqrt(total), freedom, *apart)
     parts = points**2 / freedom + over_fits
     return Spread(mean, points_error, freedom, math.sqrt(total), total**2 / parts if parts else freedom)

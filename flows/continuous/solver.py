@@ -50,6 +50,7 @@ def integrate(
         "norm": lambda error: error.detach().abs().amax(),
         "first_step": FIRST_STEP * tolerance ** (1 / 8),
         "max_num_steps": MOST_STEPS,
+        "max_step": 2 * FIRST_STEP * tolerance ** (1 / 8),
         "step_t": times[1:],  # the last step ends there: beyond it there is no field, and interpolation is of order 4
     }
     try:

@@ -88,3 +88,11 @@ def test_differences_are_decided_together_and_over_seeds() -> None:
     ]  # fmt: skip
     assert [each.holds() for each in found.values()] == [True, None, False]
     assert found["single"].statement is found["single"].fitted
+
+
+def test_of_few_fits_beside_many_the_few_decide() -> None:
+    """Two fits of one model, ten of another: their scatter is known to one degree of freedom."""
+    random = np.random.default_rng(0)
+    few, many = random.normal(size=(2, 20)), random.normal(size=(10, 20))
+    assert Spread.crossed(few, many).fits_freedom == 1
+    assert 1 <= Spread.crossed(few, many[:2]).fits_freedom <= 2

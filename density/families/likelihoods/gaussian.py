@@ -58,7 +58,9 @@ class GaussianLikelihood(ExponentialFamily):
         return (2 * numbers.chunk(2, -1)[1]).exp()
 
     def natural(self) -> GaussianLikelihood:
-        if self.scale is not None and self.scale is not NATURAL:
+        own = self.scale  # that of a model is a copy, and is known by its settings
+        as_it_comes = type(own) is NetworkScale and own.bound is None and own.std == 1
+        if own is not None and not as_it_comes:
             raise ValueError("GaussianLikelihood: a σ that is a parameter by itself is not bounded; leave out scale=")
         return GaussianLikelihood(NATURAL, standardise=False)
 

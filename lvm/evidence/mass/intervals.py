@@ -144,7 +144,7 @@ def interval(
     counts = hits(model, states, simulated, generator)
     mean = (counts * ruler).sum().item() / simulated
     variance = (counts * ruler.square()).sum().item() / (simulated - 1) - mean**2 * simulated / (simulated - 1)
-    most = empirical_bernstein(mean, variance, ruler.max().item(), simulated, chance)
+    most = empirical_bernstein(mean, max(variance, 0.0), ruler.max().item(), simulated, chance)
     high = (share * (share / ruler).log()).sum().item() + math.log(most)
     return Interval(
         of_mean.mean().item(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from density import (
 )
 from density.data.rows import Rows
 from lvm import EM, CollapsedComponent, Diagonal, FiniteMixture, GaussianMixture, Given, Present, StochasticEM
+from tests.laws.transforms import randomise
 
 QUIET = EM(progress=False)
 TABLE = Columns([GaussianLikelihood(), Category(4), BernoulliLikelihood(), GaussianLikelihood()])
@@ -353,3 +355,9 @@ def test_the_history_tells_where_the_ridge_is_the_variance(generator: Generator)
     assert "regularisation is 100% of the variance of column 2 in component" in stopped
     model = FiniteMixture(2, 1, Columns([Poisson(), GaussianLikelihood()]))
     assert "regularisation" not in model.fit(x[:, :2], generator=generator).stopped
+
+
+def test_a_copy_has_marginals_too(generator: Generator) -> None:
+    model = randomise(FiniteMixture(2, 2, GaussianLikelihood()), generator)
+    x = torch.randn(5, 1, generator=generator, dtype=torch.float64)
+    assert deepcopy(model).marginal([0]).log_prob(x).equal(model.marginal([0]).log_prob(x))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from density import Bernoulli, Kind, Measure
 from density.data.points import Points
@@ -152,3 +152,16 @@ def test_what_has_no_interval_is_refused(generator: Generator) -> None:
     with pytest.raises(ValueError, match="draws must be an int, 2 or more; got 1"):
         interval(model, x, draws=1)
     assert math.isfinite(interval(model, x, draws=2, simulated=2).high)
+
+
+def test_a_model_that_draws_one_state_alone_has_an_interval(generator: Generator) -> None:
+    """The variance over its draws is 0, whatever rounding says."""
+    model = VAE.bernoulli(3, latent_features=1, hidden=(4,))
+    with torch.no_grad():
+        for part in model.decoder.modules():
+            if isinstance(part, nn.Linear):
+                part.bias.fill_(8.0)
+    x = torch.tensor([[1.0, 1.0, 1.0]] * 9 + [[0.0, 1.0, 1.0]])
+    for seed in range(20):
+        found = interval(model, x, draws=10, simulated=100, generator=Generator().manual_seed(seed))
+        assert found.low < found.high
