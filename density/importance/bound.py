@@ -33,9 +33,9 @@ def importance(
 
     .. math:: \log \hat p(x) = \log \tfrac1K \sum_k w_k, \qquad E \log \hat p(x) \le \log p(x)
 
-    Every point comes with its standard error √(Σ w̃² − 1/K) (w̃ the normalised weights, by the delta method), its bias
-    −½ · variance, its effective sample size 1 / Σ w̃² and the Pareto k̂ of its weights' tail. Points whose k̂ is above
-    min(1 − 1/log₁₀ K, 0.7), or one of whose draws has more than 1/K + 1/50 of all weight, are not
+    Every point comes with its standard error √((Σ w̃² − 1/K) K/(K−1)) (w̃ the normalised weights, by the delta method),
+    its bias −½ · variance, its effective sample size 1 / Σ w̃² and the Pareto k̂ of its weights' tail. Points whose k̂ is
+    above min(1 − 1/log₁₀ K, 0.7), or one of whose draws has more than 1/K + 1/50 of all weight, are not
     ``weights.reliable`` and are counted in ``unreliable``: there the value is still a lower bound in expectation, but
     its standard error is understated. A single draw has no standard error (nan), and is not reliable.
 
@@ -137,7 +137,7 @@ def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     total = log_weights.logsumexp(0)
     normalised = (log_weights - total.nan_to_num(neginf=0.0)).exp()
     concentration = normalised.square().sum(0)  # Σ w̃², between 1/K and 1; 0 if all weights vanish
-    error = (concentration - 1 / draws).clamp_min(0).sqrt()
+    error = ((concentration - 1 / draws).clamp_min(0) * (draws / max(1, draws - 1))).sqrt()
     unknown = torch.ones_like(error, dtype=torch.bool) if draws == 1 else concentration == 0
     error = error.masked_fill(unknown, math.nan)  # neither one draw nor weights that all vanish tell how they vary
     size = torch.where(concentration > 0, 1 / concentration, torch.zeros_like(concentration))

@@ -107,8 +107,8 @@ def test_importance_is_log_mean_exp_whatever_the_blocks(table: Tensor, rows_at_o
     np.testing.assert_allclose(claim.value, level + np.log(w.mean(0)), rtol=1e-14)
     normalised = w / w.sum(0)
     assert claim.monte_carlo_error is not None
-    # √(Σ w̃² − 1/K) is sd(w) / (mean(w) √K).
-    np.testing.assert_allclose(claim.monte_carlo_error, w.std(0) / w.mean(0) / math.sqrt(DRAWS), rtol=1e-10)
+    # √((Σ w̃² − 1/K) K/(K−1)) is sd(w) / (mean(w) √K), the variance unbiased.
+    np.testing.assert_allclose(claim.monte_carlo_error, w.std(0, ddof=1) / w.mean(0) / math.sqrt(DRAWS), rtol=1e-10)
     assert claim.weights is not None
     np.testing.assert_allclose(claim.weights.effective_sample_size, 1 / (normalised**2).sum(0), rtol=1e-12)
     np.testing.assert_allclose(claim.weights.bias, -0.5 * claim.monte_carlo_error**2, rtol=1e-12)
