@@ -34,14 +34,8 @@ class NegativeBinomial(Counts):
     """
 
     names = "log-means and log-sizes"
-
-    @property
-    def numbers(self) -> int:
-        return 2
-
-    @property
-    def log_scales(self) -> int:
-        return 2
+    numbers = 2
+    log_scales = 2
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         log_mean, log_size = parameters.unbind(-2)

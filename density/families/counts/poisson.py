@@ -35,10 +35,7 @@ class Poisson(Counts, ExponentialFamily):
     from_data: bool = True
     names = "log-rates"
     vague = 1.0
-
-    @property
-    def numbers(self) -> int:
-        return 1
+    numbers = 1
 
     @property
     def log_scales(self) -> int:

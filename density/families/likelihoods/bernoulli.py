@@ -22,10 +22,7 @@ class BernoulliLikelihood(ExponentialFamily):
 
     measure = Measure.COUNTING
     vague = 0.5
-
-    @property
-    def numbers(self) -> int:
-        return 1
+    numbers = 1
 
     def conditional(self, network: nn.Module, features: int, context_features: int) -> Density:
         return ConditionalBernoulli(network, features, context_features)

@@ -53,14 +53,8 @@ class Laplace(LocationScale):
     """
 
     names = "locations and log-scales"
-
-    @property
-    def numbers(self) -> int:
-        return 2
-
-    @property
-    def log_scales(self) -> int:
-        return 1
+    numbers = 2
+    log_scales = 1
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         location, log_scale = _location_and_log_scale(parameters)

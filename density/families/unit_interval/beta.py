@@ -32,14 +32,8 @@ class Beta(UnitInterval):
     """
 
     names = "log α and log β"
-
-    @property
-    def numbers(self) -> int:
-        return 2
-
-    @property
-    def log_scales(self) -> int:
-        return 2
+    numbers = 2
+    log_scales = 2
 
     @property
     def region(self) -> Region:

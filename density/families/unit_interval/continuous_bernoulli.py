@@ -39,10 +39,7 @@ class ContinuousBernoulli(UnitInterval):
     """
 
     names = "log-odds"
-
-    @property
-    def numbers(self) -> int:
-        return 1
+    numbers = 1
 
     @property
     def region(self) -> Region:

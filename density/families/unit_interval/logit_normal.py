@@ -29,14 +29,8 @@ class LogitNormal(UnitInterval):
     """
 
     names = "means and log-deviations of the logits"
-
-    @property
-    def numbers(self) -> int:
-        return 2
-
-    @property
-    def log_scales(self) -> int:
-        return 1
+    numbers = 2
+    log_scales = 1
 
     @property
     def region(self) -> Region:

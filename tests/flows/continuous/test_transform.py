@@ -88,6 +88,22 @@ def test_the_density_is_normalised_within_the_stated_error(features: int, nodes:
     assert abs(float(density.sum() * cell) - 1) <= stated + quadrature
 
 
+@pytest.mark.parametrize("width", [0.01, 0.005])
+def test_a_burst_of_the_velocity_is_not_stepped_over(width: float) -> None:
+    """v = x b(t), where b is a normal density about t = ½: z = x e, and a log-determinant of 1."""
+
+    class Burst(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x * (-(((t - 0.5) / width) ** 2)).exp() / (width * math.sqrt(math.pi))
+
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    claim = Flow(StandardNormal(1).double(), ContinuousTransform(Burst(), 1)).log_density(x)
+    truth = StandardNormal(1).double().log_prob(x * math.e) + 1
+    assert claim.numerical_error is not None
+    assert ((claim.value - truth).abs() <= claim.numerical_error).all()
+    assert claim.numerical_error.max() < 1e-5
+
+
 def test_hutchinson_states_the_spread_of_its_repeats() -> None:
     """One point many times is as many repeats, with probes of their own; the variance is known in closed form."""
     rows, trace = 400, Hutchinson(2, repeats=8)
