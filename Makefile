@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 # One thread per worker: two workers with two threads each would fight for two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: bench help study report equivalence test test-slow lint clean .venv
+.PHONY: bench help study report equivalence test test-slow docs test-docs lint clean .venv
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,12 +43,26 @@ bench: .venv-bench/.installed  ## our speed beside the peers', in an environment
 	.venv-bench/bin/python -m pip install --quiet --use-pep517 --editable . --requirement benchmarks/requirements.txt
 	@touch $@
 
+docs: .venv-docs/.installed  ## the site, in an environment of its own: docs/_build/html/index.html
+	OMP_NUM_THREADS=1 .venv-docs/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+	.venv-docs/bin/python docs/check_links.py docs/_build/html
+	@echo "Open docs/_build/html/index.html; it needs no network."
+
+test-docs: docs  ## the site in a browser (Chromium), wide and narrow
+	OMP_NUM_THREADS=1 .venv-docs/bin/python -m pytest -m slow tests/docs $(ARGS)
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	.venv-docs/bin/python -m pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:  ## remove .venv and every cache; results/ stays
-	rm -rf .venv .venv-bench build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-docs docs/_build docs/api docs/gallery build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv: $(STAMP)  ## the environment that the other commands run in

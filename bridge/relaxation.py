@@ -258,7 +258,7 @@ class GaussianRelaxation(LatentVariableModel):
 
         The encoder being tied to the flow, this smooths: a linear flow fitted to data of covariance S ends at S + σ²I.
 
-        Args: as for :meth:`lvm.vae.model.VAE.fit`.
+        The arguments are those of :meth:`lvm.vae.model.VAE.fit`.
 
         Raises:
             ValueError: unusable data.

@@ -56,7 +56,7 @@ class Adapted(ExactModel):
     ) -> History:
         """Maximum likelihood by gradient, on points ``[n, D]`` given contexts ``[n, C]``.
 
-        Args: as for :meth:`flows.flow.Flow.fit`.
+        The arguments are those of :meth:`flows.flow.Flow.fit`.
 
         Raises:
             TypeError: nothing here can be trained: no module was given, or one without free parameters.

@@ -157,7 +157,7 @@ class VAE(AmortisedModel):
     ) -> VAE:
         """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
 
-        Args: as in :meth:`gaussian`.
+        The arguments are those of :meth:`gaussian`.
         """
         return cls.of(
             features,
@@ -185,10 +185,12 @@ class VAE(AmortisedModel):
     ) -> VAE:
         """The VAE of data of any kind: diagonal Gaussian encoder, decoder of a likelihood, whose measure it has.
 
-        Args: as in :meth:`gaussian`, and
+        Args:
             likelihood: what the features are: levels, counts, reals, in [0, 1] (docs/likelihoods.md); of a table of
                 several kinds :class:`~density.families.composed.columns.Columns`. The encoder sees the data as the
                 likelihood says.
+
+        The other arguments are those of :meth:`gaussian`.
 
         >>> from density import DiscretisedLogistic
         >>> VAE.of(64, 8, DiscretisedLogistic(levels=17), hidden=(32,)).measure
@@ -227,13 +229,14 @@ class VAE(AmortisedModel):
         The networks are :class:`~density.images.encoding.ImageEncoder` and
         :class:`~density.images.encoding.ImageDecoder`; networks of one's own fit into the VAE itself.
 
-        Args: as in :meth:`of`, and
+        Args:
             shape: of the images, (C, H, W).
             channels: of each scale, from the largest images to the smallest. A scale has half the sides, rounded up, of
                 the one before: with two, images of 28×28 pixels end as 7×7.
             blocks: residual blocks at each scale.
 
-        A context stands at every pixel of what the encoder sees, in channels of its own.
+        The other arguments are those of :meth:`of`. A context stands at every pixel of what the encoder sees, in
+        channels of its own.
 
         >>> from density import DiscretisedLogistic
         >>> model = VAE.image((1, 8, 8), 8, DiscretisedLogistic(levels=17), channels=(8, 16))
