@@ -40,5 +40,45 @@ def escaped(lines: list[str]) -> list[str]:
     return found
 
 
+def with_tables(text: str) -> str:
+    r"""Prose of a study's docstring, its simple tables taken apart: cells may hold bars, and be wide.
+
+    >>> print(with_tables("==  ===\na   b\n==  ===\n1   |x|\n==  ==="))
+    .. list-table::
+       :header-rows: 1
+       :widths: auto
+    <BLANKLINE>
+       * - a
+         - b
+       * - 1
+         - \|x\|
+    <BLANKLINE>
+    """
+    parts = re.split(r"\n\s*\n", inspect.cleandoc(text))
+    return "\n\n".join(_table(part) or "\n".join(escaped(part.splitlines())) for part in parts)
+
+
+def _table(part: str) -> str:
+    """A list-table, or nothing where the part is no simple table."""
+    lines = inspect.cleandoc(part).splitlines()
+    rules = [number for number, line in enumerate(lines) if re.fullmatch(r"=+( +=+)+", line.strip())]
+    if len(rules) != 3 or rules[0] != 0 or rules[2] != len(lines) - 1:
+        return ""
+    starts = [found.start() for found in re.finditer(r"=+", lines[0])]
+    cells = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in lines]
+    header = [" ".join(filter(None, column)) for column in zip(*cells[1 : rules[1]], strict=True)]
+    return list_table([header, *cells[rules[1] + 1 : -1]])
+
+
+def list_table(rows: list[list[str]], kind: str = "") -> str:
+    """Rows of cells, the first of which is the header; in reStructuredText."""
+    text = ".. list-table::\n   :header-rows: 1\n   :widths: auto\n" + (f"   :class: {kind}\n" if kind else "") + "\n"
+    for row in rows:
+        for number, cell in enumerate(row):
+            words = "" if cell == ".." else _bars(cell)
+            text += f"   {' ' if number else '*'} - {words}".rstrip() + "\n"
+    return text
+
+
 def _bars(line: str) -> str:
     return PIECE.sub(lambda piece: piece[1] or piece[0].replace("|", r"\|"), line)
