@@ -5,7 +5,8 @@ A :class:`Pretended` tensor is a CPU tensor of another class, and every call of 
 makes them where ``device=`` or a default says so, moves them, and raises what CUDA raises where tensors, or a tensor
 and a generator, lie apart. Computations that never ask where they run give bit for bit what they give on the CPU.
 
-What it cannot see: the inside of torch's own functions, ``torch.func``, compilation, kernels, rounding, waiting.
+What it cannot see: the inside of torch's own functions, ``torch.func``, compilation, rounding, asynchrony. Kernels and
+waits are counted by :mod:`tests.device.counting`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 PACKAGES = ("density", "flows", "lvm", "bridge", "studies", "tests")
@@ -41,6 +42,15 @@ class Pretended(Tensor):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return self.numpy()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) not in memo:
+            copy, trains = self.detach().clone(), self.requires_grad
+            memo[id(self)] = (
+                nn.Parameter(copy, trains) if isinstance(self, nn.Parameter) else copy.requires_grad_(trains)
+            )
+        found: Tensor = memo[id(self)]
+        return found
+
 
 class Generator(torch.Generator):
     """A generator that says where it lies, and draws what one on the CPU draws."""
@@ -59,7 +69,7 @@ class Generator(torch.Generator):
 class _Device(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        there = any(isinstance(t, Pretended) for t in tree_leaves((args, kwargs)))
+        there = any(isinstance(t, Pretended) for t in leaves(args, kwargs))
         if func is torch.tensor or func is torch.as_tensor or func is Tensor.to:
             place = _asked(args[1:], kwargs)
         else:
@@ -94,6 +104,20 @@ def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: 
 def _saved(content: Any, *arguments: Any, save: Any = torch.save) -> None:
     """Written as it is; read again, it is wanted on the CPU."""
     save(tree_map_only(Pretended, lambda t: t.detach().as_subclass(Tensor), content), *arguments)
+
+
+def leaves(*given: Any) -> list[Any]:
+    """What lists, tuples and dictionaries hold, in any order: torch's own walk takes most of the time of a test."""
+    found, left = [], [*given]
+    while left:
+        value = left.pop()
+        if isinstance(value, list | tuple):
+            left += value
+        elif isinstance(value, dict):
+            left += value.values()
+        else:
+            found.append(value)
+    return found
 
 
 def _asked(args: Any, kwargs: Any) -> torch.device | None:
@@ -133,7 +157,7 @@ def _require_together(func: Any, args: Any, kwargs: Any) -> None:
     """Numbers of the CPU may take part, and its indices into what lies on the device."""
     indexed = func in INDEXED and isinstance(args[0], Pretended)
     others = [args[2:]] if indexed else [args, kwargs]
-    for t in tree_leaves(others):
+    for t in leaves(others):
         if isinstance(t, Tensor) and not isinstance(t, Pretended) and t.dim() > 0:
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
