@@ -30,8 +30,8 @@ class History:
     def __repr__(self) -> str:
         last = f", objective {self.objective[self.best]:.4f}" if self.objective else ""
         held_out = f", held out {self.validation[self.best]:.4f}" if self.validation else ""
-        steps = f"{len(self.objective)} step{'s' * (len(self.objective) != 1)}"
-        return f"History({steps}{last}{held_out}, {self.seconds:.2f} s: {self.stopped or 'not stopped'})"
+        passes = f"{len(self.objective)} pass{'es' * (len(self.objective) != 1)}"  # epochs, iterations
+        return f"History({passes}{last}{held_out}, {self.seconds:.2f} s: {self.stopped or 'not stopped'})"
 
     def rows(self) -> list[dict[str, float]]:
         """One plain record per epoch or iteration, for a data frame."""

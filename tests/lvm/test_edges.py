@@ -37,5 +37,5 @@ def test_a_conditional_model_makes_claims_at_contexts(generator: Generator) -> N
 
 def test_a_history_is_short_to_look_at(generator: Generator) -> None:
     history = Gaussian(2).fit(torch.randn(50, 2, generator=generator))
-    assert repr(history).startswith("History(1 step, objective -")
+    assert repr(history).startswith("History(1 pass, objective -")
     assert "closed form" in repr(history)
