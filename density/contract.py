@@ -151,6 +151,13 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
     @abstractmethod
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor: ...
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        """log p(xᵢ|c_k) of all pairs, ``[n, K]``, for points ``[n, D]`` and contexts ``[K, C]``.
+
+        O(nKD) numbers at once. Families whose log p is linear in functions of x have one matrix product instead.
+        """
+        return self._log_prob(x.unsqueeze(1), context)
+
     @abstractmethod
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor: ...
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
+from bridge.conversions.components import ComponentColumns
 from density.checks import check_count
-from density.contract import Density
 from density.evaluating import evaluated
-from density.families.bernoulli import BernoulliFamily
-from density.families.categorical import CategoricalFamily
-from density.families.gaussian import GaussianFamily
-from density.families.likelihoods.bernoulli import BernoulliLikelihood
-from density.families.rescaled import Rescaled
-from density.families.scale import DiagonalScale
 from lvm.finite_mixture.model import FiniteMixture
 from lvm.latent import LatentVariableModel
 from lvm.mixture.covariance import Diagonal
 from lvm.mixture.model import GaussianMixture
-
-ON_A_LATTICE = 2  # latents; more take quasi-random points
-REACH = 6.0  # standard deviations of a normal prior; 2e-9 of its mass lies farther out along an axis
+from lvm.prior_nodes import PriorNodes
 
 
 @evaluated
@@ -34,20 +24,18 @@ def as_mixture(
     .. math:: p(x) = \int p(z)\, p(x|z)\, dz \approx \sum_k \pi_k\, p(x|z_k)
 
     The sum is a density of its own, with log p(x), marginals, conditionals and samples in closed form: a
-    :class:`~lvm.mixture.model.GaussianMixture` with diagonal covariances or a Bernoulli
-    :class:`~lvm.finite_mixture.model.FiniteMixture`. Nodes and weights are
-
-    - of a normal prior over one or two latents, a lattice with the prior's density as weights (the trapezoidal rule);
-    - of one over more, scrambled Sobol points through its quantiles, with equal weights;
-    - of a one-hot latent, all its values: the mixture is the model;
-    - of any other prior, draws of it.
+    :class:`~lvm.mixture.model.GaussianMixture` with diagonal covariances where all columns are numbers, else a
+    :class:`~lvm.finite_mixture.model.FiniteMixture` of bits, categories, counts and numbers. Nodes and weights are
+    those of :class:`~lvm.prior_nodes.PriorNodes`: a lattice over one or two normal latents, scrambled Sobol points over
+    more, all values of a one-hot latent, so that the mixture is the model, and draws of any other prior.
 
     How far it is from the model is a claim like any other, ``mixture.log_density(x) - evidence(model, x)``. A lattice
     is good while its nodes are closer than about twice the posterior's standard deviations; Sobol points and draws
     serve while posteriors are broad, as those of a few bits are.
 
     Args:
-        model: a VAE or another model with a Gaussian decoder (diagonal covariances) or a Bernoulli one.
+        model: a VAE or another model whose decoder is of bits, categories, Poisson counts, numbers with diagonal
+            covariances, or of columns of these (:class:`~density.families.composed.columns.Columns`).
         nodes: N at most: a lattice over two latents has the largest square in it.
         generator: of scrambling and draws, on the model's device.
 
@@ -74,63 +62,24 @@ def as_mixture(
         raise ValueError(f"as_mixture makes one mixture; {type(model).__name__} is another one for every context")
     nodes = check_count(nodes, "nodes", least=2)
     with torch.no_grad():
-        z, log_weights = _nodes(model.prior, nodes, generator)
-        return _mixture(model.decoder, z, log_weights.log_softmax(0))
+        found = PriorNodes.of(model.prior, nodes, generator)
+        components = ComponentColumns.of(model.decoder, found.z)
+        mixture = _gaussian(components) if components.gaussian else _finite(components)
+        mixture.prior.logits.copy_(found.log_weights)
+    return mixture
 
 
-def _nodes(prior: Density, n: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Latents ``[N, d]`` and the logarithms of their weights up to a constant, ``[N]``, float64."""
-    equal = torch.zeros(n, dtype=torch.float64, device=prior.reference.device)
-    if isinstance(prior, CategoricalFamily):
-        z = prior.enumerate()
-        return z, prior.log_prob(z).double()
-    if not isinstance(prior, GaussianFamily):
-        return prior.sample(n, generator=generator), equal
-    if prior.features > ON_A_LATTICE:
-        noise, log_weights = _normal_sobol(n, prior, generator), equal
-    else:
-        noise = _lattice(n, prior)
-        log_weights = -0.5 * noise.square().sum(-1)
-    mean, scale = prior.at(None)
-    return mean + scale.color(noise.to(mean)), log_weights
-
-
-def _lattice(n: int, prior: Density) -> Tensor:
-    """A square of nodes, of a normal density as broad as balances what it leaves out and what lies between them."""
-    each = math.floor(n ** (1 / prior.features) + 1e-9)
-    reach = min(math.sqrt(math.pi * each), REACH)
-    axis = torch.linspace(-reach, reach, each, dtype=torch.float64, device=prior.reference.device)
-    return torch.cartesian_prod(*[axis] * prior.features).reshape(-1, prior.features)
-
-
-def _normal_sobol(n: int, prior: Density, generator: Generator | None) -> Tensor:
-    """Scrambled Sobol points ``[n, d]`` at the quantiles of a standard normal density."""
-    device = prior.reference.device
-    seed = int(torch.randint(2**31, (), generator=generator, device=device if generator is None else generator.device))
-    points = torch.quasirandom.SobolEngine(prior.features, scramble=True, seed=seed).draw(n, dtype=torch.float64)
-    return torch.special.ndtri(points.clamp(2**-31, 1 - 2**-31)).to(device)
-
-
-def _mixture(decoder: Density, z: Tensor, log_weights: Tensor) -> GaussianMixture | FiniteMixture:
-    """The mixture of what a decoder says at latents ``[N, d]``."""
-    if isinstance(decoder, BernoulliFamily):
-        logits = decoder.logits_at(z)
-        mixture = FiniteMixture(decoder.features, len(z), BernoulliLikelihood()).to(logits)
-        mixture.prior.logits.copy_(log_weights)
-        mixture.decoder.numbers.copy_(logits)
-        return mixture
-    inner = decoder.density if isinstance(decoder, Rescaled) else decoder
-    scale = inner.at(z)[1] if isinstance(inner, GaussianFamily) else None
-    if not isinstance(inner, GaussianFamily) or not isinstance(scale, DiagonalScale):
-        raise TypeError(
-            f"as_mixture takes a Bernoulli decoder, or a Gaussian one with diagonal covariances; got "
-            f"{type(decoder).__name__}"
-        )
-    mean, std = inner.at(z)[0], scale.std.expand(len(z), -1)
-    if isinstance(decoder, Rescaled):
-        mean, std = decoder.standardise.inverse(mean), std * decoder.standardise.scale
-    found = GaussianMixture(decoder.features, len(z), Diagonal()).to(mean)
-    found.prior.logits.copy_(log_weights)
+def _gaussian(components: ComponentColumns) -> GaussianMixture:
+    mean, log_std = torch.stack(components.numbers, -1).unbind(1)
+    found = GaussianMixture(mean.shape[1], len(mean), Diagonal()).to(mean)
     found.decoder.means.copy_(mean)
-    found.decoder.factor.copy_(std.log())
+    found.decoder.factor.copy_(log_std)
+    return found
+
+
+def _finite(components: ComponentColumns) -> FiniteMixture:
+    first = components.numbers[0]
+    found = FiniteMixture(len(components.numbers), len(first), components.likelihood).to(first)
+    blocks = [components.stacked(group.columns) for group in found.decoder.groups]
+    found.decoder.numbers.copy_(torch.cat(blocks, -1))
     return found

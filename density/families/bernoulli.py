@@ -41,6 +41,12 @@ class BernoulliFamily(Density, ABC):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return _log_mass(x, self.logits_at(context))
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        """One product: Σ_j x_j log σ(ℓ_j) + (1 − x_j) log σ(−ℓ_j), of bits a sum of terms of one sign."""
+        logits = self.logits_at(context)
+        both = torch.cat([functional.logsigmoid(logits), functional.logsigmoid(-logits)], -1)
+        return torch.cat([x, 1 - x], -1) @ both.mT
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self._toss(n, self.logits_at(context), generator)
 

@@ -60,6 +60,9 @@ class Rescaled(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.density._log_prob(self.standardise(x), context) - self.standardise.scale.log().sum()
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.density._log_prob_at_each(self.standardise(x), context) - self.standardise.scale.log().sum()
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.standardise.inverse(self.density._sample(n, context, generator))
 

@@ -61,8 +61,8 @@ class ProductComponents(ComponentFamily):
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
         rows = max(1, SCALARS_AT_ONCE // self.numbers.numel())
-        parts = x.reshape(-1, 1, self.features).split(rows)
-        each = [self.product._log_prob(part, self.numbers) for part in parts]
+        parts = x.reshape(-1, self.features).split(rows)
+        each = [self.product._log_prob_at_each(part, self.numbers) for part in parts]
         return torch.cat(each).reshape(*x.shape[:-1], self.context_features)
 
     @property

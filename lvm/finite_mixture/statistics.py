@@ -128,7 +128,7 @@ class Table:
 
     def log_joint(self, at: FiniteParameters, x: Tensor) -> Tensor:
         """log π_k p(x|k), ``[K, n]``."""
-        each = self.product._log_prob(x.unsqueeze(1), at.numbers)
+        each = self.product._log_prob_at_each(x, at.numbers)
         return (at.logits.log_softmax(-1) + each).mT.contiguous()
 
 

@@ -218,6 +218,7 @@ def context_broadcasts_and_matters(case: DensityCase, generator: Generator) -> N
     pairs = density.log_prob(x[:, None], context)  # [6, 1, D] with [6, C]: every point at every context
     assert pairs.shape == (6, 6)
     _close(pairs.diagonal(), log_prob)
+    _close(density._log_prob_at_each(x, context), pairs)
     _close(density.log_prob(x[0], context), pairs[0])
     _close(density.log_prob(x, context[0]), pairs[:, 0])
     draws = case.points(density, generator, 4, 6)

@@ -55,6 +55,9 @@ class Featured(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.density.log_prob(x, self._seen(context))
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.density._log_prob_at_each(x, self._seen(context))
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.density.sample(n, context=self._seen(context), generator=generator)
 

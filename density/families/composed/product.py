@@ -95,6 +95,10 @@ class Product(Density):
         triples = zip(self._each(), self.split(x), self._shares(context), strict=True)
         return reduce(add, (part._log_prob(own, share) for part, own, share in triples))
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        triples = zip(self._each(), self.split(x), self._shares(context), strict=True)
+        return reduce(add, (_at_each(part, own, share, len(context)) for part, own, share in triples))
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         drawn = []
         for part, share in zip(self._each(), self._shares(context), strict=True):
@@ -146,6 +150,12 @@ class Product(Density):
     def _in_batch(self, x: Tensor, n: int, context: Tensor | None) -> Tensor:
         """n draws of a part ``[n, *batch, d]``, also of one that has no share in the context."""
         return x if context is None else x.reshape(n, *context.shape[:-1], x.shape[-1])
+
+
+def _at_each(part: Density, own: Tensor, share: Tensor | None, contexts: int) -> Tensor:
+    if share is None:
+        return part._log_prob(own, None).unsqueeze(-1).expand(-1, contexts)
+    return part._log_prob_at_each(own, share)
 
 
 @dataclass(frozen=True, eq=False)

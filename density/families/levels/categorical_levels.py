@@ -41,6 +41,16 @@ class CategoricalLevels(GreyLevels):
         log_probs = log_probs.expand(*shape[:-2], *log_probs.shape[-2:])
         return log_probs.gather(-2, level.expand(shape)).squeeze(-2) + 0 * x  # at nan its value is nan
 
+    def log_prob_at_each(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """One product of indicators and log-probabilities."""
+        log_probs = parameters.log_softmax(-2).flatten(-2)
+        lowest = torch.finfo(log_probs.dtype).min  # in place of −∞, since 0 · ∞ is nan
+        codes = torch.arange(self.levels, dtype=x.dtype, device=x.device).unsqueeze(-1)
+        level = x.detach().trunc().clamp(0, self.levels - 1).unsqueeze(-2)
+        found = (level == codes).to(x.dtype).flatten(-2) @ log_probs.clamp_min(lowest).mT
+        found = found.masked_fill(found <= lowest, -torch.inf)
+        return found + (0 * x).sum(-1, keepdim=True)  # at nan its value is nan
+
     def sample(self, n: int, parameters: Tensor, generator: Generator | None) -> Tensor:
         log_probs = parameters.log_softmax(-2).movedim(-2, -1)
         return draw_classes(n, log_probs, generator, type(self).__name__).to(parameters.dtype)

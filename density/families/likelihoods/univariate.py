@@ -53,6 +53,12 @@ class UnivariateLikelihood(Likelihood):
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x_j|θ_j) for x ``[*batch, D]`` and parameters ``[*batch, numbers, D]``: ``[*batch, D]``, nats."""
 
+    def log_prob_at_each(self, x: Tensor, parameters: Tensor) -> Tensor | None:
+        """log p(xᵢ|θ_k) of all pairs, summed over features: ``[n, K]``, for x ``[n, D]`` and parameters ``[K, numbers,
+        D]``; None where there is no shorter way than :meth:`log_prob`.
+        """
+        return None
+
     @abstractmethod
     def sample(self, n: int, parameters: Tensor, generator: Generator | None) -> Tensor:
         """n draws ``[n, *batch, D]`` for parameters ``[*batch, numbers, D]``, pathwise where they can be."""
@@ -124,6 +130,11 @@ class IndependentFamily(Density, ABC):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._log_prob_at(x, self.parameters_at(context))
+
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        parameters = self.parameters_at(context)
+        found = self.likelihood.log_prob_at_each(x, parameters)
+        return self._log_prob_at(x.unsqueeze(1), parameters) if found is None else found
 
     def _log_prob_at(self, x: Tensor, parameters: Tensor) -> Tensor:
         region = self.likelihood.region

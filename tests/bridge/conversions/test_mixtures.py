@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,23 +10,34 @@ from torch import Generator, Tensor, nn
 
 from bridge import as_mixture
 from density import (
+    BernoulliLikelihood,
     Categorical,
+    CategoricalLevels,
+    Category,
+    Columns,
     ConditionalBernoulli,
     ConditionalCategorical,
     ConditionalGaussian,
     DiagonalGaussian,
     Gaussian,
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomial,
     PerFeatureScale,
+    Poisson,
     Rescaled,
     mlp,
 )
 from flows import maf
 from lvm import VAE, FiniteMixture, GaussianMixture, LinearVAE
 from lvm.evidence import Bits, audit, evidence, importance, prior_importance
+from lvm.prior_nodes import PriorNodes
 from tests.bridge.comparison import Record
 from tests.laws.transforms import randomise
 
 BAR = 0.01  # nats, for two latents and 4,096 nodes
+TABLE = (GaussianLikelihood(), Category(3), Poisson(), GaussianLikelihood(), BernoulliLikelihood())
+CODES = (BernoulliLikelihood(), Category(4), BernoulliLikelihood())
 
 
 def numbers(latents: int, generator: Generator) -> VAE:
@@ -138,6 +149,65 @@ def test_marginals_and_conditionals_are_sums(generator: Generator) -> None:
         torch.testing.assert_close(conditional, p[agree] / mass, rtol=1e-10, atol=0)
 
 
+def table(latents: int, generator: Generator, likelihoods: Sequence[Likelihood] = TABLE) -> VAE:
+    """Columns of several kinds, in units of their own: those of numbers and counts start from data."""
+    model = VAE.of(len(likelihoods), latents, Columns(likelihoods), hidden=(6,)).double()
+    wide = 1.5 * torch.randn(40, len(likelihoods), generator=generator, dtype=torch.float64)
+    kinds: dict[type, Callable[[Tensor], Tensor]] = {
+        GaussianLikelihood: lambda column: 3 + 5 * column,
+        Poisson: lambda column: (4 * column.abs()).round(),
+    }
+    columns = zip(wide.unbind(1), likelihoods, strict=True)
+    rows = [kinds.get(type(each), lambda column: (column > 0).double())(column) for column, each in columns]
+    model.initialise(torch.stack(rows, 1))
+    randomise(model.decoder, generator, 0.3)
+    return model
+
+
+def test_tables_within_the_bar(generator: Generator, record_measurement: Record) -> None:
+    model = table(2, generator)
+    x = model.sample(8, generator=generator)
+    found = as_mixture(model)
+    error = (found.log_density(x) - evidence(model, x)).value.abs().max().item()
+    assert isinstance(found, FiniteMixture)
+    record_measurement("a table at 4,096 nodes vs quadrature, nats", error, BAR)
+
+
+@pytest.mark.parametrize("likelihood", [CategoricalLevels(3), Columns(CODES)], ids=lambda each: type(each).__name__)
+def test_categories_are_sums(likelihood: Likelihood, generator: Generator) -> None:
+    """Of the decoder at the nodes; and their marginals and conditionals over all states of the other columns."""
+    model = randomise(VAE.of(3, 2, likelihood, hidden=(6,)).double(), generator, 1.0)
+    levels = [likelihoods.levels if isinstance(likelihoods, Category) else 2 for likelihoods in CODES]
+    levels = levels if isinstance(likelihood, Columns) else [3] * 3
+    x = torch.cartesian_prod(*[torch.arange(count, dtype=torch.float64) for count in levels])
+    found, nodes = as_mixture(model, 49), PriorNodes.of(model.prior, 49)
+    p = (model.decoder.log_prob(x.unsqueeze(1), nodes.z).exp() @ nodes.log_weights.exp()).detach()
+    torch.testing.assert_close(found.log_prob(x).detach().exp(), p, rtol=1e-10, atol=0)
+    torch.testing.assert_close(p.sum(), torch.ones_like(p.sum()), rtol=1e-10, atol=0)
+    columns, others = [2, 0], [1]
+    for values in torch.cartesian_prod(*[torch.arange(levels[column], dtype=torch.float64) for column in columns]):
+        agree = (x[:, columns] == values).all(1)
+        mass = p[agree].sum()
+        torch.testing.assert_close(found.marginal(columns).log_prob(values).exp(), mass, rtol=1e-10, atol=0)
+        conditional = found.conditional(columns, values).log_prob(x[agree][:, others]).exp()
+        torch.testing.assert_close(conditional, p[agree] / mass, rtol=1e-10, atol=0)
+
+
+def test_tables_are_the_decoder_at_the_nodes(generator: Generator) -> None:
+    """Numbers, counts, categories and bits, each in its place; what is left of a table of numbers is one of numbers."""
+    model = table(1, generator)
+    x = model.sample(20, generator=generator)
+    found, nodes = as_mixture(model, 9), PriorNodes.of(model.prior, 9)
+    assert isinstance(found, FiniteMixture)
+    expected = (model.decoder.log_prob(x.unsqueeze(1), nodes.z) + nodes.log_weights).logsumexp(-1)
+    torch.testing.assert_close(found.log_prob(x), expected, rtol=1e-11, atol=1e-11)
+    assert found.measure == model.measure
+    kept = [0, 3]  # two numbers, whose mean and variance the mixture of Gaussians has
+    z = nodes.log_weights.exp() @ model.decoder.expectation(nodes.z)
+    torch.testing.assert_close(found.marginal(kept).expectation(), z[kept], rtol=1e-11, atol=1e-11)
+    assert isinstance(as_mixture(table(1, generator, [GaussianLikelihood()] * 2), 9), GaussianMixture)
+
+
 def test_numbers_become_a_gaussian_mixture(generator: Generator) -> None:
     model = numbers(1, generator)
     found = as_mixture(model, 50)
@@ -162,5 +232,8 @@ def test_what_is_no_such_model_is_refused() -> None:
     with pytest.raises(ValueError, match="nodes must be an int, 2 or more; got 1"):
         as_mixture(VAE.bernoulli(3, 1, hidden=(2,)), 1)
     other = VAE(Gaussian(1), ConditionalGaussian(nn.Linear(3, 2), 1, 3), ConditionalCategorical(nn.Linear(1, 3), 3, 1))
-    with pytest.raises(TypeError, match=r"takes a Bernoulli decoder.*got ConditionalCategorical"):
+    with pytest.raises(TypeError, match=r"takes a decoder of bits.*got ConditionalCategorical"):
         as_mixture(other)
+    counts = VAE.of(2, 1, NegativeBinomial(), hidden=(2,))
+    with pytest.raises(TypeError, match="got ConditionallyIndependent of NegativeBinomial"):
+        as_mixture(counts)
