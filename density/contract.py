@@ -39,6 +39,7 @@ from density.checks import (
 )
 from density.data.blocks import in_blocks
 from density.data.points import Points
+from density.data.states import Alphabet
 from density.evaluating import evaluated
 from density.history import History
 from density.initialisation import Initialisable
@@ -137,6 +138,11 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
         whose data is looked at where it enters (``check_support``) and nowhere else.
         """
         return None
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        """The values of the columns that have finitely many, over which sums are exact; () where there are none."""
+        return ()
 
     def check_support(self, x: Tensor) -> None:
         """Raise ValueError where x lies outside the support; called once where data enters. O(nD)."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from density.checks import check_context, check_count, check_points
 from density.contract import Density, ExactModel
 from density.data.joined import joined
+from density.data.states import Alphabet
 from density.families.gaussian import GaussianFamily
 from density.families.kl import kl
 from density.own_precision import in_own_precision
@@ -151,6 +152,10 @@ class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
     @property
     def support(self) -> Support | None:
         return self.decoder.support
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return self.decoder.alphabets
 
     def check_support(self, x: Tensor) -> None:
         self._check_support(x)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from density.checks import check_count
 from density.contract import Density
+from density.data.states import Alphabet
 from density.families.conditional import Conditional
 from density.families.network import network_output
 from density.measure import Measure
@@ -28,6 +29,10 @@ class BernoulliFamily(Density, ABC):
     @abstractmethod
     def logits_at(self, context: Tensor | None) -> Tensor:
         """Log-odds ``[*context_batch, D]`` at a context ``[*context_batch, C]``."""
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return Alphabet.of_levels(2, self.features, self.reference)
 
     def check_support(self, x: Tensor) -> None:
         if not bool(((x == 0) | (x == 1)).all()):

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.contract import Density
+from density.data.states import Alphabet
 from density.families.conditional import Conditional
 from density.families.network import network_output
 from density.measure import Measure
@@ -26,6 +27,10 @@ class CategoricalFamily(Density, ABC):
     def enumerate(self) -> Tensor:
         """All values, ``[K, K]``: with them, sums over the latent are exact."""
         return torch.eye(self.features, dtype=self.reference.dtype, device=self.reference.device)
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return (Alphabet((*range(self.features),), self.enumerate()),)
 
     def check_support(self, x: Tensor) -> None:
         if not bool((((x == 0) | (x == 1)).all(-1) & (x.sum(-1) == 1)).all()):

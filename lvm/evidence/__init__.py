@@ -20,6 +20,7 @@ from lvm.evidence.mass.intervals import Interval, interval
 from lvm.evidence.mass.spaces import Bits, Box, Space
 from lvm.evidence.naive import prior_average, prior_importance
 from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.evidence.states import LatentStates
 from lvm.evidence.strongest import evidence
 from lvm.evidence.weighted import weighted_sandwich
 
@@ -33,6 +34,7 @@ __all__ = [
     "Gap",
     "Interval",
     "KlParts",
+    "LatentStates",
     "LatentUsage",
     "Linear",
     "LocalElbo",

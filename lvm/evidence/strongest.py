@@ -8,13 +8,12 @@ from torch import Generator, Tensor
 
 from density.contract import Bound, ExactModel, Model
 from density.evaluating import evaluated
-from density.families.categorical import CategoricalFamily
-from density.families.gaussian import GaussianFamily
 from density.importance.bound import importance
 from density.log_density import LogDensity
 from density.measure import Measure
 from lvm.evidence.annealing.bounds import annealed
 from lvm.evidence.quadrature.adaptive import quadrature
+from lvm.evidence.quadrature.latents import Latents
 from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
@@ -40,10 +39,10 @@ def evidence(
     The choice depends on the model alone, never on the numbers that come out, so that it adds no bias:
 
     1. a model that knows log p(x), tight layered models among them: that;
-    2. a one-hot latent: the exact sum;
-    3. up to two continuous latents, those of a hierarchy or of a chain of stochastic links counted together:
-       quadrature, exact to 1e-8 nats, or to 4e-5 where the decoder has kinks, if its error estimate says so for all
-       points, and else an estimate;
+    2. discrete latents of up to 65,536 states, bits or one-hot vectors say, together: the exact sum;
+    3. up to two continuous latents, also beside discrete ones of 256 states at most, those of a hierarchy or a chain of
+       stochastic links counted together: quadrature, exact to 1e-8 nats where that is cheap, and to 1e-3 where the
+       decoder has kinks, if its error estimate says so for all points, and else an estimate;
     4. more of them, or a conditional prior that is not Gaussian: annealed importance sampling from the encoder, a lower
        bound;
     5. any other model with log-weights: the importance-weighted bound with 5,000 draws.
@@ -76,14 +75,19 @@ def evidence(
     if isinstance(model, ExactModel):
         return model._claim(x, context)
     if isinstance(model, LayeredModel) and isinstance(joint := unrolled(model), LatentVariableModel):
-        prior = joint.prior
-        if isinstance(prior, CategoricalFamily):
-            return quadrature(model, x, context=context)
-        if prior.measure is Measure.LEBESGUE:
-            integrable = isinstance(prior, GaussianFamily) or not prior.context_features
-            if integrable and prior.features <= AFFORDABLE_LATENTS:
-                return quadrature(model, x, context=context, generator=generator)
+        if _summable(model):
+            return quadrature(model, x, context=context, generator=generator)
+        if joint.prior.measure is Measure.LEBESGUE:
             return annealed(model, x, context=context, generator=generator)
     if isinstance(model, Bound):
         return importance(model, x, context=context, draws=DRAWS, generator=generator)
     raise TypeError(f"evidence needs a model with log p(x) or log-weights; {type(model).__name__} has neither")
+
+
+def _summable(model: LayeredModel) -> bool:
+    """Whether sums and integrals over all latents are affordable."""
+    try:
+        latents = Latents(model)
+    except ValueError:
+        return False
+    return len(latents.integrated) <= AFFORDABLE_LATENTS

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.checks import check_count
+from density.data.states import Alphabet
 from density.families.composed.columns import Columns, groups_of
 from density.families.composed.groups import Group, product_of
 from density.families.likelihoods.exponential import ExponentialFamily
@@ -68,6 +69,10 @@ class ProductComponents(ComponentFamily):
     @property
     def support(self) -> Support | None:
         return preimage([Step(type(self.product).__name__, self.product.support)])
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return self.product.alphabets
 
     def check_support(self, x: Tensor) -> None:
         self.product.check_support(x)

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from density.contract import Density
+from density.data.states import Alphabet
 from density.initialisation import UNKNOWN, StartingPoints
 from density.support import Support
 
@@ -85,6 +86,12 @@ class MarkovChain(Density):
         supports = [part.support for part in self.parts]
         everywhere = all(support is None for support in supports)
         return None if everywhere else _SideBySide(self.widths, supports)
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        columns = torch.arange(self.features).split(self.widths)
+        pairs = zip(self.parts, columns, strict=True)
+        return tuple(alphabet.among(own.tolist()) for part, own in pairs for alphabet in part.alphabets)
 
     def check_support(self, x: Tensor) -> None:
         for part, value in zip(self.parts, x.split(self.widths, -1), strict=True):

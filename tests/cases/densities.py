@@ -252,6 +252,7 @@ ADAPTED: dict[str, DensityCase] = {
     "FromDistribution, masses": DensityCase(
         random(lambda: from_distribution(Foreign(3, CONTEXT, True), 3, CONTEXT, Measure.COUNTING)),
         values=bits(3),
+        countable=False,
         pathwise=False,
     ),
     "FromLogProb": DensityCase(random(from_methods), expected=False),

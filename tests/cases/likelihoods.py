@@ -120,9 +120,11 @@ LIKELIHOODS: dict[str, DensityCase] = {
     "LogitNormal": UnitCase(conditional(LogitNormal()), oracle=of_scipy, expected=False),
     "Laplace": DensityCase(conditional(Laplace()), oracle=of_scipy, reach=12.0),
     "LocationScaleT": DensityCase(conditional(LocationScaleT()), oracle=of_scipy, reach=60.0),
-    "Poisson": DensityCase(learnable(Poisson()), values=COUNTS, oracle=of_scipy, pathwise=False),
-    "NegativeBinomial": DensityCase(learnable(NegativeBinomial()), values=COUNTS, oracle=of_scipy, pathwise=False),
+    "Poisson": DensityCase(learnable(Poisson()), values=COUNTS, countable=False, oracle=of_scipy, pathwise=False),
+    "NegativeBinomial": DensityCase(
+        learnable(NegativeBinomial()), values=COUNTS, countable=False, oracle=of_scipy, pathwise=False
+    ),
     "ZeroInflated": DensityCase(
-        conditional(ZeroInflated(NegativeBinomial())), values=COUNTS, oracle=of_scipy, pathwise=False
+        conditional(ZeroInflated(NegativeBinomial())), values=COUNTS, countable=False, oracle=of_scipy, pathwise=False
     ),
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from density import Density
+from density.data.states import States
 
 # Rounding 2e-16 times a few hundred operations on log-densities of size up to 100.
 EXACT = 1e-11
@@ -28,6 +29,7 @@ class DensityCase:
         make: builds it, in float64 and with random parameters, from a generator. At most two features, so that
             integrals over it can be done by quadrature.
         values: all values, for a discrete density; None for a continuous one.
+        countable: whether a discrete density says itself which values it has; those of counts have no end.
         oracle: log-density of a point ``[D]`` at a context ``[C]`` by other means.
         pathwise: whether draws carry gradients in the parameters.
         dead: names (or their beginnings) of parameters that log_prob does not depend on.
@@ -37,6 +39,7 @@ class DensityCase:
 
     make: Callable[[Generator], Density]
     values: Tensor | None = None
+    countable: bool = True
     oracle: Callable[[Density, Tensor, Tensor | None], float] | None = None
     pathwise: bool = True
     dead: tuple[str, ...] = ()
@@ -73,6 +76,20 @@ def mass_is_one(case: DensityCase, generator: Generator) -> None:
         # The trapezoid rule is exact beyond rounding for analytic densities; kinks of a flow leave 1e-6.
         assert abs(mass.sum().item() - 1) < 1e-5
         assert mass.max() < 0.999, "the case has no spread and tests nothing"
+
+
+def alphabets_are_the_values(case: DensityCase, generator: Generator) -> None:
+    """Each value once, in whatever order; and none of a density that is continuous, or whose values have no end."""
+    density = case.make(generator)
+    if case.values is None or not case.countable:
+        assert density.alphabets == ()
+        return
+    states = States(density.alphabets)
+    assert states.columns == tuple(range(density.features))
+    found = torch.cat(list(states.blocks(3)))
+    assert found.dtype == density.reference.dtype
+    assert len(found) == states.count == len(case.values)
+    assert (found.unsqueeze(1) == case.values.to(found)).all(-1).sum(0).eq(1).all()
 
 
 def samples_agree_with_log_prob(case: DensityCase, generator: Generator) -> None:
@@ -356,6 +373,7 @@ def misuse_is_one_clear_error(case: DensityCase, generator: Generator) -> None:
 
 density_laws: list[Callable[[DensityCase, Generator], None]] = [
     mass_is_one,
+    alphabets_are_the_values,
     samples_agree_with_log_prob,
     expectation_is_the_mean,
     draws_come_with_their_log_prob,

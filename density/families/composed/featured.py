@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.contract import Density
+from density.data.states import Alphabet
 from density.families.network import network_output
 from density.initialisation import StartingPoints, take_input
 from density.support import Step, Support, preimage
@@ -44,6 +45,10 @@ class Featured(Density):
     @property
     def support(self) -> Support | None:
         return preimage([Step(type(self.density).__name__, self.density.support)])
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return self.density.alphabets
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(x)

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.contract import Density
+from density.data.states import Alphabet
 from density.initialisation import UNKNOWN, StartingPoints
 from density.measure import in_ranges, product
 from density.support import Support
@@ -72,12 +73,17 @@ class Product(Density):
 
     @property
     def support(self) -> Support | None:
-        parts = [(type(part).__name__, own, part.support) for part, own in zip(self._each(), self.columns, strict=True)]
+        parts = [(type(part).__name__, own, part.support) for part, own in zip(self.factors, self.columns, strict=True)]
         return None if all(support is None for _, _, support in parts) else _OfColumns(parts)
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        pairs = zip(self.factors, self.columns, strict=True)
+        return tuple(alphabet.among(columns) for part, columns in pairs for alphabet in part.alphabets)
 
     def check_support(self, x: Tensor) -> None:
         super().check_support(x)
-        for part, columns, own in zip(self._each(), self.columns, self.split(x), strict=True):
+        for part, columns, own in zip(self.factors, self.columns, self.split(x), strict=True):
             if part.support is None:
                 try:
                     part.check_support(own)
@@ -85,14 +91,14 @@ class Product(Density):
                     raise ValueError(f"{type(self).__name__}, of {_refused(part, columns, own)}: {error}") from error
 
     def _initialise(self, x: StartingPoints, context: StartingPoints) -> None:
-        for number, part in enumerate(self._each()):
+        for number, part in enumerate(self.factors):
             own, share = x.mapped(partial(self._own, number)), UNKNOWN
             if part.context_features:
                 share = context.mapped(partial(self._share, number))
             part._initialise(own, share)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        triples = zip(self._each(), self.split(x), self._shares(context), strict=True)
+        triples = zip(self.factors, self.split(x), self._shares(context), strict=True)
         return reduce(add, (part._log_prob(own, share) for part, own, share in triples))
 
     def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
@@ -101,7 +107,7 @@ class Product(Density):
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         drawn = []
-        for part, share in zip(self._each(), self._shares(context), strict=True):
+        for part, share in zip(self.factors, self._shares(context), strict=True):
             alike = n if share is not None or context is None else n * context.shape[:-1].numel()
             drawn.append(self._in_batch(part._sample(alike, share, generator), n, context))
         return self._joined(drawn)
@@ -110,7 +116,7 @@ class Product(Density):
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         drawn, log_probs = [], []
-        for part, share in zip(self._each(), self._shares(context), strict=True):
+        for part, share in zip(self.factors, self._shares(context), strict=True):
             alike = n if share is not None or context is None else n * context.shape[:-1].numel()
             x, log_prob = part._sample_with_log_prob(alike, share, generator)
             drawn.append(self._in_batch(x, n, context))
@@ -119,10 +125,12 @@ class Product(Density):
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         batch = () if context is None else context.shape[:-1]
-        pairs = zip(self._each(), self._shares(context), strict=True)
+        pairs = zip(self.factors, self._shares(context), strict=True)
         return self._joined([part._expectation(share).expand(*batch, part.features) for part, share in pairs])
 
-    def _each(self) -> list[Density]:
+    @property
+    def factors(self) -> list[Density]:
+        """The densities, in the order of their :attr:`columns`."""
         return [part for part in self.parts if isinstance(part, Density)]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -136,7 +144,7 @@ class Product(Density):
 
     def _shares(self, context: Tensor | None) -> list[Tensor | None]:
         """The context of each part; None for a part that has none."""
-        widths = [part.context_features for part in self._each()]
+        widths = [part.context_features for part in self.factors]
         if context is None:
             return [None] * len(widths)
         return [share if width else None for share, width in zip(context.split(widths, -1), widths, strict=True)]
@@ -145,7 +153,7 @@ class Product(Density):
         return self.split(x)[number]
 
     def _share(self, number: int, context: Tensor) -> Tensor:
-        return context.split([part.context_features for part in self._each()], -1)[number]
+        return context.split([part.context_features for part in self.factors], -1)[number]
 
     def _in_batch(self, x: Tensor, n: int, context: Tensor | None) -> Tensor:
         """n draws of a part ``[n, *batch, d]``, also of one that has no share in the context."""

@@ -34,6 +34,10 @@ class GreyLevels(UnivariateLikelihood, ABC):
         settle_counts(self, "levels", prefix=f"{type(self).__name__}: ", least=2)
 
     @property
+    def count(self) -> int:
+        return self.levels
+
+    @property
     def region(self) -> Region:
         top = self.levels - 1
 

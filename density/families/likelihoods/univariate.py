@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from density.checks import check_count, in_words
 from density.contract import Density
 from density.data.blocks import in_blocks
+from density.data.states import Alphabet
 from density.families.bounded import bounded
 from density.families.conditional import Conditional
 from density.families.likelihoods.likelihood import Likelihood
@@ -47,6 +48,11 @@ class UnivariateLikelihood(Likelihood):
     @property
     def region(self) -> Region | None:
         """The values that x may have; None for all real numbers."""
+        return None
+
+    @property
+    def count(self) -> int | None:
+        """How many values x may have, 0, 1, …; None where they cannot be counted."""
         return None
 
     @abstractmethod
@@ -117,6 +123,11 @@ class IndependentFamily(Density, ABC):
     @property
     def support(self) -> Support | None:
         return self.likelihood.region if self.measure is Measure.LEBESGUE else None
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        count = self.likelihood.count
+        return () if count is None else Alphabet.of_levels(count, self.features, self.reference)
 
     def check_support(self, x: Tensor) -> None:
         if (region := self.likelihood.region) is not None:

@@ -1,4 +1,4 @@
-"""log p(x) by quadrature over up to three continuous latents, or by the sum over a discrete one."""
+"""log p(x) by quadrature over up to three continuous latents, by the sum over discrete ones, or by both."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ from tqdm import tqdm
 from density.checks import check_count
 from density.data.points import Points
 from density.evaluating import evaluated
-from density.families.categorical import CategoricalFamily
-from density.families.gaussian import GaussianFamily
 from density.log_density import Kind, LogDensity
-from density.measure import Measure
 from density.parallel import processes
 from lvm.evidence.quadrature.cubature import Tolerance
 from lvm.evidence.quadrature.integral import integrate
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.joint import Joint
+from lvm.evidence.quadrature.latents import Latents
 from lvm.evidence.quadrature.prior import GROWTHS, Prior
 from lvm.evidence.quadrature.region import seeds
 from lvm.evidence.quadrature.rules import GaussKronrod
-from lvm.hierarchy.unrolled import unrolled
-from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
 
-LARGEST_LATENT = 3
 SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
+STATES_AT_ONCE = 2**9  # of discrete latents
 DEFAULT = Tolerance(aim=1e-8, enough=4e-5)  # nats
 
 
@@ -43,9 +39,15 @@ def quadrature(
     max_evaluations: int | None = None,
     generator: Generator | None = None,
 ) -> LogDensity:
-    r"""log p(x) by integrating out at most three continuous latents, or summing over a discrete one.
+    r"""log p(x) by integrating out at most three continuous latents, summing over discrete ones, or both.
 
-    .. math:: \log p(x) = \log \int p(z)\, p(x|z)\, dz
+    .. math:: \log p(x) = \log \int p(z)\, p(x|z)\, dz, \qquad
+              \log p(x) = \log \sum_s p(s)\, p(x|s), \qquad
+              \log p(x) = \log \sum_s p(s) \int p(z)\, p(x|s, z)\, dz
+
+    Latents of finitely many values (bits, one-hot vectors, levels, several of them side by side or above each other)
+    are summed over, up to 65,536 states; beside them up to two continuous latents, independent of them under the prior,
+    are integrated for each of up to 256 states.
 
     For each point the whole region of the prior (nine standard deviations, more where p(x, z) reaches beyond) is
     searched for mass with the nodes of a 15ᵈ Gauss-Kronrod rule in every one of a few boxes. Boxes shrink to where the
@@ -70,7 +72,8 @@ def quadrature(
     the model in exact arithmetic and not of its rounding.
 
     Args:
-        model: latents of ``prior.features`` ≤ 3 with a Lebesgue density, or one-hot (a categorical prior).
+        model: latents that are at most three numbers with a Lebesgue density, or have finitely many states; or, with
+            ``prior=Product([p(s), p(z)])``, of both kinds.
         x: points ``[n, D]``.
         context: contexts ``[n, C]`` of a conditional model. Its prior may be unconditional, Gaussian given c (then it
             is whitened, point by point) or categorical.
@@ -88,12 +91,13 @@ def quadrature(
 
     Raises:
         TypeError: the model has no log-joint.
-        ValueError: more than three latents, a discrete latent that cannot be enumerated, a conditional prior that is
-            neither Gaussian nor categorical, unusable data or settings, a
+        ValueError: more than three continuous latents, or two beside discrete ones; too many states, or latents that
+            cannot be counted; a conditional prior that is neither Gaussian nor counted; unusable data or settings, a
             decoder of the wrong shape, or a log-joint of nan or +inf (which is located).
 
     Cost O(n) times 10³ (one latent), 10⁴ (two) or 10⁵ (three) log-joints for a posterior with one mode, ten times as
-    many at kinks; memory bounded. A prior that is not Gaussian costs some 10⁵ of its own log-densities beside that.
+    many at kinks, and as much for every state beside; memory bounded. S states alone are decoded once each, O(nSD). A
+    prior that is not Gaussian costs some 10⁵ of its own log-densities beside that.
 
     >>> from lvm.vae.linear import LinearVAE
     >>> model = LinearVAE(3, 2, generator=torch.Generator().manual_seed(0))
@@ -104,89 +108,90 @@ def quadrature(
     >>> bool((claim.value - model.double().log_prob(x.double())).abs().max() < 1e-8)
     True
     """
-    joint = integrable(model)
+    latents = Latents(model)
     if max_evaluations is None:
-        max_evaluations = 10 ** (4 + joint.prior.features)
+        max_evaluations = 10 ** (4 + len(latents.integrated))
     max_evaluations = check_count(max_evaluations, "max_evaluations")
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, in nats; got {tolerance!r}")
     model._check_asked(x, context)
     with torch.no_grad():
-        if joint.prior.reference.dtype != torch.float64:
-            joint = deepcopy(joint).double()
+        if latents.model.prior.reference.dtype != torch.float64:
+            latents = Latents(deepcopy(latents.model).double())
         x, context = x.double(), None if context is None else context.double()
-        rows = joint._rows(x, context)
-        if isinstance(joint.prior, CategoricalFamily):
-            return _exact_sum(joint, x, rows)
+        rows = latents.model._rows(x, context)
         wanted = DEFAULT if tolerance is None else Tolerance(tolerance, tolerance)
-        return _integral(joint, x, rows, wanted, max_evaluations, generator)
+        error: Tensor | None
+        if latents.integrated:
+            value, error, how = _integrals(latents, rows, wanted, max_evaluations, generator)
+        else:
+            value, error = _sum(latents, rows), None
+            how = f"exact sum over {latents.count} latent values"
+    missed = 0 if error is None else int((~(error <= wanted.enough)).sum())
+    return LogDensity(
+        value,
+        Kind.ESTIMATE if missed else Kind.EXACT,
+        f"{how}, missed at {missed} of {x.shape[0]} points" if missed else how,
+        measure=model.measure,
+        numerical_error=error,
+        points=Points.of(x),
+    )
 
 
-def integrable(model: LayeredModel) -> LatentVariableModel:
-    """The model as one of a latent (:func:`~lvm.hierarchy.unrolled.unrolled`); TypeError or ValueError unless that can
-    be summed or integrated out.
-    """
-    name, model = type(model).__name__, unrolled(model)
-    if not isinstance(model, LatentVariableModel):
-        raise TypeError(
-            f"quadrature needs a LatentVariableModel, with log_joint(x, z); got {name}. "
-            "For any model with log-weights there is lvm.evidence.importance"
-        )
-    latents = model.prior.features
-    if isinstance(model.prior, CategoricalFamily):
-        return model
-    if model.prior.measure is not Measure.LEBESGUE:
-        raise ValueError(
-            f"quadrature integrates over continuous latents and sums over one-hot ones (a categorical prior); "
-            f"{name} has a discrete latent with a {type(model.prior).__name__} prior. Use importance"
-        )
-    if model.prior.context_features and not isinstance(model.prior, GaussianFamily):
-        raise ValueError(
-            f"quadrature takes a prior p(z|c) where it is Gaussian or categorical; that of {name} is "
-            f"{type(model.prior).__name__}, another one for every context. Use lvm.evidence.annealed or importance"
-        )
-    if latents > LARGEST_LATENT:
-        raise ValueError(
-            f"quadrature takes at most {LARGEST_LATENT} continuous latents, since its cost is exponential in them; "
-            f"{name} has {latents}. Use lvm.evidence.importance or annealed"
-        )
-    return model
+def _sum(latents: Latents, rows: Tensor) -> Tensor:
+    """log Σ_s p(x, s), ``[n]``."""
+    assert latents.states is not None
+    joint = Joint(latents)
+    size = max(1, SCALARS_AT_ONCE // (STATES_AT_ONCE * rows.shape[1]))
+    parts = []
+    for start, part in zip(range(0, rows.shape[0], size), rows.split(size), strict=True):
+        integrand = Integrand(joint, part, start, apart=joint.apart)
+        total = rows.new_full(part.shape[:1], -math.inf)
+        for states in latents.states.blocks(STATES_AT_ONCE):
+            total = torch.logaddexp(total, integrand.shared(states).logsumexp(1))
+        parts.append(total)
+    return torch.cat(parts)
 
 
-def _exact_sum(model: LatentVariableModel, x: Tensor, rows: Tensor) -> LogDensity:
-    assert isinstance(model.prior, CategoricalFamily)
-    values = model.prior.enumerate()
-    joint = Joint(model)
-    size = max(1, SCALARS_AT_ONCE // (values.shape[0] * model.features))
-    parts = [
-        Integrand(joint, part, start, apart=joint.apart).shared(values).logsumexp(1)
-        for start, part in zip(range(0, x.shape[0], size), rows.split(size), strict=True)
-    ]
-    method = f"exact sum over {values.shape[0]} latent values"
-    return LogDensity(torch.cat(parts), Kind.EXACT, method, measure=model.measure, points=Points.of(x))
+def _integrals(
+    latents: Latents, rows: Tensor, tolerance: Tolerance, max_evaluations: int, generator: Generator | None
+) -> tuple[Tensor, Tensor, str]:
+    """log Σ_s ∫ p(x, s, z) dz, ``[n]``, its error, nats, and how it came about: an integral for every state."""
+    d = len(latents.integrated)
+    prior = Prior(Joint(latents).prior, GaussKronrod(d, rows.device), tolerance, max_evaluations, generator)
+    if latents.states is None:
+        value, error = _integral(Joint(latents), rows, prior, tolerance, max_evaluations, generator)
+    else:
+        value = rows.new_full(rows.shape[:1], -math.inf)
+        error = value.clone()  # log Σ_s p(x, s) · error, of the state's own logarithm
+        for states in latents.states.blocks(1):
+            joint = Joint(latents, states[0])
+            of_state, off = _integral(joint, rows, prior, tolerance, max_evaluations, generator)
+            value, error = torch.logaddexp(value, of_state), torch.logaddexp(error, of_state + off.log())
+        error = (error - value).exp()
+    reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
+    how = f"{d}-dimensional adaptive quadrature to {reached:g} nats"
+    return value, error, how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
 
 
 def _integral(
-    model: LatentVariableModel,
-    x: Tensor,
+    joint: Joint,
     rows: Tensor,
+    prior: Prior,
     tolerance: Tolerance,
     max_evaluations: int,
     generator: Generator | None,
-) -> LogDensity:
-    joint = Joint(model)
-    rule = GaussKronrod(model.prior.features, x.device)
-    prior = Prior(joint.prior, rule, tolerance, max_evaluations, generator)
-    first = prior.partition(0)
+) -> tuple[Tensor, Tensor]:
+    """log ∫ exp(joint(x, u)) du, ``[n]``, and its error, nats."""
+    n, rule, first = rows.shape[0], prior.rule, prior.partition(0)
     # A log-joint of the wrong shape fails here, by name.
     Integrand(joint, rows[:1], 0).shared(first.region.centre.unsqueeze(0))
     size = max(1, SCALARS_AT_ONCE // (first.boxes.point.numel() * rule.nodes.shape[0]))
-    value, error = torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])
-    hidden = None if x.shape[0] > size and processes.is_main() else True
-    bar = tqdm(total=x.shape[0], desc="quadrature", leave=False, disable=hidden)
-    with bar:
-        for start in range(0, x.shape[0], size):
-            left = torch.arange(start, min(start + size, x.shape[0]), device=x.device)
+    value, error = rows.new_empty(n), rows.new_empty(n)
+    hidden = None if n > size and processes.is_main() else True
+    with tqdm(total=n, desc="quadrature", leave=False, disable=hidden) as bar:
+        for start in range(0, n, size):
+            left = torch.arange(start, min(start + size, n), device=rows.device)
             places, known = seeds(joint, rows[left], generator)
             for growth in range(GROWTHS):
                 here = left - start
@@ -200,17 +205,5 @@ def _integral(
                 left = left[result.outgrown]
                 if not left.numel():
                     break
-            bar.update(min(size, x.shape[0] - start))
-    reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
-    missed = int((~(error <= tolerance.enough)).sum())
-    method = f"{model.prior.features}-dimensional adaptive quadrature to {reached:g} nats"
-    if missed:
-        method += f", missed at {missed} of {x.shape[0]} points"
-    return LogDensity(
-        value,
-        Kind.ESTIMATE if missed else Kind.EXACT,
-        method,
-        measure=model.measure,
-        numerical_error=error,
-        points=Points.of(x),
-    )
+            bar.update(min(size, n - start))
+    return value, error

@@ -14,12 +14,13 @@ from scipy.integrate import fixed_quad
 from torch import Generator, Tensor, nn
 
 from density import (
-    Bernoulli,
-    ConditionalBernoulli,
     ConditionalGaussian,
+    ConditionallyIndependent,
     Density,
     FixedScale,
+    Independent,
     Kind,
+    Poisson,
     StandardNormal,
 )
 from lvm import VAE, GaussianMixture, LinearVAE
@@ -320,10 +321,11 @@ def test_decoders_of_the_wrong_shape() -> None:
         quadrature(Summed(whole.prior, whole.encoder, whole.decoder), torch.zeros(2, 3))
 
 
-def test_a_latent_that_is_neither_continuous_nor_one_hot() -> None:
-    encoder = ConditionalBernoulli(nn.Linear(3, 2), 2, 3)
-    model = VAE(Bernoulli(2), encoder, VAE.gaussian(3, 2, hidden=(4,)).decoder)
-    with pytest.raises(ValueError, match="discrete latent with a Bernoulli prior"):
+def test_a_latent_that_is_neither_continuous_nor_countable() -> None:
+    family = Poisson()
+    encoder = ConditionallyIndependent(nn.Linear(3, 2), 2, 3, family)
+    model = VAE(Independent(2, family), encoder, VAE.gaussian(3, 2, hidden=(4,)).decoder)
+    with pytest.raises(ValueError, match="latent of another kind, with a Independent"):
         quadrature(model, torch.zeros(2, 3))
     with pytest.raises(ValueError, match="at least one row"):
         quadrature(VAE.gaussian(3, 1), torch.zeros(0, 3))
