@@ -96,9 +96,7 @@ class DiffusionLink(Link):
         x, _ = self._moved(self.denoiser.clean(z, gammas[0], context), (gammas[0] / 2).exp(), generator)
         return self.standardise.inverse(x)
 
-    def _decoder(
-        self, z: Tensor, low: Tensor, high: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _decoder(self, z: Tensor, low: Tensor, high: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent at γ = low, given the one at γ = high."""
         change = -torch.expm1(low - high)
         mean = alpha(low) / alpha(high) * (z - change * sigma(high) * self.denoiser(z, high, context))

@@ -98,9 +98,7 @@ class GaussianDiffusion(LinkedModel):
         context_features: int = 0,
     ) -> None:
         schedule, denoiser = LinearSchedule() if schedule is None else schedule, Denoiser(network, prediction)
-        super().__init__(
-            StandardNormal(features), DiffusionLink(denoiser, schedule, features, steps, context_features)
-        )
+        super().__init__(StandardNormal(features), DiffusionLink(denoiser, schedule, features, steps, context_features))
 
     @classmethod
     def of_vectors(
@@ -189,9 +187,9 @@ class GaussianDiffusion(LinkedModel):
 
         .. math:: -\frac1T \sum_{i=1}^T E \|\varepsilon - \hat\varepsilon(z_i, \gamma_i)\|^2
 
-        (2020, equation 14.) The ELBO weighs these errors by :math:`\tfrac12 (e^{\gamma_i - \gamma_{i-1}} - 1)`; here all
-        count alike, those of much noise for more and those of little, of which most of the density is made, for less.
-        It is no bound on log p(x) and no number of nats, and says nothing of the schedule, which gets no gradient.
+        (2020, equation 14.) In the ELBO these errors have the weights of its steps; here all count alike, those of
+        much noise for more and those of little, of which most of the density is made, for less. It is no bound on
+        log p(x) and no number of nats, and says nothing of the schedule, which gets no gradient.
 
         Of one step for each point and draw, stratified over all of them. Cost: an evaluation of the network each.
         """
