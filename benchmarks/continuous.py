@@ -1,8 +1,8 @@
-"""How far off log p(x) by continuous flows is: ours and the peers', each as it comes, on a normal density that is known.
+"""How far off log p(x) by continuous flows is: ours and the peers', each as it comes, on a normal density.
 
-The velocity is exact: the conditional mean of straight paths from data to noise (Lipman et al. 2023), in closed form, so
-that all there is to err is the solver and the trace. Axes are rotated, since a probe of random signs is exact where the
-Jacobian is diagonal. ``torchcfm`` has no likelihood, and its velocities no default to compare.
+The velocity is exact: the conditional mean of straight paths from data to noise (Lipman et al. 2023), in closed form,
+so that all there is to err is the solver and the trace. Axes are rotated, since a probe of random signs is exact where
+the Jacobian is diagonal. ``torchcfm`` has no likelihood.
 """
 
 from __future__ import annotations
