@@ -36,6 +36,7 @@ bench: .venv-bench/.installed  ## our speed beside the peers', in an environment
 	.venv-bench/bin/python -m benchmarks.models $(ARGS)
 	.venv-bench/bin/python -m benchmarks.images
 	.venv-bench/bin/python -m benchmarks.memory
+	.venv-bench/bin/python -m benchmarks.continuous
 
 .venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench

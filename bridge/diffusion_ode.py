@@ -41,11 +41,11 @@ class ProbabilityFlowVelocity(Rebuildable, nn.Module):
         self.denoiser = denoiser
         self.schedule = schedule
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Velocities ``[n, D]`` of latents ``[n, D]``; t is a scalar, or ``[n, 1]``."""
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """Velocities ``[n, D]`` of latents ``[n, D]`` at contexts ``[n, C]``; t is a scalar, or ``[n, 1]``."""
         gamma = self.schedule(t)
         noise = sigma(gamma)
-        velocity: Tensor = 0.5 * self.schedule.slope(t) * noise * (self.denoiser(x, gamma) - noise * x)
+        velocity: Tensor = 0.5 * self.schedule.slope(t) * noise * (self.denoiser(x, gamma, context) - noise * x)
         return velocity
 
 
@@ -76,6 +76,7 @@ def probability_flow(
     shift, scale = link.standardise.shift, link.standardise.scale
     start = alpha(link.schedule(torch.zeros((), dtype=scale.dtype, device=scale.device))).detach()
     velocity = ProbabilityFlowVelocity(link.denoiser, link.schedule)
-    moving = ContinuousTransform(velocity, diffusion.features, trace=trace, tolerance=tolerance)
-    normal = StandardNormal(diffusion.features).to(scale)
+    features, contexts = diffusion.features, diffusion.context_features
+    moving = ContinuousTransform(velocity, features, contexts, trace=trace, tolerance=tolerance)
+    normal = StandardNormal(features).to(scale)
     return Flow(normal if base is None else base, Chain(Affine(shift.clone(), scale / start), moving))

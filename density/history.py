@@ -10,7 +10,8 @@ class History:
     """Record of one fit.
 
     Attributes:
-        objective: mean objective per point (nats) after each epoch or EM iteration; one value for a closed form.
+        objective: mean objective per point after each epoch or EM iteration, nats where it is a log-density or a bound
+            on one; one value for a closed form.
         validation: the same on held-out points, where some were held out.
         converged: whether the fit stopped by its own criterion rather than at its limit.
         best: index into :attr:`objective` of the weights that were kept.

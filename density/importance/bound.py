@@ -16,6 +16,7 @@ from density.importance.pareto import pareto_k, reliability_threshold, smoothed
 from density.importance.weights import DrawLogWeights, weight_blocks
 from density.log_density import Kind, LogDensity
 from density.measure import ReferenceMeasure
+from density.numerical import with_numerical_error
 from density.weight_diagnostics import WeightDiagnostics
 
 
@@ -52,8 +53,9 @@ def importance(
             the price of a bias, so that the kind is ESTIMATE.
 
     Returns:
-        A :class:`~density.log_density.LogDensity` of kind LOWER (ESTIMATE if smoothed), float64. Cost O(nK) passes of
-        the decoder; memory independent of n, and one number a draw.
+        A :class:`~density.log_density.LogDensity` of kind LOWER (ESTIMATE if smoothed), float64; with the error of
+        numerical parts, where the model has some. Cost O(nK) passes of the decoder; memory independent of n, and one
+        number a draw.
 
     Raises:
         TypeError: the model has no log-weights.
@@ -70,7 +72,22 @@ def importance(
     def draw(rows: Tensor, k: int) -> Tensor:
         return model._log_weights(rows, k, generator)
 
-    return average(draw, x, draws, model.measure, "importance-weighted bound", joined(x, context), smooth=smooth)
+    rows = joined(x, context)
+    claim = average(draw, x, draws, model.measure, "importance-weighted bound", rows, smooth=smooth)
+    return solved(model, claim, rows, generator)
+
+
+def solved(model: Bound, claim: LogDensity, rows: Tensor, generator: Generator | None) -> LogDensity:
+    """A claim by weights about rows ``[n, D + C]``, with what numerical parts of the model err by in its log-weights.
+
+    A model without such parts has the claim as it is (:func:`~density.numerical.with_numerical_error`).
+    """
+
+    def log_weights(draws: int, generator: Generator) -> Tensor:
+        blocks = weight_blocks(lambda rows, k: model._log_weights(rows, k, generator), rows, draws)
+        return torch.cat([values for _, values in blocks], 1).to(rows.dtype)
+
+    return with_numerical_error(model, claim, log_weights, generator)
 
 
 def average(

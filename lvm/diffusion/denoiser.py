@@ -26,7 +26,8 @@ class Denoiser(Rebuildable, nn.Module):
               \hat x = \frac{z - \sigma \hat\varepsilon}{\alpha}, \qquad \nabla_z \log p(z) = -\hat\varepsilon / \sigma
 
     Args:
-        network: module called as ``network(z, gamma)``, latents ``[n, D]`` and γ ``[n, 1]``; it returns ``[n, D]``.
+        network: module called as ``network(z, gamma)``, or ``network(z, gamma, c)`` if conditional, with latents
+            ``[n, D]``, γ ``[n, 1]`` and contexts ``[n, C]``; it returns ``[n, D]``.
         prediction: what these are.
 
     Raises:
@@ -44,10 +45,11 @@ class Denoiser(Rebuildable, nn.Module):
         self.network = network
         self.prediction = prediction
 
-    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
-        """ε̂ of latents ``[*batch, D]`` at γ that broadcasts to ``[*batch, 1]``."""
+    def forward(self, z: Tensor, gamma: Tensor, context: Tensor | None = None) -> Tensor:
+        """ε̂ of latents ``[*batch, D]`` at γ that broadcasts to ``[*batch, 1]``, and contexts to ``[*batch, C]``."""
         gamma = gamma.expand(*z.shape[:-1], 1)
-        output: object = self.network(z.reshape(-1, z.shape[-1]), gamma.reshape(-1, 1))
+        seen = [z, gamma] if context is None else [z, gamma, context.expand(*z.shape[:-1], -1)]
+        output: object = self.network(*(part.reshape(-1, part.shape[-1]) for part in seen))
         n = z.shape[:-1].numel()
         if not isinstance(output, Tensor) or output.shape != (n, z.shape[-1]):
             raise ValueError(refusal(output, n, z.shape[-1], type(self).__name__, "a prediction for each feature"))
@@ -60,9 +62,9 @@ class Denoiser(Rebuildable, nn.Module):
             case Prediction.VELOCITY:
                 return sigma(gamma) * z + alpha(gamma) * output
 
-    def clean(self, z: Tensor, gamma: Tensor) -> Tensor:
+    def clean(self, z: Tensor, gamma: Tensor, context: Tensor | None = None) -> Tensor:
         """x̂ of latents ``[*batch, D]``."""
-        return (z - sigma(gamma) * self(z, gamma)) / alpha(gamma)
+        return (z - sigma(gamma) * self(z, gamma, context)) / alpha(gamma)
 
 
 def alpha(gamma: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count, check_points
-from density.initialisation import Standardisation, StartingPoints
+from density.data.joined import joined, parted
+from density.initialisation import Standardisation, StartingPoints, take_input
 from density.own_precision import in_own_precision
 from lvm.diffusion.denoiser import Denoiser, alpha, sigma
 from lvm.diffusion.schedule import Schedule
@@ -26,18 +27,22 @@ class DiffusionLink(Link):
               c\,\sigma_{i-1}^2\Big)
 
     The first encoder is q(z_1|x) = N(α_1 x, σ_1²), the last decoder p(x|z_1) = N(x̂(z_1, γ_1), σ_1²/α_1²): what noise
-    there is in z_1 is thought to be in x̂. All that is about standardised features; ratios are in the units of x.
+    there is in z_1 is thought to be in x̂. All that is about standardised features; ratios are in the units of x. Of a
+    conditional link the denoiser sees the context at every step, and the encoder knows nothing of it.
 
     Args:
         denoiser: ε̂.
         schedule: γ.
         features: D.
         steps: T.
+        context_features: C; 0 for an unconditional link.
 
     Cost: T evaluations of the network a draw, one after the other, since z_i follows z_{i−1}.
     """
 
-    def __init__(self, denoiser: Denoiser, schedule: Schedule, features: int, steps: int) -> None:
+    def __init__(
+        self, denoiser: Denoiser, schedule: Schedule, features: int, steps: int, context_features: int = 0
+    ) -> None:
         super().__init__()
         owner = type(self).__name__
         if not isinstance(denoiser, Denoiser) or not isinstance(schedule, Schedule):
@@ -47,6 +52,7 @@ class DiffusionLink(Link):
             )
         self.features = self.latent_features = check_count(features, f"{owner}: features")
         self.steps = check_count(steps, f"{owner}: steps")
+        self.context_features = check_count(context_features, f"{owner}: context_features", least=0)
         self.denoiser = denoiser
         self.schedule = schedule
         self.standardise = Standardisation(self.features)
@@ -56,36 +62,44 @@ class DiffusionLink(Link):
         like = self.standardise.scale
         return self.schedule(torch.arange(1, self.steps + 1, dtype=like.dtype, device=like.device) / self.steps)
 
+    def standardised(self, rows: Tensor) -> Tensor:
+        """Rows ``[*batch, D + C]`` with their points standardised, and their contexts as they were."""
+        x, context = parted(rows, self.features)
+        return joined(self.standardise(x), context)
+
     @in_own_precision
     def infer(self, x: Tensor, draws: int = 1, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        check_points(x, self.features, type(self).__name__)
+        check_points(x, self.features + self.context_features, type(self).__name__)
         draws = check_count(draws, "draws")
-        x, gammas = self.standardise(x), self.gammas()
+        x, context = parted(self.standardised(x), self.features)
+        gammas = self.gammas()
         first = gammas[0]
         z, noise = self._moved((alpha(first) * x).expand(draws, *x.shape), sigma(first), generator)
-        ratio = log_normal(x, self.denoiser.clean(z, first), (first / 2).exp()) - log_noise(noise, sigma(first))
+        clean = self.denoiser.clean(z, first, context)
+        ratio = log_normal(x, clean, (first / 2).exp()) - log_noise(noise, sigma(first))
         for low, high in pairwise(gammas):
             change = -torch.expm1(low - high)
             std = change.sqrt() * sigma(high)
             following, noise = self._moved(alpha(high) / alpha(low) * z, std, generator)
-            mean, scale = self._decoder(following, low, high)
+            mean, scale = self._decoder(following, low, high, context)
             ratio = ratio + log_normal(z, mean, scale) - log_noise(noise, std)
             z = following
         return z, ratio - self.standardise.scale.log().sum()
 
     @in_own_precision
     def generate(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
-        check_points(z, self.features, f"{type(self).__name__}.generate")
+        check_points(z, self.features + self.context_features, f"{type(self).__name__}.generate")
+        z, context = parted(z, self.features)
         gammas = self.gammas()
         for high, low in pairwise(gammas.flip(0)):
-            z, _ = self._moved(*self._decoder(z, low, high), generator)
-        x, _ = self._moved(self.denoiser.clean(z, gammas[0]), (gammas[0] / 2).exp(), generator)
+            z, _ = self._moved(*self._decoder(z, low, high, context), generator)
+        x, _ = self._moved(self.denoiser.clean(z, gammas[0], context), (gammas[0] / 2).exp(), generator)
         return self.standardise.inverse(x)
 
-    def _decoder(self, z: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoder(self, z: Tensor, low: Tensor, high: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent at γ = low, given the one at γ = high."""
         change = -torch.expm1(low - high)
-        mean = alpha(low) / alpha(high) * (z - change * sigma(high) * self.denoiser(z, high))
+        mean = alpha(low) / alpha(high) * (z - change * sigma(high) * self.denoiser(z, high, context))
         return mean, change.sqrt() * sigma(low)
 
     def _moved(self, mean: Tensor, std: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -94,7 +108,10 @@ class DiffusionLink(Link):
 
     def _initialise(self, x: StartingPoints, context: StartingPoints, generator: Generator | None) -> StartingPoints:
         self.standardise.take(x)
-        return x.encoded(lambda x: self.infer_once(x, generator)[0])
+        if not self.context_features:
+            return x.encoded(lambda x: self.infer_once(x, generator)[0])
+        take_input(self.denoiser, self.context_features, context)
+        return x.beside(context).encoded(lambda rows: self.infer_once(rows, generator)[0])
 
 
 def log_normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

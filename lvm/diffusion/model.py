@@ -11,12 +11,16 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.data.blocks import rows_at_once
+from density.data.joined import parted
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.families.gaussian import StandardNormal
 from density.families.nets import mlp
 from density.families.noise import stratified_noise
 from density.families.timed import Timed
+from density.fitting.fit_data import FitRows, HeldOut, prepare
+from density.fitting.training import Training
+from density.history import History
 from density.log_density import Kind, LogDensity
 from density.own_precision import in_own_precision
 from lvm.diffusion.denoiser import Denoiser, Prediction, alpha, sigma
@@ -61,11 +65,13 @@ class GaussianDiffusion(LinkedModel):
     read as a differential equation is another model, of which ``bridge.probability_flow`` knows log p(x).
 
     Args:
-        network: module called as ``network(z, gamma)``, latents ``[n, D]`` and γ ``[n, 1]``; it returns ``[n, D]``.
+        network: module called as ``network(z, gamma)``, or ``network(z, gamma, c)`` if conditional, with latents
+            ``[n, D]``, γ ``[n, 1]`` and contexts ``[n, C]``; it returns ``[n, D]``.
         features: D.
         steps: T.
         schedule: γ(t); :class:`~lvm.diffusion.schedule.LinearSchedule` if None.
         prediction: what the network returns: noise, data or velocity.
+        context_features: C; 0 for an unconditional model. With contexts it is p(x|c), by a denoiser that sees them.
 
     Raises:
         TypeError: not a module, a schedule, a prediction.
@@ -89,11 +95,10 @@ class GaussianDiffusion(LinkedModel):
         steps: int = 1000,
         schedule: Schedule | None = None,
         prediction: Prediction = Prediction.NOISE,
+        context_features: int = 0,
     ) -> None:
-        schedule = LinearSchedule() if schedule is None else schedule
-        super().__init__(
-            StandardNormal(features), DiffusionLink(Denoiser(network, prediction), schedule, features, steps)
-        )
+        schedule, denoiser = LinearSchedule() if schedule is None else schedule, Denoiser(network, prediction)
+        super().__init__(StandardNormal(features), DiffusionLink(denoiser, schedule, features, steps, context_features))
 
     @classmethod
     def of_vectors(
@@ -104,10 +109,52 @@ class GaussianDiffusion(LinkedModel):
         steps: int = 1000,
         schedule: Schedule | None = None,
         prediction: Prediction = Prediction.NOISE,
+        context_features: int = 0,
     ) -> GaussianDiffusion:
-        """The diffusion of vectors, on one perceptron of latent and noise, of these hidden widths."""
-        network = mlp(features + 1, features, hidden, zero_init=True)
-        return cls(Timed(network, features, unit=10.0), features, steps, schedule, prediction)
+        """The diffusion of vectors, on one perceptron of latent, noise and context, of these hidden widths."""
+        network = mlp(features + 1 + context_features, features, hidden, zero_init=True)
+        timed = Timed(network, features, context_features, unit=10.0)
+        return cls(timed, features, steps, schedule, prediction, context_features)
+
+    def fit(
+        self,
+        x: FitRows,
+        training: Training = Training(),
+        *,
+        context: Tensor | None = None,
+        draws: int = 1,
+        importance_weighted: bool = False,
+        simple: bool = False,
+        weights: Tensor | None = None,
+        validation: HeldOut | None = None,
+        generator: Generator | None = None,
+    ) -> History:
+        """Maximise the ELBO as every layered model does, or with ``simple`` :meth:`noise_matching`, which is no bound.
+
+        Args:
+            simple: by Ho et al.'s simple loss. The history is then of that number: no nats, and nothing that a log p(x)
+                can be compared with.
+            x, training, context, draws, importance_weighted, weights, validation, generator: see
+                :meth:`lvm.layered.LinkedModel.fit`.
+
+        Raises:
+            ValueError: simple and importance-weighted at once; or as there.
+        """
+        if not simple:
+            return super().fit(
+                x, training, context=context, draws=draws, importance_weighted=importance_weighted, weights=weights,
+                validation=validation, generator=generator,
+            )  # fmt: skip
+        if importance_weighted:
+            raise ValueError("GaussianDiffusion.fit: the simple loss has no weights; leave importance_weighted out")
+        draws = check_count(draws, "draws")
+        given = prepare(self, x, training, self._check_support, context=context, weights=weights, validation=validation)
+
+        def matching(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+            x, *contexts = batch
+            return self.noise_matching(x, context=contexts[0] if contexts else None, draws=draws, generator=generator)
+
+        return given.maximise(self, matching, training, generator)
 
     @in_own_precision
     def elbo(
@@ -120,7 +167,7 @@ class GaussianDiffusion(LinkedModel):
         where data has unit variance, and taken off. All three together lower the variance of the mean over a batch.
         """
         draws = check_count(draws, "draws")
-        rows, gammas = self._standard(self._rows(x, context)), self.layer.gammas()
+        rows, gammas = self.layer.standardised(self._rows(x, context)), self.layer.gammas()
         many = rows.expand(draws, *rows.shape)
         value = self._reconstruction(self._calm_error(many, gammas[0], generator), gammas[0])
         if self.layer.steps > 1:
@@ -133,10 +180,32 @@ class GaussianDiffusion(LinkedModel):
         return value.mean(0) - self._prior_divergence(rows, gammas[-1])
 
     @in_own_precision
-    def elbo_terms(self, x: Tensor, *, draws: int = 1, generator: Generator | None = None) -> DiffusionTerms:
+    def noise_matching(
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 1, generator: Generator | None = None
+    ) -> Tensor:
+        r"""Ho et al.'s simple loss with its sign turned, ``[*batch]``: what ``fit(simple=True)`` maximises.
+
+        .. math:: -\frac1T \sum_{i=1}^T E \|\varepsilon - \hat\varepsilon(z_i, \gamma_i)\|^2
+
+        (2020, equation 14.) In the ELBO these errors have the weights of its steps; here all count alike, those of
+        much noise for more and those of little, of which most of the density is made, for less. It is no bound on
+        log p(x) and no number of nats, and says nothing of the schedule, which gets no gradient.
+
+        Of one step for each point and draw, stratified over all of them. Cost: an evaluation of the network each.
+        """
+        draws = check_count(draws, "draws")
+        rows, gammas = self.layer.standardised(self._rows(x, context)), self.layer.gammas().detach()
+        many = rows.expand(draws, *rows.shape)
+        step = (stratified_noise(many[..., 0], generator) * len(gammas)).long().clamp(max=len(gammas) - 1)
+        return -self._noise_error(many, gammas[step][..., None], generator)[0].mean(0)
+
+    @in_own_precision
+    def elbo_terms(
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 1, generator: Generator | None = None
+    ) -> DiffusionTerms:
         """All terms of the ELBO for x ``[*batch, D]``, differentiable, with its profile over steps; each by draws."""
         draws = check_count(draws, "draws")
-        rows, gammas = self._standard(self._rows(x, None)), self.layer.gammas()
+        rows, gammas = self.layer.standardised(self._rows(x, context)), self.layer.gammas()
         many = rows.expand(draws, *rows.shape)
         first, *others = [self._noise_error(many, gamma, generator)[0].mean(0) for gamma in gammas]
         weights = 0.5 * torch.expm1(gammas.diff())
@@ -148,7 +217,9 @@ class GaussianDiffusion(LinkedModel):
         )
 
     @evaluated
-    def limit(self, x: Tensor, *, draws: int = 128, generator: Generator | None = None) -> LogDensity:
+    def limit(
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 128, generator: Generator | None = None
+    ) -> LogDensity:
         r"""The ELBO as T → ∞ (Kingma et al. 2021, equation 17), for points ``[n, D]``: a lower bound on log p(x).
 
         .. math:: E \log p(x|z_0) - \tfrac12 \int_{\gamma(0)}^{\gamma(1)} E\|\varepsilon - \hat\varepsilon\|^2
@@ -163,11 +234,10 @@ class GaussianDiffusion(LinkedModel):
         Returns:
             A claim of kind LOWER, float64, with its Monte Carlo error. Cost: two evaluations a point and draw.
         """
-        self.check_input(x)
+        given, parts = self.layer.standardised(self._data_rows(x, context)), []
         each = -(-check_count(draws, "draws") // GROUPS)
-        parts = []
         with torch.no_grad():
-            for rows in x.split(max(1, rows_at_once(x) // each)):
+            for rows in given.split(max(1, rows_at_once(x) // each)):
                 parts.append(torch.stack([self._in_the_limit(rows, each, generator) for _ in range(GROUPS)]).double())
         values = torch.cat(parts, 1)
         return LogDensity(
@@ -179,23 +249,18 @@ class GaussianDiffusion(LinkedModel):
             points=Points.of(x),
         )
 
-    def _in_the_limit(self, x: Tensor, draws: int, generator: Generator | None) -> Tensor:
-        rows = self._standard(x)
-        low, high = self.layer.schedule(torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device))
+    def _in_the_limit(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
+        low, high = self.layer.schedule(torch.tensor([0.0, 1.0], dtype=rows.dtype, device=rows.device))
         many = rows.expand(draws, *rows.shape)
-        start = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device)
-        share = (torch.arange(draws, dtype=x.dtype, device=x.device)[:, None] + start) / draws
+        start = torch.rand(len(rows), generator=generator, dtype=rows.dtype, device=rows.device)
+        share = (torch.arange(draws, dtype=rows.dtype, device=rows.device)[:, None] + start) / draws
         error = self._calm_error(many, (low + (high - low) * share)[..., None], generator)
         value = self._reconstruction(self._calm_error(many, low, generator), low) - 0.5 * (high - low) * error
         return value.mean(0) - self._prior_divergence(rows, high)
 
-    def _standard(self, x: Tensor) -> Tensor:
-        standardised: Tensor = self.layer.standardise(x)
-        return standardised
-
     def _prior_divergence(self, rows: Tensor, last: Tensor) -> Tensor:
         variance = torch.sigmoid(last)
-        return 0.5 * (variance - 1 - variance.log() + (1 - variance) * rows.square()).sum(-1)
+        return 0.5 * (variance - 1 - variance.log() + (1 - variance) * parted(rows, self.features)[0].square()).sum(-1)
 
     def _reconstruction(self, error: Tensor, first: Tensor) -> Tensor:
         """log p(x|z_1) in the units of x, where the error of the noise is ‖ε − ε̂‖² = ‖x − x̂‖² α²/σ²."""
@@ -203,9 +268,10 @@ class GaussianDiffusion(LinkedModel):
         return -0.5 * (error + constant)
 
     def _noise_error(self, rows: Tensor, gamma: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """‖ε − ε̂‖² ``[*batch]`` at a draw of the latents of rows ``[*batch, D]``, and ‖ε‖² − D."""
-        noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
-        predicted = self.layer.denoiser(alpha(gamma) * rows + sigma(gamma) * noise, gamma)
+        """‖ε − ε̂‖² ``[*batch]`` at a draw of the latents of standardised rows ``[*batch, D + C]``, and ‖ε‖² − D."""
+        x, context = parted(rows, self.features)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        predicted = self.layer.denoiser(alpha(gamma) * x + sigma(gamma) * noise, gamma, context)
         return (noise - predicted).square().sum(-1), noise.square().sum(-1) - self.features
 
     def _calm_error(self, rows: Tensor, gamma: Tensor, generator: Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ from density.contract import Bound, ExactModel
 from density.data.joined import joined
 from density.data.points import Points
 from density.evaluating import evaluated
-from density.importance.bound import diagnosed
+from density.importance.bound import diagnosed, solved
 from density.importance.weights import weight_blocks
 from density.log_density import Claim, Difference, Kind, LogDensity
 from density.weight_diagnostics import WeightDiagnostics
@@ -186,7 +186,7 @@ def gap(
         influence = (log_weights - value).exp() - (log_weights - elbo[points])
         difference[points], error[points] = value - elbo[points], influence.std(0) / math.sqrt(draws)
     if known is None:
-        log_density = LogDensity(
+        claim = LogDensity(
             log_p,
             Kind.LOWER,
             f"importance-weighted bound, {draws} draws",
@@ -195,6 +195,7 @@ def gap(
             weights=WeightDiagnostics.concatenate(weights),
             points=points_of_x,
         )
+        log_density = solved(model, claim, joined(x, context), generator)
     elif known.monte_carlo_error is not None:
         error = torch.hypot(error, known.monte_carlo_error.double())
     assert log_density is not None

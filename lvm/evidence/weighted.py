@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from density.checks import check_count
 from density.data.points import Points
 from density.evaluating import evaluated
-from density.importance.bound import diagnosed
+from density.importance.bound import diagnosed, solved
 from density.importance.weights import weight_blocks
 from density.log_density import Kind, LogDensity
 from density.measure import ReferenceMeasure
@@ -84,11 +84,9 @@ def weighted_sandwich(
         value, error, weights = diagnosed(torch.cat([log_weights, exact[None, points]]), x.dtype, x.shape[-1])
         above.append((value, error, replace(weights, bias=-weights.bias)))
     method = f"importance-weighted bound, {draws} draws"
-    return Sandwich(
-        x,
-        _claim(Kind.LOWER, method, below, model.measure, x),
-        _claim(Kind.UPPER, f"{method} and the exact one", above, model.measure, x),
-    )
+    lower = _claim(Kind.LOWER, method, below, model.measure, x)
+    upper = _claim(Kind.UPPER, f"{method} and the exact one", above, model.measure, x)
+    return Sandwich(x, *(solved(model, claim, x, generator) for claim in (lower, upper)))
 
 
 def _claim(kind: Kind, method: str, parts: Sequence[Diagnosed], measure: ReferenceMeasure, x: Tensor) -> LogDensity:

@@ -15,7 +15,7 @@ from bridge import probability_flow
 from density import Kind, LogDensity
 from density.data.points import Points
 from flows import Flow, Hutchinson
-from lvm import VAE
+from lvm import VAE, HierarchicalVAE
 from lvm.evidence import gap, quadrature
 from studies.data.load import Dataset
 from studies.data.ring import ring_log_density
@@ -32,6 +32,7 @@ TRUTHS = {"line": line_log_density, "ring": ring_log_density}
 LIMIT_DRAWS = 128  # of the limit, for each draw of a chain's terms
 TIGHTER = 1e-3  # than the smallest tolerance is the solution that others are compared with
 COVERED = 2.0  # Monte Carlo errors
+MANY = 16  # times as many draws for two levels of a toy, whose log p(x) no quadrature gives
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,8 @@ def read(fits: Fits, key: Key) -> Reading:
     match key.model:
         case "chain":
             return chain(fits, int(key.number))
+        case "simple":
+            return chain(fits, fits.settings.longest_known(fits.data), simple=True)
         case "limit":
             draws = LIMIT_DRAWS * fits.settings.elbo_draws
             model = fits.chain(max(fits.settings.chain))
@@ -92,14 +95,16 @@ def read(fits: Fits, key: Key) -> Reading:
             return density(fits, fits.likelihood())
         case "coupling":
             return density(fits, fits.coupling())
+        case "hierarchy":
+            return hierarchy(fits, fits.hierarchy())
         case _:
             return autoencoder(fits, fits.vae())
 
 
-def chain(fits: Fits, steps: int) -> Reading:
+def chain(fits: Fits, steps: int, *, simple: bool = False) -> Reading:
     """The ELBO with its parts; log p(x) by grids, or bounded by importance weights, or by the ELBO alone."""
-    settings, model, x = fits.settings, fits.chain(steps), fits.test
-    generator = fits.generator("chain", str(steps))
+    settings, model, x = fits.settings, fits.chain(steps, simple=simple), fits.test
+    generator = fits.generator("chain", str(steps))  # the same draws, so that the loss is all that differs
     with torch.no_grad():
         terms = model.elbo_terms(x, draws=settings.elbo_draws, generator=generator)
     parts = {"reconstruction": terms.reconstruction, "diffusion": terms.steps.sum(0), "prior": terms.prior}
@@ -113,7 +118,7 @@ def chain(fits: Fits, steps: int) -> Reading:
         claim = gap(model, x, draws=settings.draws, generator=generator).log_density
     else:
         claim = LogDensity(terms.elbo, Kind.LOWER, "ELBO", measure=model.measure, points=Points.of(x))
-    return Reading(claim, terms.elbo, fits.diffusion, about)
+    return Reading(claim, terms.elbo, fits.simple if simple else fits.diffusion, about)
 
 
 def ode(fits: Fits) -> Reading:
@@ -184,6 +189,14 @@ def autoencoder(fits: Fits, fitted: Fitted) -> Reading:
     generator = fits.generator("vae", "ask")
     known = quadrature(model, fits.test, tolerance=settings.grid_tolerance, generator=generator) if fits.toy else None
     found = gap(model, fits.test, draws=settings.draws, log_density=known, generator=generator)
+    return Reading(found.log_density, found.elbo.value, fitted, {})
+
+
+def hierarchy(fits: Fits, fitted: Fitted) -> Reading:
+    """The ELBO, and log p(x) bounded by importance weights."""
+    model, draws = fitted.model, fits.settings.draws * (MANY if fits.toy else 1)
+    assert isinstance(model, HierarchicalVAE)
+    found = gap(model, fits.test, draws=draws, generator=fits.generator("hierarchy", "ask"))
     return Reading(found.log_density, found.elbo.value, fitted, {})
 
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from density import Training
 from flows import Flow, FlowMatching, FlowObjective, MaximumLikelihood, continuous_flow, real_nvp
-from lvm import VAE, CosineSchedule, GaussianDiffusion
+from lvm import VAE, CosineSchedule, GaussianDiffusion, HierarchicalVAE
 from studies.data.load import Dataset
 from studies.diffusion.settings import TOYS, Settings
 from studies.kit.compute import parameter_count, place, seeded, seeded_start
@@ -70,15 +70,23 @@ class Fits:
     @cached_property
     def diffusion(self) -> Fitted:
         """The network, fitted to the ELBO of the longest chain."""
+        return self._fitted("chain", self._network)
+
+    @cached_property
+    def simple(self) -> Fitted:
+        """The same network from the same start, in as many steps, fitted by Ho et al.'s simple loss."""
+        return self._fitted("chain", self._network, simple=True)
+
+    def _network(self) -> GaussianDiffusion:
         settings, width = self.settings, self.data.features
         first, last = settings.ends
-        return self._fitted("chain", lambda: GaussianDiffusion.of_vectors(
+        return GaussianDiffusion.of_vectors(
             width, hidden=settings.widths(self.data), steps=max(settings.chain), schedule=CosineSchedule(first, last)
-        ))  # fmt: skip
+        )
 
-    def chain(self, steps: int) -> GaussianDiffusion:
+    def chain(self, steps: int, *, simple: bool = False) -> GaussianDiffusion:
         """The same network read as a chain of so many steps."""
-        model = deepcopy(self.diffusion.model)
+        model = deepcopy((self.simple if simple else self.diffusion).model)
         assert isinstance(model, GaussianDiffusion)
         model.layer.steps = steps
         return model
@@ -113,17 +121,34 @@ class Fits:
             "vae", lambda width: VAE.gaussian(self.data.features, latents, hidden=(width, width))
         )
 
-    def _of_equal_size(self, name: str, make: Callable[[int], Flow | VAE]) -> Fitted:
+    def hierarchy(self) -> Fitted:
+        """A VAE of two levels, of about as many parameters: the upper one has half as many latents, one at least."""
+        below = self.data.features if self.toy else self.settings.latents
+        above = max(1, below // 2)
+
+        def make(width: int) -> HierarchicalVAE:
+            vae = VAE.gaussian(self.data.features, below, hidden=(width, width))
+            return HierarchicalVAE.above(vae, (above,), hidden=(width, width))
+
+        return self._of_equal_size("hierarchy", make)
+
+    def _of_equal_size(self, name: str, make: Callable[[int], Flow | VAE | HierarchicalVAE]) -> Fitted:
         width = matched_width(make, parameter_count(self.diffusion.model))
         return self._fitted(name, lambda: make(width))
 
-    def _fitted(self, name: str, make: Callable[[], Flow | VAE | GaussianDiffusion]) -> Fitted:
+    def _fitted(
+        self, name: str, make: Callable[[], Flow | VAE | HierarchicalVAE | GaussianDiffusion], *, simple: bool = False
+    ) -> Fitted:
         with seeded_start(self.seed, "diffusion", self.data.name, name):
             model = make()
         model = model.to(self.train)
         started = time.process_time()
-        training = self.training(self.settings.fit_steps)
-        model.fit(self.train, training, generator=self.generator(name, "fit"))
+        training, generator = self.training(self.settings.fit_steps), self.generator(name, "fit")
+        if simple:
+            assert isinstance(model, GaussianDiffusion)
+            model.fit(self.train, training, simple=True, generator=generator)
+        else:
+            model.fit(self.train, training, generator=generator)
         return Fitted(model.double(), time.process_time() - started)
 
 
@@ -131,7 +156,7 @@ class Fits:
 class Fitted:
     """A model in float64, and the seconds of CPU that its fit in the settings' dtype took."""
 
-    model: Flow | VAE | GaussianDiffusion
+    model: Flow | VAE | HierarchicalVAE | GaussianDiffusion
     seconds: float
 
 

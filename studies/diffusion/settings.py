@@ -115,8 +115,9 @@ class Settings(CommonSettings):
 class Key(study.Key):
     """A model of a set, or a way to read one; or two, point by point.
 
-    Models are "chain" (of so many steps), "limit", "ode" (by default, or to a tolerance), "probes", "matching",
-    "likelihood", "coupling" and "vae".
+    Models are "chain" (of so many steps), "limit", "ode" (by default, or to a tolerance), "probes", "simple" (the chain
+    of which more than the ELBO is known, by the simple loss), "matching", "likelihood", "coupling", "vae" and
+    "hierarchy".
     """
 
     model: str
@@ -148,13 +149,14 @@ def readings(settings: Settings, data: Dataset) -> Iterator[tuple[str, float]]:
     yield from [("limit", 0), ("ode", 0)]
     if data.features > 1:  # else one probe is the trace
         yield "probes", 0
+    yield "simple", 0
     if data.name in TOYS:
         for tolerance in settings.tolerances:
             yield "ode", tolerance
         yield from [("matching", 0), ("likelihood", 0)]
     if data.features > 1:  # else there is nothing to couple
         yield "coupling", 0
-    yield "vae", 0
+    yield from [("vae", 0), ("hierarchy", 0)]
 
 
 def points(settings: Settings, name: SetName, seed: int) -> Dataset:

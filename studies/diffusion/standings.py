@@ -16,10 +16,12 @@ LABELS = {
     "chain": "chain",
     "limit": "chain, T → ∞",
     "ode": "its ODE",
+    "simple": "chain by the simple loss",
     "matching": "flow matching",
     "likelihood": "maximum likelihood",
     "coupling": "coupling flow",
     "vae": "VAE",
+    "hierarchy": "VAE of two levels",
 }
 
 

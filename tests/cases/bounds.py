@@ -176,10 +176,21 @@ def affine_diffusion(generator: Generator) -> GaussianDiffusion:
     return GaussianDiffusion(network, FEATURES, 2, schedule).to(generator.device, torch.float64)
 
 
-def by_its_chain(model: LayeredModel, x: Tensor) -> Tensor:
+def conditional_diffusion(generator: Generator) -> GaussianDiffusion:
+    """The same, of a denoiser that is affine in the context too."""
+    network = nn.Linear(FEATURES + 1 + CONTEXT, FEATURES)
+    timed = randomise(Timed(network, FEATURES, CONTEXT, unit=10.0), generator, 0.05)
+    schedule = LearnedSchedule(-1.0, 2.0, 4)
+    model = GaussianDiffusion(timed, FEATURES, 2, schedule, context_features=CONTEXT)
+    return model.to(generator.device, torch.float64)
+
+
+def by_its_chain(model: LayeredModel, x: Tensor, context: Tensor | None = None) -> Tensor:
     assert isinstance(model, GaussianDiffusion)
     with torch.no_grad():
-        return chain_log_prob(model, x)
+        if context is None:
+            return chain_log_prob(model, x)
+        return torch.cat([chain_log_prob(model, row[None], c) for row, c in zip(x, context, strict=True)])
 
 
 def by_components(model: LayeredModel, x: Tensor) -> Tensor:
@@ -272,6 +283,7 @@ def by_quadrature_given(model: LayeredModel, x: Tensor, context: Tensor) -> Tens
 
 BOUNDS: dict[str, BoundCase] = {
     "diffusion, affine denoiser": BoundCase(affine_diffusion, by_its_chain),
+    "diffusion, context": BoundCase(conditional_diffusion, by_its_chain),
     "VAE, linear decoder": BoundCase(
         vae(lambda: VAE(StandardNormal(2), broad_encoder(2), gaussian_decoder(2, GlobalScale(0.9), ()))), by_scipy
     ),

@@ -12,7 +12,7 @@ from density.checks import check_count
 from density.data.joined import joined
 from density.data.points import Points
 from density.evaluating import evaluated
-from density.importance.bound import log_mean_exp
+from density.importance.bound import log_mean_exp, solved
 from density.importance.pareto import pareto_k
 from density.log_density import Difference, Kind, LogDensity
 from density.weight_diagnostics import WeightDiagnostics
@@ -104,7 +104,8 @@ def annealed(
         run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
-    return _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
+    claim = _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
+    return solved(model, claim, joined(x, context), generator)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,11 +200,9 @@ def sandwich(
         reverse[:, points], down = run.reverse(z[points], generator)
         for direction, accepted in enumerate((up, down)):
             acceptance[direction] += accepted * (points.stop - points.start) / n
-    return Sandwich(
-        x,
-        _bound(model, x, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0])),
-        _bound(model, x, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1])),
-    )
+    lower = _bound(model, x, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0]))
+    upper = _bound(model, x, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1]))
+    return Sandwich(x, *(solved(model, claim, joined(x, context), generator) for claim in (lower, upper)))
 
 
 @torch.no_grad()

@@ -11,9 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bridge import FlowVAE
-from density import Kind, StandardNormal, load, save
+from density import ConditionalGaussian, FixedScale, Kind, LogDensity, StandardNormal, load, save
 from flows import Chain, ContinuousTransform, Flow, Hutchinson, Inverse, UnsolvedODE, continuous_flow
-from lvm.evidence import importance
+from lvm import VAE
+from lvm.evidence import Linear as LinearSchedule
+from lvm.evidence import Pilot, annealed, gap, importance
 from tests.flows.continuous.velocities import (
     Linear,
     gaussian_flow,
@@ -140,6 +142,44 @@ def test_noisy_weights_are_refused() -> None:
     flow = gaussian_flow(torch.ones(2, dtype=torch.float64), trace=Hutchinson())
     with pytest.raises(TypeError, match=r"FlowVAE holds a ContinuousTransform that estimates.*Give it an ExactTrace"):
         importance(FlowVAE(flow), normal(3, 2))
+
+
+def of_moving_prior(tolerance: float, scale: float = 0.4) -> VAE:
+    """A VAE whose prior is solved to a tolerance, else always the same."""
+    torch.manual_seed(1)
+    encoder = ConditionalGaussian(nn.Linear(2, 1), 1, 2, FixedScale(1.0))
+    vae = VAE(
+        network_flow(1, tolerance, scale=scale), encoder, ConditionalGaussian(nn.Linear(1, 2), 2, 1, FixedScale(1.0))
+    )
+    return vae.double()
+
+
+def test_claims_by_weights_have_the_error_of_the_solver() -> None:
+    """Of the same draws: the difference to a tight solution is within it; beyond the tolerance nothing is a bound."""
+    x, rough, fine = normal(3, 2), of_moving_prior(1e-1), of_moving_prior(1e-6)
+
+    def claim(model: VAE) -> LogDensity:
+        return importance(model, x, draws=8, generator=Generator().manual_seed(0))
+
+    ours, tight = claim(rough), claim(fine)
+    assert tight.kind is Kind.LOWER
+    assert tight.method == "importance-weighted bound, 8 draws, solved to 1e-06 nats"
+    assert tight.numerical_error is not None
+    assert tight.numerical_error.max() < 1.1e-6
+    quick, generator = Pilot(2, 1, 2), Generator().manual_seed(0)
+    others = [
+        gap(rough, x, draws=2, generator=generator).log_density,
+        annealed(rough, x, steps=1, chains=2, leapfrog=1, pilot=quick, schedule=LinearSchedule(), generator=generator),
+    ]
+    for stated in (ours, *others):
+        assert stated.kind is Kind.LOWER
+        assert stated.numerical_error is not None
+        assert stated.numerical_error.max() < 1e-1
+    assert ours.numerical_error is not None
+    assert ((ours.value - tight.value).abs() <= ours.numerical_error).all()
+    hard = claim(of_moving_prior(1e-7, 0.7))
+    assert hard.kind is Kind.ESTIMATE
+    assert hard.method.endswith("not solved to 1e-07 nats")
 
 
 def test_one_hard_row_among_many_is_solved_too() -> None:

@@ -49,20 +49,21 @@ def exact_diffusion(std: Tensor, steps: int, schedule: Schedule) -> GaussianDiff
     return GaussianDiffusion(ExactNoise(std), len(std), steps, schedule).double()
 
 
-def first_latent(model: GaussianDiffusion, covariance: Tensor) -> MultivariateNormal:
-    """What a chain makes of z_1 from normal z_T of a covariance, if its denoiser is affine in z."""
+def first_latent(model: GaussianDiffusion, covariance: Tensor, context: Tensor | None = None) -> MultivariateNormal:
+    """What a chain whose denoiser is affine in z makes of z_1 from normal z_T of a covariance, at a context ``[C]``."""
     link, axes = model.layer, torch.eye(model.features, dtype=covariance.dtype)
     made = MultivariateNormal(axes.new_zeros(model.features), covariance)
     for high, low in pairwise(link.gammas().flip(0)):
-        made = _through(made, lambda z, low=low, high=high: link._decoder(z, low, high))
+        made = _through(made, lambda z, low=low, high=high: link._decoder(z, low, high, context))
     return made
 
 
-def chain_log_prob(model: GaussianDiffusion, x: Tensor) -> Tensor:
-    """log p(x) of such a chain."""
+def chain_log_prob(model: GaussianDiffusion, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """log p(x) of such a chain, at a context ``[C]``."""
     link = model.layer
     first, axes = link.gammas()[0], torch.eye(model.features, dtype=x.dtype)
-    made = _through(first_latent(model, axes), lambda z: (link.denoiser.clean(z, first), (first / 2).exp()))
+    made = first_latent(model, axes, context)
+    made = _through(made, lambda z: (link.denoiser.clean(z, first, context), (first / 2).exp()))
     shift, unit = link.standardise.shift, link.standardise.scale
     return made.log_prob((x - shift) / unit) - unit.log().sum()
 

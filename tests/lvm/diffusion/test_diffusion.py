@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from density import Kind, Timed, Training, mlp
+from density.data.joined import joined
 from lvm import (
     CosineSchedule,
     Denoiser,
@@ -22,7 +24,7 @@ from lvm import (
 )
 from lvm.diffusion.denoiser import alpha, sigma
 from tests.laws.transforms import randomise
-from tests.lvm.diffusion.gaussians import chain_log_prob, exact_diffusion, noise_error, normal_log_prob
+from tests.lvm.diffusion.gaussians import ExactNoise, chain_log_prob, exact_diffusion, noise_error, normal_log_prob
 
 STD = torch.tensor([0.5, 1.5], dtype=torch.float64)
 SCHEDULES: dict[str, Schedule] = {
@@ -108,6 +110,69 @@ def test_one_drawn_step_and_the_limit_are_unbiased() -> None:
     assert ((claim.value - expected).abs() < 5 * claim.monte_carlo_error).all()  # of 8 groups: Student's t of 7
     assert claim.monte_carlo_error.max() < 0.05
     assert (claim.value < normal_log_prob(x, STD) + 5 * claim.monte_carlo_error).all()
+
+
+def test_the_simple_loss_is_the_mean_error_of_all_steps() -> None:
+    """Against what the error of the exact denoiser is in the mean; the ELBO's weights are not in it."""
+    x = points(3)
+    model = exact_diffusion(STD, 20, CosineSchedule(-6.0, 4.0))
+    expected = -noise_error(x, STD, model.layer.gammas()).mean(0)
+    values = torch.stack([model.noise_matching(x, draws=50, generator=Generator().manual_seed(k)) for k in range(200)])
+    error = values.std(0) / math.sqrt(len(values))
+    assert ((values.mean(0) - expected).abs() < 4.5 * error).all()
+    assert error.max() < 0.02
+
+
+def test_a_fit_by_the_simple_loss_leaves_the_schedule_and_says_what_it_maximised() -> None:
+    x, generator = points(200).float(), Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = GaussianDiffusion.of_vectors(2, hidden=(8,), steps=10, schedule=LearnedSchedule(-4.0, 3.0, 4))
+    before = [parameter.clone() for parameter in model.layer.schedule.parameters()]
+    training = Training(epochs=3, batch_size=50, learning_rate=1e-2)
+    history = model.fit(x, training, simple=True, generator=generator)
+    after = model.layer.schedule.parameters()
+    assert all(old.equal(new) for old, new in zip(before, after, strict=True))
+    with torch.no_grad():
+        mean = torch.stack([model.noise_matching(x, generator=generator).mean() for _ in range(20)]).mean()
+    assert history.objective[-1] == pytest.approx(float(mean), abs=0.3)
+    with pytest.raises(ValueError, match="the simple loss has no weights"):
+        model.fit(x, training, simple=True, importance_weighted=True)
+
+
+class Shifted(nn.Module):
+    """Latents of data about the context in place of 0: every number is that of x − c under the network alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor, gamma: Tensor, context: Tensor) -> Tensor:
+        noise: Tensor = self.network(z - alpha(gamma) * context, gamma)
+        return noise
+
+
+def test_a_context_that_shifts_the_data_shifts_every_number() -> None:
+    """ELBO, terms, simple loss, limit, samples and the probability flow, with the same draws."""
+    schedule, x, c = CosineSchedule(-6.0, 4.0), points(4), points(4, 1)
+    plain = exact_diffusion(STD, 6, schedule)
+    model = GaussianDiffusion(Shifted(ExactNoise(STD)), 2, 6, schedule, context_features=2).double()
+    asked: list[Callable[..., Tensor]] = [
+        lambda model, x, **given: model.elbo_terms(x, draws=3, **given).steps,
+        lambda model, x, **given: model.elbo_terms(x, draws=3, **given).reconstruction,
+        lambda model, x, **given: model.noise_matching(x, draws=3, **given),
+        lambda model, x, **given: model.limit(x, draws=16, **given).value,
+    ]
+    with torch.no_grad():
+        for ask in asked:  # the prior's KL alone knows nothing of contexts
+            prior = 0.5 * torch.sigmoid(-model.layer.schedule(torch.ones(()).double())) * (x**2 - (x - c) ** 2).sum(1)
+            here = ask(model, x, context=c, generator=Generator().manual_seed(0))
+            there = ask(plain, x - c, generator=Generator().manual_seed(0))
+            torch.testing.assert_close(here + prior if ask is asked[-1] else here, there)
+        z = torch.randn(3, 4, 2, generator=Generator().manual_seed(0), dtype=torch.float64)
+        last = alpha(model.layer.gammas()[-1]) * c  # generated from a latent about α c, which the prior is not
+        here = model.layer.generate(joined(z + last, c), generator=Generator().manual_seed(1))
+        there = plain.layer.generate(z, generator=Generator().manual_seed(1))
+        torch.testing.assert_close(here, there + c)
 
 
 def test_the_way_of_drawing_steps_lowers_the_variance() -> None:
