@@ -63,7 +63,9 @@ def check_context(context: Tensor | None, features: int, owner: str, *, referenc
             )
         return
     if context is None:
-        raise ValueError(f"{owner} needs a context of shape [*batch, {features}]; got none")
+        raise ValueError(
+            f"{owner} needs a context of shape [*batch, {features}]; got none (docs/howto/conditional_models.md)"
+        )
     check_floating(context, "context", owner, reference)
     if context.ndim < 1 or context.shape[-1] != features:
         raise ValueError(f"{owner} expects a context of shape [*batch, {features}]; got {list(context.shape)}")

@@ -166,7 +166,8 @@ class LogDensity(Claim):
             other = "other rows, or the same in another order" if str(points) == str(self.points) else points
             raise ValueError(
                 f"log-densities are compared at the same points; got a claim about {self.points} and one about "
-                f"{other}. Ask both models about the same rows in the same order and in the same units"
+                f"{other}. Ask both models about the same rows in the same order and in the same units "
+                "(docs/howto/read_a_claim.md)"
             )
 
     def __sub__(self, other: LogDensity) -> Difference:

@@ -40,6 +40,7 @@ from flows.layers.pixelwise import PixelWise
 from flows.layers.qr import QRLinear
 from flows.layers.standardised_context import StandardisedContext
 from flows.layers.whitening import Whitening
+from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP
 from flows.objective import FlowObjective, MaximumLikelihood
@@ -72,6 +73,7 @@ __all__ = [
     "MaskedMLP",
     "MaskedResidualMLP",
     "MaximumLikelihood",
+    "Monotone",
     "OnFeatures",
     "Permutation",
     "PixelWise",

@@ -252,5 +252,5 @@ def check_pair(encoder: Density, decoder: Density, context_features: int = 0) ->
                 )
             raise ValueError(
                 f"the {name} ({type(density).__name__}) is a density over {own} features, but the {other} is "
-                f"conditioned on {given}; {formulas}"
+                f"conditioned on {given}; {formulas} (docs/howto/own_network.md)"
             )

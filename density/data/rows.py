@@ -177,5 +177,8 @@ def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor |
     except ValueError as error:
         if not bool(x.isnan().any()):
             raise
-        advice = "or, where nan or a mask marks a missing entry, call model.observed.fit(x) of PPCA or GaussianMixture"
+        advice = (
+            "or, where nan or a mask marks a missing entry, call model.observed.fit(x) of PPCA or GaussianMixture "
+            "(docs/howto/own_data.md)"
+        )
         raise ValueError(f"{error}; {advice}") from error

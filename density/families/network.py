@@ -77,7 +77,7 @@ def refusal(output: object, n: int, width: int, owner: str, numbers: str, pair: 
     or_pair = f", or a pair (mean, log-variance) of [n, {width // 2}] each" if pair else ""
     return (
         f"{owner} expects its network to return [n, {width}] for n points, {numbers}, or n events of as many "
-        f"numbers{or_pair}; got {_shown(output)} for n = {n}"
+        f"numbers{or_pair}; got {_shown(output)} for n = {n} (docs/howto/own_network.md)"
     )
 
 

@@ -44,7 +44,7 @@ def _copy(source: Path, target: Path) -> None:
 def _picture(result: Result) -> str:
     """Its name in the gallery: a study may have results on several data sets."""
     assert result.figure is not None
-    inside = result.figure.parent.name == "reference" or result.figure.parent.name == result.study.name
+    inside = result.figure.parent.name in ("reference", result.study.name)
     return f"{result.study.name}{'' if inside else '-' + result.figure.parent.name}{result.figure.suffix}"
 
 
@@ -98,7 +98,8 @@ def _page(study: Study, found: list[Result]) -> str:
     for title in [*SECTIONS, *(title for title in about.sections if title not in SECTIONS)]:
         if title in about.sections and title != "In short":
             words = about.sections[title]
-            text += heading(title, "-") + f"{_command(words) if title == 'Command' else with_tables(words[:1].upper() + words[1:])}\n\n"
+            body = _command(words) if title == "Command" else with_tables(words[:1].upper() + words[1:])
+            text += heading(title, "-") + f"{body}\n\n"
     for result in found[:1]:
         text += _checks(result.study.report.checks(result.shown()))
     return text + _settings(study)

@@ -193,7 +193,7 @@ NARROW = mlp(3, 2, (4,))
 )
 def test_a_network_of_another_width_is_one_clear_error(density: Density, width: int) -> None:
     x, context = torch.zeros(4, density.features), torch.zeros(4, 3)
-    message = rf"^{type(density).__name__}.* expects its network to return \[n, {width}\].*; got \[4, 2\] for n = 4$"
+    message = rf"^{type(density).__name__}.* expects its network to return \[n, {width}\].*; got \[4, 2\] for n = 4 \("
     for call in (lambda: density.log_prob(x, context), lambda: density.sample(2, context=context)):
         with pytest.raises(ValueError, match=message):
             call()

@@ -233,7 +233,7 @@ def test_another_output_is_one_clear_error(output: object, shown: str) -> None:
     message = (
         r"^ConditionalGaussian with NetworkScale expects its network to return \[n, 8\] for n points, means and then "
         r"raw log σ, or n events of as many numbers, or a pair \(mean, log-variance\) of \[n, 4\] each; got "
-        rf"{shown} for n = 5$"
+        rf"{shown} for n = 5 \(docs/howto/own_network\.md\)$"
     )
     with pytest.raises(ValueError, match=message):
         density.log_prob(torch.zeros(5, 4), torch.zeros(5, 3))
@@ -249,9 +249,8 @@ def test_another_output_is_one_clear_error(output: object, shown: str) -> None:
     ],
 )
 def test_a_pair_where_none_is_understood_is_refused(build: Callable[[nn.Module], object]) -> None:
-    with pytest.raises(
-        ValueError, match=r"or n events of as many numbers; got a tuple of \[5, 2\], \[5, 2\] for n = 5$"
-    ):
+    message = r"or n events of as many numbers; got a tuple of \[5, 2\], \[5, 2\] for n = 5 \(docs"
+    with pytest.raises(ValueError, match=message):
         build(Returning((torch.zeros(5, 2), torch.zeros(5, 2))))
 
 
