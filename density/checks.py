@@ -226,6 +226,18 @@ def check_settings(settings: object, kind: type, name: str, expected: str, owner
         raise TypeError(f"{owner} expects {expected} as {name}; got {in_words(settings)}")
 
 
+def free_to_look(x: Tensor) -> bool:
+    """Whether a branch on the values of a tensor costs nothing: on the CPU, where no compiler traces what is done.
+
+    An accelerator would stop until all before is done, and a compiled graph would end there: what can do without, does.
+
+    >>> import torch
+    >>> free_to_look(torch.ones(1)), free_to_look(torch.ones(1, device="meta"))
+    (True, False)
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def in_words(setting: object) -> str:
     """A setting as an error shows it: of a class where an instance is due, how to make one.
 

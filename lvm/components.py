@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_count, check_points
+from density.checks import check_count, check_points, free_to_look
 from density.contract import Density
 from density.families.categorical import Categorical, CategoricalFamily
 from density.families.kl import kl
@@ -47,7 +47,7 @@ class Responsibilities(CategoricalFamily):
         log_prior = self.prior.logits.log_softmax(-1)
         logits = log_prior + self.components.log_prob_of_each(context)
         lost = logits.amax(-1, keepdim=True) == -torch.inf  # log p(x) is −inf, and the posterior still a posterior
-        if bool(lost.any()):
+        if not free_to_look(lost) or bool(lost.any()):
             near = torch.where(lost, 0.0, context)  # gradients of what is not taken must be finite
             logits = log_prior + torch.where(
                 lost, self.components.log_ratio_of_each(context), self.components.log_prob_of_each(near)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_count
+from density.checks import check_count, free_to_look
 from density.contract import Density
 from density.data.states import Alphabet
 from density.families.conditional import Conditional
@@ -89,6 +89,9 @@ class ConditionalCategorical(Conditional, CategoricalFamily):
 def draw_classes(n: int, log_probs: Tensor, generator: Generator | None, owner: str) -> Tensor:
     """n classes ``[n, *batch]`` for each row of log-probabilities ``[*batch, K]``, as integers without gradients."""
     flat = log_probs.detach().exp().reshape(-1, log_probs.shape[-1])
+    if n == 1 and not free_to_look(flat):  # multinomial would look whether these are probabilities
+        noise = torch.empty_like(flat).exponential_(generator=generator)
+        return (flat / noise).argmax(-1).reshape(1, *log_probs.shape[:-1])
     try:
         index = torch.multinomial(flat, n, replacement=True, generator=generator)
     except RuntimeError as error:

@@ -87,7 +87,7 @@ class FixedScale(ScaleModel):
         self.std = std  # a Python float: no dtype rounds it
 
     def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return mean.new_tensor(self.std).expand_as(mean)
+        return mean.new_full((), self.std).expand_as(mean)
 
 
 class GlobalScale(ScaleModel):

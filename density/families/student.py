@@ -87,6 +87,8 @@ def _log_gamma_ratio(z: Tensor) -> Tensor:
     """
     steps = z.unsqueeze(-1) + torch.arange(SHIFTS, dtype=z.dtype, device=z.device)
     far = z + SHIFTS
-    powers = far.unsqueeze(-1) ** -(2 * torch.arange(len(SERIES), dtype=z.dtype, device=z.device) + 1)
-    series = (powers * torch.tensor(SERIES, dtype=z.dtype, device=z.device)).sum(-1)
-    return series + 0.5 * far.log() - torch.log1p(0.5 / steps).sum(-1)
+    inverse = 1 / far
+    square, series = inverse.square(), torch.zeros_like(far)
+    for coefficient in reversed(SERIES):  # by Horner: numbers of Python go with a kernel, a tensor of them would wait
+        series = series * square + coefficient
+    return series * inverse + 0.5 * far.log() - torch.log1p(0.5 / steps).sum(-1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from density.checks import check_count
+from density.checks import check_count, free_to_look
 from lvm.components import ComponentFamily
 from lvm.mixture.covariance import Covariance
 
@@ -94,7 +94,12 @@ class Components(ComponentFamily):
         return context @ self.means
 
     def _color(self, noise: Tensor, index: Tensor) -> Tensor:
-        """S_k ε for rows of noise ``[m, D]`` with components ``[m]``: one product over rows grouped by component."""
+        """S_k ε for rows of noise ``[m, D]`` with components ``[m]``: one product over rows grouped by component.
+
+        How many rows a group has can only be looked at; where that would wait, every row has a factor of its own.
+        """
+        if not free_to_look(noise):
+            return self._color_each(noise, index)
         order = index.argsort(stable=True)
         count = index.bincount(minlength=self.context_features)
         place = torch.empty_like(index)
@@ -102,3 +107,13 @@ class Components(ComponentFamily):
         grouped = noise.new_zeros(self.context_features, int(count.max()), self.features)
         grouped[index, place] = noise
         return self.covariance.color(grouped, self.factor)[index, place]
+
+    def _color_each(self, noise: Tensor, index: Tensor) -> Tensor:
+        if self.covariance.shared:
+            return self.covariance.color(noise, self.factor)
+        rows = max(1, SCALARS_AT_ONCE // (self.factor.numel() // self.context_features))
+        coloured = [
+            self.covariance.color(some.unsqueeze(1), self.factor[of]).squeeze(1)
+            for some, of in zip(noise.split(rows), index.split(rows), strict=True)
+        ]
+        return torch.cat(coloured)

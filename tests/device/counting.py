@@ -37,7 +37,7 @@ FREE = {  # no kernel: memory without numbers, and the same tensor by another na
 }
 ASKING = {  # of which CUDA's version asks the device, and waits for the answer
     *("_local_scalar_dense", "nonzero", "masked_select", "equal", "_linalg_check_errors", "_linalg_eigh"),
-    *("_linalg_svd", "_unique2", "unique_dim", "unique_consecutive", "bincount", "masked_scatter", "multinomial"),
+    *("_linalg_svd", "_unique2", "unique_dim", "unique_consecutive", "bincount", "masked_scatter"),
 }
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 MOVING = {Tensor.to, Tensor.cpu, Tensor.cuda}
@@ -124,6 +124,8 @@ def _asks(name: str, args: Any, kwargs: Any) -> bool:
         masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
         number = name.startswith("index_put") and len(masks) == len(args[1]) == 1 and args[2].numel() == 1
         return bool(masks) and not number  # x[mask] = number is a fill
+    if name == "multinomial":  # draws without replacement, or one, look whether these are probabilities
+        return args[1] == 1 or not (args[2] if len(args) > 2 else False)
     if name == "repeat_interleave":
         return kwargs.get("output_size") is None
     return name in ASKING

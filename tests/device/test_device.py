@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
+from tests.device.counting import counting
 from tests.device.pretended import Generator, Pretended, pretended
 
 QUIET = Training(epochs=2, batch_size=16, progress=False)
 ROUNDING = 1e-9  # of another path to the same number: AᵀA by strips, all eigenvalues instead of some
-IN_VMAP = ("GaussianRelaxation",)
+REJECTING = ("Beta", "NegativeBinomial", "ZeroInflated")  # draws by rejection, until none is left
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,15 @@ def tensors(found: Any) -> Iterator[Tensor]:
     yield from (t for t in tree_leaves(found) if isinstance(t, Tensor))
 
 
+@contextmanager
+def asking_nothing(waits: bool = False) -> Iterator[None]:
+    """What is computed within neither waits for the device nor sends numbers there: a graph could be captured of it."""
+    with counting() as counts:
+        yield
+    assert waits or not counts.waits, f"waits for the device: {dict(counts.waits)}"
+    assert not counts.uploads, f"sends numbers to the device: {dict(counts.uploads)}"
+
+
 def made(case: Any, device: str) -> Any:
     torch.manual_seed(3)
     model = case.make(seed("cpu")).to(device)
@@ -126,7 +137,8 @@ def test_transforms(name: str, direction: str) -> None:
         x, context = (None if t is None else t.to(device) for t in given)
         if direction == "inverse":
             x = transform.forward(x, context)[0].detach()
-        y, log_det = getattr(transform, direction)(x, context)
+        with asking_nothing():
+            y, log_det = getattr(transform, direction)(x, context)
         parameters = [p for p in transform.parameters() if p.numel()]
         loss = y.square().sum() + log_det.sum()
         return [y, log_det, *(torch.autograd.grad(loss, parameters, materialize_grads=True) if parameters else ())]
@@ -143,7 +155,11 @@ def test_densities(name: str) -> None:
         given = case.points(density, seed("cpu"), 9), case.context(density, seed("cpu"), 9)
         x, context = (None if t is None else t.to(device) for t in given)
         density.check_support(x)
-        return [density.log_prob(x, context), density.sample_with_log_prob(4, context=context, generator=seed(device))]
+        generator = seed(device)
+        with asking_nothing(waits=name in REJECTING):
+            pair = density.sample_with_log_prob(4, context=context, generator=generator)
+        with asking_nothing():
+            return [density.log_prob(x, context), pair]
 
     both(call)
 
@@ -157,11 +173,14 @@ def test_models_with_log_weights(name: str) -> None:
         x = case.points(model, seed("cpu"), 6).to(device)
         given = {name: context.to(device) for name, context in case.given(made(case, "cpu"), seed("cpu"), 6).items()}
         claim = model.log_density(x, draws=20, generator=seed(device), **given)
-        return [
-            model.elbo(x, draws=3, generator=seed(device), **given),
-            *tensors(claim),
-            model.sample(4, generator=seed(device), **given),
-        ]
+        generators = [seed(device) for _ in range(3)]
+        with asking_nothing():
+            found = [
+                model.elbo(x, draws=1, generator=generators[0], **given),
+                model.elbo(x, draws=3, generator=generators[1], **given),
+                model.sample(4, generator=generators[2], **given),
+            ]
+        return [*found, *tensors(claim)]
 
     both(call)
 
