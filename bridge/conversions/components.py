@@ -91,7 +91,7 @@ def _of_columns(likelihood: ExponentialFamily, parameters: Tensor, components: i
 def _of_product(decoder: Product, z: Tensor) -> ComponentColumns:
     likelihoods: dict[int, ExponentialFamily] = {}
     numbers: dict[int, Tensor] = {}
-    for part, columns, share in zip(decoder._each(), decoder.columns, decoder._shares(z), strict=True):
+    for part, columns, share in zip(decoder.factors, decoder.columns, decoder._shares(z), strict=True):
         own = ComponentColumns.of(part, z if share is None else share)
         likelihoods |= dict(zip(columns, own.likelihoods, strict=True))
         numbers |= dict(zip(columns, own.numbers, strict=True))

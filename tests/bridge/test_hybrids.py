@@ -28,7 +28,8 @@ from lvm.evidence import gap
 from tests.cases.bounds import by_quadrature
 from tests.cases.layered_models import linear_gaussian
 from tests.laws.bounds import BoundCase, bound_laws
-from tests.laws.densities import DensityCase, density_laws
+from tests.laws.densities import density_laws
+from tests.laws.density_case import DensityCase
 from tests.laws.transforms import randomise
 
 BUILDERS = {"coupling": coupling_posterior, "autoregressive": autoregressive_posterior}

@@ -41,7 +41,7 @@ from lvm import (
     LinearVAE,
 )
 from tests.laws.bounds import BoundCase
-from tests.laws.densities import grid
+from tests.laws.density_case import grid
 from tests.laws.transforms import randomise
 from tests.lvm.diffusion.gaussians import chain_log_prob
 

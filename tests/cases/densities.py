@@ -39,7 +39,7 @@ from density import (
 from flows import Flow, LULinear, glow, linear_flow, maf, real_nvp
 from lvm import PPCA, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, Spherical, Tied
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
-from tests.laws.densities import DensityCase
+from tests.laws.density_case import DensityCase
 from tests.laws.transforms import randomise
 
 CONTEXT = 3

@@ -29,7 +29,7 @@ from density import (
     ZeroInflated,
     mlp,
 )
-from tests.laws.densities import DensityCase, grid
+from tests.laws.density_case import DensityCase, grid
 from tests.laws.transforms import randomise
 
 CONTEXT = 3

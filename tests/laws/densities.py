@@ -7,66 +7,17 @@ import math
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import Density
 from density.data.states import States
+from tests.laws.density_case import DensityCase, normal, seeded
 
 # Rounding 2e-16 times a few hundred operations on log-densities of size up to 100.
 EXACT = 1e-11
-
-
-@dataclass(frozen=True)
-class DensityCase:
-    """A density to be put before the laws.
-
-    Attributes:
-        make: builds it, in float64 and with random parameters, from a generator. At most two features, so that
-            integrals over it can be done by quadrature.
-        values: all values, for a discrete density; None for a continuous one.
-        countable: whether a discrete density says itself which values it has; those of counts have no end.
-        oracle: log-density of a point ``[D]`` at a context ``[C]`` by other means.
-        pathwise: whether draws carry gradients in the parameters.
-        dead: names (or their beginnings) of parameters that log_prob does not depend on.
-        reach: half-width of the box of quadrature in standard deviations.
-        expected: whether its expectation has a closed form.
-    """
-
-    make: Callable[[Generator], Density]
-    values: Tensor | None = None
-    countable: bool = True
-    oracle: Callable[[Density, Tensor, Tensor | None], float] | None = None
-    pathwise: bool = True
-    dead: tuple[str, ...] = ()
-    reach: float = 10.0
-    expected: bool = True
-
-    def points(self, density: Density, generator: Generator, *batch: int) -> Tensor:
-        if self.values is None:
-            return 1.5 * _normal(generator, *batch, density.features)
-        chosen = torch.randint(len(self.values), batch, generator=generator, device=generator.device)
-        return self.values.to(generator.device)[chosen]
-
-    def context(self, density: Density, generator: Generator, *batch: int) -> Tensor | None:
-        width = density.context_features
-        return _normal(generator, *batch, width) if width else None
-
-    def masses(self, density: Density, context: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Values and their masses: all of them, or the nodes of a quadrature that covers the density."""
-        with torch.no_grad():
-            if self.values is not None:
-                values = self.values.to(generator.device)
-                return values, density.log_prob(values, context).exp()
-            draws = density.sample(2000, context=context, generator=_seeded(generator))
-            mean, std = draws.mean(0), draws.std(0)
-            points = 4001 if density.features == 1 else 301
-            values, cell = grid(mean - self.reach * std, mean + self.reach * std, points)
-            return values, density.log_prob(values, context).exp() * cell
 
 
 def mass_is_one(case: DensityCase, generator: Generator) -> None:
@@ -142,11 +93,11 @@ def draws_come_with_their_log_prob(case: DensityCase, generator: Generator) -> N
     for batch in ((), (4,), (2, 3)):
         context = case.context(density, generator, *batch)
         shape = (5, *batch) if context is not None else (5,)
-        x, log_prob = density.sample_with_log_prob(5, context=context, generator=_seeded(generator))
+        x, log_prob = density.sample_with_log_prob(5, context=context, generator=seeded(generator))
         assert x.shape == (*shape, density.features)
         assert log_prob.shape == shape
         _close(density.log_prob(x, context), log_prob)
-        _close(density.sample(5, context=context, generator=_seeded(generator)), x)
+        _close(density.sample(5, context=context, generator=seeded(generator)), x)
         assert x.std(0).max() > 1e-3, "all draws are the same"
 
 
@@ -157,19 +108,19 @@ def draws_are_pathwise_where_reparametrised(case: DensityCase, generator: Genera
     if not parameters:
         return
     context = case.context(density, generator, 3)
-    x, log_prob = density.sample_with_log_prob(4, context=context, generator=_seeded(generator))
+    x, log_prob = density.sample_with_log_prob(4, context=context, generator=seeded(generator))
     if not case.pathwise:
         gradients = torch.autograd.grad(x.sum() + 0 * log_prob.sum(), parameters, allow_unused=True)
         assert all(g is None or not g.any() for g in gradients), "a discrete draw has no derivative"
         return
-    weights, direction = _normal(generator, *x.shape), [_normal(generator, *p.shape) for p in parameters]
+    weights, direction = normal(generator, *x.shape), [normal(generator, *p.shape) for p in parameters]
 
     def along(t: float) -> tuple[Tensor, Tensor]:
         moved = deepcopy(density)
         with torch.no_grad():
             for p, d in zip([p for p in moved.parameters() if p.numel()], direction, strict=True):
                 p.add_(t * d)
-            y, value = moved.sample_with_log_prob(4, context=context, generator=_seeded(generator))
+            y, value = moved.sample_with_log_prob(4, context=context, generator=seeded(generator))
         return (weights * y).sum(), value.sum()
 
     step = 1e-5
@@ -214,7 +165,7 @@ def every_parameter_gets_a_gradient(case: DensityCase, generator: Generator) -> 
     if not parameters:
         return
     x, context = case.points(density, generator, 20), case.context(density, generator, 20)
-    loss = (_normal(generator, 20) * density.log_prob(x, context)).sum()
+    loss = (normal(generator, 20) * density.log_prob(x, context)).sum()
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     for name, gradient in zip(parameters, gradients, strict=True):
         alive = gradient is not None and bool((gradient != 0).any())
@@ -230,7 +181,7 @@ def context_broadcasts_and_matters(case: DensityCase, generator: Generator) -> N
             with pytest.raises(ValueError, match="takes no context"):
                 call(torch.zeros_like(x))
         return
-    context = _normal(generator, 6, width)
+    context = normal(generator, 6, width)
     log_prob = density.log_prob(x, context)
     pairs = density.log_prob(x[:, None], context)  # [6, 1, D] with [6, C]: every point at every context
     assert pairs.shape == (6, 6)
@@ -310,10 +261,10 @@ def draws_come_from_the_generator(case: DensityCase, generator: Generator) -> No
     density = case.make(generator)
     context = case.context(density, generator, 3)
     before = torch.get_rng_state()
-    first = density.sample(40, context=context, generator=_seeded(generator))
-    assert first.equal(density.sample(40, context=context, generator=_seeded(generator)))
-    assert not first.equal(density.sample(40, context=context, generator=_seeded(generator, 1)))
-    density.sample_with_log_prob(4, context=context, generator=_seeded(generator))
+    first = density.sample(40, context=context, generator=seeded(generator))
+    assert first.equal(density.sample(40, context=context, generator=seeded(generator)))
+    assert not first.equal(density.sample(40, context=context, generator=seeded(generator, 1)))
+    density.sample_with_log_prob(4, context=context, generator=seeded(generator))
     assert torch.get_rng_state().equal(before), "drawing with a generator moved the global one"
     density.log_prob(*((first[0], context) if context is not None else (first,)))
     assert torch.get_rng_state().equal(before), "log_prob drew something"
@@ -330,8 +281,8 @@ def copies_are_equal_and_apart(case: DensityCase, generator: Generator) -> None:
     copy, thawed = deepcopy(density), pickle.loads(pickle.dumps(density))
     for same in (other, copy, thawed):
         assert same.log_prob(x, context).equal(expected)
-        assert same.sample(3, context=context, generator=_seeded(generator)).equal(
-            density.sample(3, context=context, generator=_seeded(generator))
+        assert same.sample(3, context=context, generator=seeded(generator)).equal(
+            density.sample(3, context=context, generator=seeded(generator))
         )
         with torch.no_grad():
             for p in same.parameters():
@@ -392,26 +343,8 @@ density_laws: list[Callable[[DensityCase, Generator], None]] = [
 ]
 
 
-def grid(low: Tensor, high: Tensor, points: int) -> tuple[Tensor, float]:
-    """Nodes ``[points^D, D]`` of the trapezoid rule in a box and the volume of a cell; the edges carry no mass."""
-    axes = [
-        torch.linspace(float(a), float(b), points, dtype=low.dtype, device=low.device)
-        for a, b in zip(low, high, strict=True)
-    ]
-    cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
-    return torch.cartesian_prod(*axes).reshape(-1, len(axes)), cell
-
-
 def _quadratic(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
-
-
-def _seeded(generator: Generator, seed: int = 0) -> Generator:
-    return Generator(generator.device).manual_seed(seed)
-
-
-def _normal(generator: Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
 
 
 def _close(actual: Tensor, expected: Tensor) -> None:

@@ -18,7 +18,7 @@ from tests.cases.flows import FLOWS, built
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.laws.bounds import BoundCase
 from tests.laws.claims import CLAIMS, ClaimCase, WithMode, claim_laws, with_modes
-from tests.laws.densities import DensityCase
+from tests.laws.density_case import DensityCase
 from tests.laws.transforms import randomise
 
 

@@ -9,7 +9,8 @@ from torch import Generator
 
 from tests.cases.densities import ADAPTED, DENSITIES
 from tests.cases.likelihoods import LIKELIHOODS
-from tests.laws.densities import DensityCase, density_laws
+from tests.laws.densities import density_laws
+from tests.laws.density_case import DensityCase
 
 
 @pytest.mark.parametrize("law", density_laws, ids=lambda law: law.__name__)

@@ -15,7 +15,7 @@ from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.laws.bounds import BoundCase
-from tests.laws.densities import DensityCase
+from tests.laws.density_case import DensityCase
 from tests.laws.modules import ModuleCase, a_compiled_model_is_one_graph, module_laws
 
 

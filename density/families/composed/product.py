@@ -102,7 +102,7 @@ class Product(Density):
         return reduce(add, (part._log_prob(own, share) for part, own, share in triples))
 
     def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
-        triples = zip(self._each(), self.split(x), self._shares(context), strict=True)
+        triples = zip(self.factors, self.split(x), self._shares(context), strict=True)
         return reduce(add, (_at_each(part, own, share, len(context)) for part, own, share in triples))
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:

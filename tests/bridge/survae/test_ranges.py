@@ -21,7 +21,8 @@ from bridge.survae.surjections import Abs, Max, Slice
 from density import Bernoulli, Categorical, StandardNormal
 from flows import Flow, Logit, Transform, glow
 from lvm import Link
-from tests.laws.densities import DensityCase, density_laws
+from tests.laws.densities import density_laws
+from tests.laws.density_case import DensityCase
 from tests.laws.transforms import TransformCase, randomise, transform_laws
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from density import (
 )
 from lvm import GaussianMixture
 from tests.cases.densities import bits, one_hot
-from tests.laws.densities import grid
+from tests.laws.density_case import grid
 from tests.laws.transforms import randomise
 
 CONTEXT = 3

@@ -31,7 +31,7 @@ from density import (
 from flows import linear_flow, real_nvp
 from lvm import VAE, GaussianMixture
 from lvm.vae.gradients import AnalyticKL
-from tests.laws.densities import grid
+from tests.laws.density_case import grid
 from tests.laws.transforms import randomise
 
 SHORT = Training(epochs=5, batch_size=32, learning_rate=1e-2)

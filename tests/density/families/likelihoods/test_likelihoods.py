@@ -38,7 +38,7 @@ from density import (
 from density.families.likelihoods import univariate
 from lvm import VAE
 from tests.cases.likelihoods import LIKELIHOODS
-from tests.laws.densities import DensityCase
+from tests.laws.density_case import DensityCase
 from tests.laws.transforms import randomise
 
 D = 6
