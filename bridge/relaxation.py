@@ -61,6 +61,7 @@ class RelaxedDecoder(GaussianFamily):
     """
 
     std: Tensor
+    factorises = True
 
     def __init__(self, transform: Transform, std: Tensor, features: int) -> None:
         super().__init__()

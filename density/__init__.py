@@ -10,6 +10,7 @@ from density.families.composed.category import Category
 from density.families.composed.columns import Columns
 from density.families.composed.featured import Featured
 from density.families.composed.indicators import Indicators
+from density.families.composed.observed_entries import ObservedEntries
 from density.families.composed.product import Product
 from density.families.composed.table_input import TableInput
 from density.families.conditional_gaussian import (
@@ -32,7 +33,7 @@ from density.families.levels.grey import GreyLevels
 from density.families.likelihoods.bernoulli import BernoulliLikelihood
 from density.families.likelihoods.exponential import ExponentialFamily
 from density.families.likelihoods.gaussian import GaussianLikelihood
-from density.families.likelihoods.inputs import LogCounts, Recentred
+from density.families.likelihoods.inputs import LogCounts, Masked, Recentred
 from density.families.likelihoods.likelihood import Likelihood
 from density.families.likelihoods.univariate import (
     ConditionallyIndependent,
@@ -118,12 +119,14 @@ __all__ = [
     "LogCounts",
     "LogDensity",
     "LogitNormal",
+    "Masked",
     "Measure",
     "Model",
     "Moments",
     "NegativeBinomial",
     "NetworkScale",
     "NonFiniteObjective",
+    "ObservedEntries",
     "PerFeatureScale",
     "Poisson",
     "Product",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
-MISSING = "which model.observed takes for missing (PPCA, GaussianMixture); other models need complete rows"
+MISSING = "which model.observed takes for missing (PPCA, mixtures, VAEs); other models need complete rows"
 ROWS_AT_ONCE = 2**12
 BESIDE = ("context", "validation")  # arguments that follow the dtype of x
 
@@ -92,13 +92,7 @@ def check_data(x: Tensor, features: int, owner: str, *, reference: Tensor | None
         ...
     ValueError: PPCA expects finite data; row 1, column 1 is nan (1 of 4 values are not finite). Remove or impute them
     """
-    check_points(x, features, owner, reference=reference)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
-    if x.ndim != 2:
-        raise ValueError(f"{owner} expects data of shape [n, {features}]; got {list(x.shape)}")
-    if x.shape[0] == 0:
-        raise ValueError(f"{owner} expects at least one row of data; got none")
+    _check_shape(x, features, owner, reference)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for block in x.detach().split(ROWS_AT_ONCE):  # a sum in another dtype is that of a copy
         total += block.sum(dtype=torch.float64)
@@ -249,13 +243,16 @@ def in_words(setting: object) -> str:
     return f"{type(setting).__name__}(…)" if is_dataclass(setting) else repr(setting)
 
 
+def check_rows(
+    x: Tensor, features: int, owner: str, *, reference: Tensor | None = None, incomplete: bool = False
+) -> None:
+    """:func:`check_incomplete` of data where nan marks a missing entry, :func:`check_data` of other data."""
+    (check_incomplete if incomplete else check_data)(x, features, owner, reference=reference)
+
+
 def check_incomplete(x: Tensor, features: int, owner: str, *, reference: Tensor | None = None) -> None:
     """Raise unless x is a data set ``[n, features]``, n ≥ 1, in float32 or float64, without infinities. O(nD)."""
-    check_points(x, features, owner, reference=reference)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
-    if x.ndim != 2 or x.shape[0] == 0:
-        raise ValueError(f"{owner} expects data of shape [n, {features}], n at least 1; got {list(x.shape)}")
+    _check_shape(x, features, owner, reference)
     infinite = x.isinf()
     if bool(infinite.any()):
         row, column = infinite.nonzero()[0].tolist()
@@ -263,3 +260,13 @@ def check_incomplete(x: Tensor, features: int, owner: str, *, reference: Tensor 
             f"{owner} expects finite data, or nan where an entry is missing; row {row}, column {column} is "
             f"{x[row, column].item()}. Remove it, or mark it as missing"
         )
+
+
+def _check_shape(x: Tensor, features: int, owner: str, reference: Tensor | None) -> None:
+    check_points(x, features, owner, reference=reference)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner} expects data in float32 or float64; got {x.dtype}. Convert with x.float()")
+    if x.ndim != 2:
+        raise ValueError(f"{owner} expects data of shape [n, {features}]; got {list(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"{owner} expects at least one row of data; got none")

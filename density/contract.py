@@ -58,6 +58,8 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
         features: event size D; points have shape ``[*batch, D]``.
         context_features: size C of the vector that the density is conditioned on; 0 for an unconditional one.
         measure: what the density is with respect to.
+        factorises: whether features are independent given the context, p(x|c) = ∏_j p(x_j|c), so that
+            ``_log_prob_by_feature`` knows each of them.
 
     >>> class Exponential(Density):
     ...     def __init__(self, features: int) -> None:
@@ -77,6 +79,7 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
     features: int
     context_features: int = 0
     measure: ReferenceMeasure = Measure.LEBESGUE
+    factorises: bool = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """:meth:`log_prob`."""
@@ -172,6 +175,14 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         x = self._sample(n, context, generator)
         return x, self._log_prob(x, context)
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """log p(x_j|c) of every feature, ``[*batch, D]``, whose sum is log p(x|c); of a density that factorises."""
+        raise TypeError(f"{type(self).__name__} does not say that its features are independent given the context")
+
+    def _inside(self) -> Tensor:
+        """A point ``[D]`` at which each of these is finite, whatever the context: what stands for missing entries."""
+        return self.reference.new_zeros(self.features)
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         draws = "sample(n, context=context)" if self.context_features else "sample(n)"

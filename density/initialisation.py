@@ -14,9 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from density.checks import check_contexts, check_count, check_data, find_reference
+from density.checks import check_contexts, check_count, check_rows, find_reference
 from density.evaluating import evaluating
-from density.families.network import VIEWS, OutOfPlace
+from density.families.network import VIEWS, InputLayer
 from density.linalg.moments import centre, is_constant
 from density.rebuildable import Rebuildable
 
@@ -119,7 +119,7 @@ class StartingPoints:
 UNKNOWN = StartingPoints(None, fixed=False)
 
 
-class Standardisation(Rebuildable, OutOfPlace):
+class Standardisation(Rebuildable, InputLayer):
     """The map (x − shift) / scale, feature by feature; shift and scale are buffers that :meth:`match` takes from data.
 
     >>> standardise = Standardisation(2)
@@ -158,6 +158,9 @@ class Standardisation(Rebuildable, OutOfPlace):
         if x.known and not x.latent and (x.fixed or not bool(self.matched)):
             self.match(x.rows, x.what)
 
+    def blank(self) -> Tensor:
+        return self.shift
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.shift) / self.scale
 
@@ -167,10 +170,15 @@ class Standardisation(Rebuildable, OutOfPlace):
 
 
 class Initialisable(nn.Module):
-    """A part or a model that may take something from data before it is trained."""
+    """A part or a model that may take something from data before it is trained.
+
+    Attributes:
+        incomplete: whether nan marks a missing entry of data; elsewhere it is an error.
+    """
 
     features: int
     context_features: int = 0
+    incomplete: bool = False
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Set what is to be set from data before training: the units of the data, in every part that has some.
@@ -189,7 +197,7 @@ class Initialisable(nn.Module):
                 deviations away, or its standard deviation differs by a factor of more than four.
         """
         name, reference = type(self).__name__, find_reference(self)
-        check_data(x, self.features, name, reference=reference)
+        check_rows(x, self.features, name, reference=reference, incomplete=self.incomplete)
         check_contexts(context, self.context_features, x, name)
         given = UNKNOWN if context is None else StartingPoints.of(context, "contexts")
         with torch.no_grad(), evaluating(self):  # batch statistics are not the start's to move

@@ -23,8 +23,10 @@ from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomRespon
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
 from lvm.vae.amortised import AmortisedModel
+from lvm.vae.bounded import FittedByBound
 from lvm.vae.linear import LinearEncoder, LinearVAE
 from lvm.vae.model import VAE
+from lvm.vae.observed import ObservedModel
 
 __all__ = [
     "EM",
@@ -44,6 +46,7 @@ __all__ = [
     "ExactLatentVariableModel",
     "ExactLayeredModel",
     "FiniteMixture",
+    "FittedByBound",
     "Full",
     "GaussianDiffusion",
     "GaussianMixture",
@@ -62,6 +65,7 @@ __all__ = [
     "LinkedModel",
     "Local",
     "MarkovChain",
+    "ObservedModel",
     "Prediction",
     "Present",
     "ProductComponents",

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_batches, check_context, check_count, check_data, check_points
+from density.checks import check_batches, check_context, check_count, check_points, check_rows
 from density.contract import Bound, Density, ExactModel
 from density.data.joined import joined, parted
 from density.fitting.fit_data import FitData, FitRows, HeldOut, prepare
@@ -88,7 +88,8 @@ class LayeredModel(Bound, ABC):
         return self.link.generate(joined(z, seen), generator=generator)
 
     def check_input(self, x: Tensor) -> None:
-        check_data(x, self.features, type(self).__name__, reference=self.prior.reference)
+        name, reference = type(self).__name__, self.prior.reference
+        check_rows(x, self.features, name, reference=reference, incomplete=self.incomplete)
         self._check_support(x)
 
     def _rows(self, x: Tensor, context: Tensor | None, owner: str | None = None) -> Tensor:

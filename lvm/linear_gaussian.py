@@ -42,6 +42,8 @@ class LinearGaussian(GaussianFamily):
     -3.561534
     """
 
+    factorises = True
+
     def __init__(self, features: int, latent_features: int, *, generator: Generator | None = None) -> None:
         super().__init__()
         features = check_count(features, "features")
@@ -63,10 +65,16 @@ class LinearGaussian(GaussianFamily):
         return context @ self.weight.mT + self.mean, DiagonalScale(self.log_std.exp().expand(self.features))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        square = self._residual(x, context).square().sum(-1)
+        return -0.5 * square - self.features * (self.log_std + 0.5 * math.log(2 * math.pi))
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return -0.5 * self._residual(x, context).square() - self.log_std - 0.5 * math.log(2 * math.pi)
+
+    def _residual(self, x: Tensor, context: Tensor | None) -> Tensor:
         # (x − μ) − Wz rather than x − (Wz + μ): the same number far from the origin, where the sum would round.
         assert context is not None
-        residual = ((x - self.mean) - context @ self.weight.mT) / self.log_std.exp()
-        return -0.5 * residual.square().sum(-1) - self.features * (self.log_std + 0.5 * math.log(2 * math.pi))
+        return ((x - self.mean) - context @ self.weight.mT) / self.log_std.exp()
 
     def marginal_log_prob(self, x: Tensor) -> Tensor:
         r"""log N(x; μ, WWᵀ + σ²I), nats: ``[*batch]`` for x ``[*batch, D]``, exact, differentiable, O(nDq + Dq²).

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from density.checks import check_contexts, check_data, check_points
+from density.checks import check_contexts, check_points, check_rows
 from density.data.rows import check_weights
 
 
@@ -19,6 +19,7 @@ class Reader:
         features: of points.
         context_features: of contexts; 0 where there are none.
         name: of the argument that holds the points, in errors.
+        incomplete: whether nan marks a missing entry of a point.
 
     >>> import torch
     >>> x, weights = torch.arange(3.0).reshape(3, 1), torch.tensor([1.0, 0.0, 2.0])
@@ -31,6 +32,7 @@ class Reader:
     features: int
     context_features: int = 0
     name: str = "x"
+    incomplete: bool = False
 
     def read(
         self,
@@ -58,7 +60,7 @@ class Reader:
             raise ValueError(f"{self.owner} expects at least one row of data; got none of positive weight")
 
         points = x if there is None else x[there]
-        check_data(points, self.features, self.owner)
+        check_rows(points, self.features, self.owner, incomplete=self.incomplete)
         check_contexts(context, self.context_features, x, self.owner, there=there)
         beside = [t if there is None else t[there] for t in (context, own) if t is not None]
         return tuple(t.detach() for t in (points, *beside))

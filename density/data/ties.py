@@ -38,7 +38,7 @@ def said_once(said: Said) -> Iterator[None]:
 def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
     """Warn, for the caller of a model's ``fit``, of columns on which its density can climb without end.
 
-    Columns of another than Lebesgue measure have masses, and nothing to climb.
+    Columns of another than Lebesgue measure have masses, and nothing to climb. Rows with missing entries are left out.
 
     Args:
         x: data ``[n, D]``.
@@ -46,7 +46,9 @@ def warn_of_ties(x: Tensor, model: Model, *, depth: int = 2) -> None:
         depth: functions between the warning and the caller.
     """
     columns = [c for c, measure in enumerate(model.measure.columns(x.shape[1])) if measure is Measure.LEBESGUE]
-    if not columns:
+    if model.incomplete:
+        x = x[~x.isnan().any(-1)]
+    if not columns or not len(x):
         return
     found, said = examine(x if len(columns) == x.shape[1] else x[:, columns]), _SAID.get()
     parts = {(kind, columns[column] if column >= 0 else column) for kind, column in found.parts}

@@ -25,6 +25,7 @@ class BernoulliFamily(Density, ABC):
     """
 
     measure = Measure.COUNTING
+    factorises = True
 
     @abstractmethod
     def logits_at(self, context: Tensor | None) -> Tensor:
@@ -51,6 +52,11 @@ class BernoulliFamily(Density, ABC):
         logits = self.logits_at(context)
         both = torch.cat([functional.logsigmoid(logits), functional.logsigmoid(-logits)], -1)
         return torch.cat([x, 1 - x], -1) @ both.mT
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        logits = self.logits_at(context)
+        bits, log_mass = _nearest(x, logits)
+        return log_mass + (x - bits) * logits
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self._toss(n, self.logits_at(context), generator)
@@ -110,5 +116,11 @@ class ConditionalBernoulli(Conditional, BernoulliFamily):
 
 def _log_mass(x: Tensor, logits: Tensor) -> Tensor:
     """Σ_j x_j ℓ_j − softplus(ℓ_j), as log σ(±ℓ) of the bits next to x: the difference itself cancels at large ℓ."""
+    bits, log_mass = _nearest(x, logits)
+    return log_mass.sum(-1) + torch.linalg.vecdot(x - bits, logits)
+
+
+def _nearest(x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The bits next to x, and the log-mass of each, log σ(±ℓ)."""
     bits = (x >= 0.5).to(logits.dtype)
-    return functional.logsigmoid((2 * bits - 1) * logits).sum(-1) + torch.linalg.vecdot(x - bits, logits)
+    return bits, functional.logsigmoid((2 * bits - 1) * logits)

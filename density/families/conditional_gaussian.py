@@ -49,6 +49,8 @@ class ConditionalGaussian(Conditional, GaussianFamily):
     torch.Size([7, 3])
     """
 
+    factorises = True
+
     def __init__(
         self, network: nn.Module, features: int, context_features: int, scale: ScaleModel | None = None
     ) -> None:

@@ -41,6 +41,10 @@ class GaussianFamily(Density, ABC):
         square = scale.whiten(x - mean).square().sum(-1)
         return -0.5 * square - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
 
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        mean, scale = self.at(context)
+        return -0.5 * scale.whiten(x - mean).square() - scale.log_std() - 0.5 * math.log(2 * math.pi)
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         mean, scale = self.at(context)
         return mean + scale.color(_noise(n, mean, generator))
@@ -65,6 +69,7 @@ class GivenGaussian(GaussianFamily):
     def __init__(self, mean: Tensor, scale: Scale) -> None:
         super().__init__()
         self.features = mean.shape[-1]
+        self.factorises = isinstance(scale, DiagonalScale)
         self.register_buffer("mean", mean, persistent=False)
         self.scale = scale
 
@@ -80,6 +85,7 @@ class StandardNormal(GaussianFamily):
     """
 
     zero: Tensor
+    factorises = True
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -106,6 +112,7 @@ class DiagonalGaussian(GaussianFamily, ExactModel):
     """
 
     method = "closed form"
+    factorises = True
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 # What these return is their input, or a view of it, so that the layer after them may write into it.
@@ -20,6 +21,33 @@ LAYERS = {
 
 class OutOfPlace(nn.Module):
     """A network that writes nothing into the points it is given, so that it needs no copy of what others still read."""
+
+
+class InputLayer(OutOfPlace):
+    """What a network does first with the points that it reads, so that it sees numbers of size 1.
+
+    Attributes:
+        features: how many it does it with; what is behind them, of a context, passes.
+    """
+
+    features: int
+
+    def blank(self) -> Tensor:
+        """What stands for missing entries, ``[features]``: what becomes 0; nan, where that does."""
+        raise TypeError(f"{type(self).__name__} does not say what stands for a missing entry")
+
+
+def with_blanks(rows: Tensor, features: int, network: nn.Module) -> Tensor:
+    """Rows ``[*batch, features + C]`` as a network may see them, where nan marks missing ones of the first features.
+
+    What the network's :class:`InputLayer` makes 0 of stands there; 0, where it has none.
+    """
+    layers = (layer for layer in network.modules() if isinstance(layer, InputLayer))
+    blank = next((layer.blank() for layer in layers if layer.features in (features, rows.shape[-1])), None)
+    points = rows[..., :features]
+    instead = points.new_zeros(()) if blank is None else blank[:features].to(points)
+    filled = torch.where(points.isnan(), instead, points)
+    return filled if rows.shape[-1] == features else torch.cat([filled, rows[..., features:]], -1)
 
 
 def network_output(

@@ -42,6 +42,7 @@ class Rescaled(Density):
         self.features = density.features
         self.context_features = density.context_features
         self.measure = density.measure
+        self.factorises = density.factorises
         self.density = density
         self.standardise = Standardisation(density.features)
 
@@ -62,6 +63,12 @@ class Rescaled(Density):
 
     def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
         return self.density._log_prob_at_each(self.standardise(x), context) - self.standardise.scale.log().sum()
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.density._log_prob_by_feature(self.standardise(x), context) - self.standardise.scale.log()
+
+    def _inside(self) -> Tensor:
+        return self.standardise.inverse(self.density._inside())
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.standardise.inverse(self.density._sample(n, context, generator))

@@ -23,6 +23,10 @@ class Scale(ABC):
     def log_det(self) -> Tensor:
         """log det S, O(D): shape ``[*batch]``."""
 
+    def log_std(self) -> Tensor:
+        """log σ of every feature ``[*batch, D]``, where S is diagonal, so that features are independent."""
+        raise TypeError(f"{type(self).__name__} mixes features, which are not independent")
+
     @abstractmethod
     def dense(self) -> Tensor:
         """S as a matrix ``[*batch, D, D]``."""
@@ -45,7 +49,10 @@ class DiagonalScale(Scale):
         return residual / self.std
 
     def log_det(self) -> Tensor:
-        return self.std.log().sum(-1)
+        return self.log_std().sum(-1)
+
+    def log_std(self) -> Tensor:
+        return self.std.log()
 
     def dense(self) -> Tensor:
         return torch.diag_embed(self.std)

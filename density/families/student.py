@@ -39,6 +39,8 @@ class StudentT(Density):
     -1.1447
     """
 
+    factorises = True
+
     def __init__(self, features: int, degrees: float = 20.0) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -53,7 +55,10 @@ class StudentT(Density):
         return self.log_degrees.exp()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return student_log_prob(x, self.log_degrees).sum(-1)
+        return self._log_prob_by_feature(x, context).sum(-1)
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return student_log_prob(x, self.log_degrees)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return student_noise(n, self.log_degrees, generator)

@@ -87,7 +87,7 @@ def prepare(
             weights, or weights that are negative or all 0.
     """
     check_training(training, f"{type(model).__name__}.fit")
-    reader = Reader(type(model).__name__, model.features, model.context_features)
+    reader = Reader(type(model).__name__, model.features, model.context_features, incomplete=model.incomplete)
     share = training.validation if validation is None else 0.0
     with ExitStack() as stack:
         moved = False

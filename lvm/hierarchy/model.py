@@ -172,7 +172,7 @@ class _LowestLevel(Density):
     def __init__(self, density: Density, context_features: int) -> None:
         super().__init__()
         self.density = density
-        self.features, self.measure = density.features, density.measure
+        self.features, self.measure, self.factorises = density.features, density.measure, density.factorises
         self.context_features = check_count(context_features, "context_features")
 
     @property
@@ -188,6 +188,12 @@ class _LowestLevel(Density):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.density._log_prob(x, self._first(context))
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.density._log_prob_by_feature(x, self._first(context))
+
+    def _inside(self) -> Tensor:
+        return self.density._inside()
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.density._sample(n, self._first(context), generator)

@@ -14,6 +14,7 @@ from density.families.conditional_gaussian import ConditionalGaussian, NetworkSc
 from density.families.gaussian import StandardNormal
 from density.families.likelihoods.bernoulli import BernoulliLikelihood
 from density.families.likelihoods.gaussian import START
+from density.families.likelihoods.inputs import Masked
 from density.families.likelihoods.likelihood import Likelihood
 from density.families.nets import mlp
 from density.families.network import network_output
@@ -104,6 +105,7 @@ class VAE(AmortisedModel):
         encoder_scale: ScaleModel | None = None,
         context_features: int = 0,
         embedding: nn.Module | None = None,
+        mask: bool = False,
     ) -> VAE:
         """The VAE of continuous data: diagonal Gaussian encoder and decoder on two perceptrons.
 
@@ -122,9 +124,12 @@ class VAE(AmortisedModel):
                 bounds |log σ| by 7; ``NetworkScale(bound=b)`` bounds it by b, ``NetworkScale(bound=None)`` not at all.
             context_features: C of a conditional VAE: its encoder and decoder see the context, and so may the prior.
             embedding: of contexts, a module from ``[n, C]`` to ``[n, H]``; the first ``fit`` standardises them if None.
+            mask: let the encoder see, beside x, which entries are observed: for rows with missing ones
+                (``model.observed``).
         """
         scale = NetworkScale(std=START) if scale is None else scale
         embedding, seen = _embedding(context_features, embedding)
+        first, width = _first_layer(Standardisation(features + seen) if standardise else None, features, seen, mask)
         network = mlp(latent_features + seen, scale.outputs * features, hidden[::-1])
         decoder: Density = ConditionalGaussian(network, features, latent_features + seen, scale)
         if standardise:
@@ -132,11 +137,7 @@ class VAE(AmortisedModel):
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
-                lambda outputs: mlp(features + seen, outputs, hidden),
-                features + seen,
-                latent_features,
-                Standardisation(features + seen) if standardise else None,
-                encoder_scale,
+                lambda outputs: mlp(width, outputs, hidden), features + seen, latent_features, first, encoder_scale
             ),
             decoder,
             context_features,
@@ -154,6 +155,7 @@ class VAE(AmortisedModel):
         encoder_scale: ScaleModel | None = None,
         context_features: int = 0,
         embedding: nn.Module | None = None,
+        mask: bool = False,
     ) -> VAE:
         """The VAE of binary data: diagonal Gaussian encoder, Bernoulli decoder; its measure is counting.
 
@@ -168,6 +170,7 @@ class VAE(AmortisedModel):
             encoder_scale=encoder_scale,
             context_features=context_features,
             embedding=embedding,
+            mask=mask,
         )
 
     @classmethod
@@ -182,6 +185,7 @@ class VAE(AmortisedModel):
         encoder_scale: ScaleModel | None = None,
         context_features: int = 0,
         embedding: nn.Module | None = None,
+        mask: bool = False,
     ) -> VAE:
         """The VAE of data of any kind: diagonal Gaussian encoder, decoder of a likelihood, whose measure it has.
 
@@ -198,8 +202,7 @@ class VAE(AmortisedModel):
         """
         embedding, seen = _embedding(context_features, embedding)
         network = mlp(latent_features + seen, likelihood.width(features), hidden[::-1])
-        first = likelihood.encoder_input(features, seen)
-        width = features + seen if first is None else first(torch.zeros(1, features + seen)).shape[-1]
+        first, width = _first_layer(likelihood.encoder_input(features, seen), features, seen, mask)
         return cls(
             prior if prior is not None else StandardNormal(latent_features),
             _gaussian_encoder(
@@ -235,8 +238,8 @@ class VAE(AmortisedModel):
                 the one before: with two, images of 28×28 pixels end as 7×7.
             blocks: residual blocks at each scale.
 
-        The other arguments are those of :meth:`of`. A context stands at every pixel of what the encoder sees, in
-        channels of its own.
+        The other arguments are those of :meth:`of`, but for the mask. A context stands at every pixel of what the
+        encoder sees, in channels of its own.
 
         >>> from density import DiscretisedLogistic
         >>> model = VAE.image((1, 8, 8), 8, DiscretisedLogistic(levels=17), channels=(8, 16))
@@ -290,6 +293,13 @@ def _embedding(context_features: int, embedding: nn.Module | None) -> tuple[nn.M
             f"{list(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
         )
     return embedding, output.numel()
+
+
+def _first_layer(first: nn.Module | None, features: int, seen: int, mask: bool) -> tuple[nn.Module | None, int]:
+    """What an encoder's network does first with points and contexts behind them, and how many numbers come out."""
+    if mask:
+        first = Masked(features, first)
+    return first, features + seen if first is None else first(torch.zeros(1, features + seen)).shape[-1]
 
 
 def _gaussian_encoder(

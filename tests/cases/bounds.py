@@ -19,6 +19,7 @@ from density import (
     Density,
     FixedScale,
     GlobalScale,
+    Masked,
     NetworkScale,
     PerFeatureScale,
     Rescaled,
@@ -91,12 +92,16 @@ def random(make: Callable[[], LayeredModel]) -> Callable[[Generator], LayeredMod
 
 
 def rescaled_vae() -> VAE:
-    model = VAE(StandardNormal(1), broad_encoder(1), Rescaled(gaussian_decoder(1, PerFeatureScale(FEATURES, 0.8))))
-    decoder = model.decoder
-    assert isinstance(decoder, Rescaled)
+    """With an encoder that sees which entries are observed, and is about N(0, 1.5²)."""
+    read = nn.Linear(2 * FEATURES, 2)
+    with torch.no_grad():
+        read.weight.mul_(0.1)
+        read.bias.copy_(torch.tensor([0.0, math.log(1.5)]))
+    encoder = ConditionalGaussian(nn.Sequential(Masked(FEATURES), read), 1, FEATURES)
+    decoder = Rescaled(gaussian_decoder(1, PerFeatureScale(FEATURES, 0.8)))
     decoder.standardise.shift.copy_(torch.tensor([0.5, -0.3, 0.1]))
     decoder.standardise.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
-    return model
+    return VAE(StandardNormal(1), encoder, decoder)
 
 
 def flow_encoder() -> Density:
@@ -293,7 +298,7 @@ BOUNDS: dict[str, BoundCase] = {
     "VAE, network σ, 2 latents": BoundCase(
         vae(lambda: VAE(StandardNormal(2), broad_encoder(2), gaussian_decoder(2, NetworkScale(0.5)))), by_quadrature
     ),
-    "VAE, rescaled": BoundCase(vae(rescaled_vae), by_quadrature),
+    "VAE, rescaled, of observed entries": BoundCase(lambda g: vae(rescaled_vae)(g).observed, by_quadrature),
     "VAE, Bernoulli": BoundCase(
         vae(
             lambda: VAE(

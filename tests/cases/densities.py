@@ -28,6 +28,7 @@ from density import (
     GlobalScale,
     Measure,
     NetworkScale,
+    ObservedEntries,
     PerFeatureScale,
     Product,
     Rescaled,
@@ -209,8 +210,8 @@ DENSITIES: dict[str, DensityCase] = {
     "Product": DensityCase(
         random(lambda: Product([ConditionalGaussian(nn.Linear(2, 2), 1, 2), StudentT(1, 60.0)], [[1], [0]]))
     ),
-    "Columns": DensityCase(
-        random(lambda: CODES.conditional(nn.Linear(CONTEXT, CODES.width(2)), 2, CONTEXT)),
+    "Columns, observed entries": DensityCase(
+        random(lambda: ObservedEntries(CODES.conditional(nn.Linear(CONTEXT, CODES.width(2)), 2, CONTEXT))),
         values=torch.cartesian_prod(torch.arange(3.0), torch.arange(2.0)).double(),
         pathwise=False,
     ),

@@ -226,7 +226,7 @@ def test_every_public_class_is_in_a_table() -> None:
         and issubclass(value, Rebuildable)
         and not getattr(value, "__abstractmethods__", None)
     }
-    assert {cls.__name__ for cls in exported - met} == {"Rebuildable", "AmortisedModel", *adapters}
+    assert {cls.__name__ for cls in exported - met} == {"Rebuildable", "AmortisedModel", "FittedByBound", *adapters}
 
 
 LAYER_EXAMPLES: list[nn.Module] = [

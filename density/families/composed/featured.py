@@ -39,6 +39,7 @@ class Featured(Density):
         self.features = density.features
         self.context_features = context_features
         self.measure = density.measure
+        self.factorises = density.factorises
         self.network = network
         self.density = density
 
@@ -62,6 +63,12 @@ class Featured(Density):
 
     def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
         return self.density._log_prob_at_each(x, self._seen(context))
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.density._log_prob_by_feature(x, self._seen(context))
+
+    def _inside(self) -> Tensor:
+        return self.density._inside()
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.density.sample(n, context=self._seen(context), generator=generator)

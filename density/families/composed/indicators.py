@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from density.checks import check_count
-from density.families.network import OutOfPlace
+from density.families.network import InputLayer
 from density.rebuildable import Rebuildable
 
 
-class Indicators(Rebuildable, OutOfPlace):
+class Indicators(Rebuildable, InputLayer):
     """The indicators ``[*, K·D]`` of codes 0 … K−1: of code 0 in every feature, then of code 1, …; what is behind the D
     features, of a context, stays.
 
@@ -22,6 +22,9 @@ class Indicators(Rebuildable, OutOfPlace):
         super().__init__()
         self.features = check_count(features, "features")
         self.levels = check_count(levels, "levels")
+
+    def blank(self) -> Tensor:
+        return torch.full((self.features,), torch.nan)  # no code
 
     def forward(self, x: Tensor) -> Tensor:
         codes = torch.arange(self.levels, dtype=x.dtype, device=x.device).unsqueeze(-1)

@@ -65,6 +65,7 @@ class Product(Density):
         of_parts = [part.measure.columns(part.features) for part in parts]
         measures = dict(zip(order, chain.from_iterable(of_parts), strict=True))
         self.measure = product([measures[column] for column in range(len(order))])
+        self.factorises = all(part.factorises for part in parts)
         self.parts = nn.ModuleList(parts)
         self._in_order = order == sorted(order)
         self.register_buffer("order", torch.tensor(order), persistent=False)
@@ -104,6 +105,15 @@ class Product(Density):
     def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
         triples = zip(self.factors, self.split(x), self._shares(context), strict=True)
         return reduce(add, (_at_each(part, own, share, len(context)) for part, own, share in triples))
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        triples = zip(self.factors, self.split(x), self._shares(context), strict=True)
+        each = [part._log_prob_by_feature(own, share) for part, own, share in triples]
+        batch = torch.broadcast_shapes(*(terms.shape[:-1] for terms in each))
+        return self._joined([terms.expand(*batch, -1) for terms in each])
+
+    def _inside(self) -> Tensor:
+        return self._joined([part._inside() for part in self.factors])
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         drawn = []

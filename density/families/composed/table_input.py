@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from density.checks import check_count
 from density.families.composed.groups import grouped
 from density.families.likelihoods.likelihood import Likelihood
+from density.families.network import InputLayer
 from density.initialisation import Standardisation
 
 
@@ -56,6 +57,14 @@ class TableInput(Standardisation):
 
     def match(self, x: Tensor, what: str = "data") -> None:
         super().match(torch.where(self.numbers, x, 0.0), what)  # of the others nothing is taken, and they may change
+
+    def blank(self) -> Tensor:
+        """Means of numbers; of all else what its layer says."""
+        each = [
+            layer.blank() if isinstance(layer, InputLayer) else self.shift.new_zeros(width)
+            for layer, width in zip(self.layers, self.widths, strict=True)
+        ]
+        return self.shift + torch.cat([own.to(self.shift) for own in each])[self.order.argsort()]
 
     def forward(self, x: Tensor) -> Tensor:
         parts = super().forward(x)[..., self.order].split(self.widths, -1)

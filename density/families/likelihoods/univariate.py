@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -91,6 +93,7 @@ class IndependentFamily(Density, ABC):
     Measure and support are the family's. O(numbers · D) a point.
     """
 
+    factorises = True
     likelihood: UnivariateLikelihood
     offset: Tensor
     started: Tensor
@@ -122,7 +125,7 @@ class IndependentFamily(Density, ABC):
 
     @property
     def support(self) -> Support | None:
-        return self.likelihood.region if self.measure is Measure.LEBESGUE else None
+        return self._region
 
     @property
     def alphabets(self) -> tuple[Alphabet, ...]:
@@ -147,12 +150,28 @@ class IndependentFamily(Density, ABC):
         found = self.likelihood.log_prob_at_each(x, parameters)
         return self._log_prob_at(x.unsqueeze(1), parameters) if found is None else found
 
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        each, region = self._terms(x, self.parameters_at(context)), self._region
+        return each if region is None else each.masked_fill(region.outside(x), -math.inf)
+
+    def _inside(self) -> Tensor:
+        zeros = super()._inside()
+        return zeros if self._region is None else zeros + self.likelihood.interior
+
+    @property
+    def _region(self) -> Region | None:
+        """Where the density is not 0, of densities; masses are looked at where data enters."""
+        return self.likelihood.region if self.measure is Measure.LEBESGUE else None
+
     def _log_prob_at(self, x: Tensor, parameters: Tensor) -> Tensor:
-        region = self.likelihood.region
-        if region is None or self.measure is not Measure.LEBESGUE:
-            return self.likelihood.log_prob(x, parameters).sum(-1)
-        inside = x.masked_fill(region.outside(x), self.likelihood.interior)  # so that no gradient is nan
-        return region.vanishing(x, self.likelihood.log_prob(inside, parameters).sum(-1))
+        total, region = self._terms(x, parameters).sum(-1), self._region
+        return total if region is None else region.vanishing(x, total)
+
+    def _terms(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x_j|θ_j), ``[*batch, D]``; outside the region those of a value inside: no gradient is nan."""
+        region = self._region
+        inside = x if region is None else x.masked_fill(region.outside(x), self.likelihood.interior)
+        return self.likelihood.log_prob(inside, parameters)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.likelihood.sample(n, self.parameters_at(context), generator)
@@ -215,12 +234,20 @@ class ConditionallyIndependent(Conditional, IndependentFamily):
         self._take(likelihood)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._in_blocks(super()._log_prob, x, context)
+
+    def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._in_blocks(super()._log_prob_by_feature, x, context)
+
+    def _in_blocks(
+        self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None
+    ) -> Tensor:
         most = max(1, NUMBERS_AT_ONCE // (self.likelihood.numbers * self.features))
         if context is None or torch.is_grad_enabled() or context.shape[:-1].numel() <= most:
-            return super()._log_prob(x, context)
+            return function(x, context)
         batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
         points, contexts = (t.expand(*batch, -1).flatten(0, -2) for t in (x, context))
-        return in_blocks(super()._log_prob, points, contexts, most).reshape(batch)
+        return in_blocks(function, points, contexts, most).unflatten(0, batch)
 
     def raw_at(self, context: Tensor | None) -> Tensor:
         family, D = self.likelihood, self.features

@@ -189,7 +189,7 @@ def test_rows_without_entries_say_nothing(generator: Generator) -> None:
         (torch.full((5, 3), torch.inf), ValueError, "row 0, column 0 is inf"),
         (torch.ones(5, 4), ValueError, r"\[\*batch, 3\]; got \[5, 4\]"),
         (torch.ones(5, 3, dtype=torch.int64), TypeError, "floating point"),
-        (torch.ones(0, 3), ValueError, r"\[n, 3\], n at least 1; got \[0, 3\]"),
+        (torch.ones(0, 3), ValueError, "expects at least one row of data; got none"),
         (torch.ones(5, 3), ValueError, "likelihood has no maximum"),
         ([torch.randn(5, 3), torch.full((2, 3), torch.inf)], ValueError, "begins with row 5"),
     ],
