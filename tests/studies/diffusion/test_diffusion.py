@@ -89,7 +89,7 @@ def test_the_chain_that_is_compared_is_the_longest_that_is_known() -> None:
         assert ("probes" in dict(readings(settings, data))) is (data.features > 1)
     line_alone = [task.key for task in tasks(Settings(sets=("line",), toy_rows=100, points=10)) if task.key.versus]
     assert [(key.model, key.versus) for key in line_alone][:2] == [("limit", "chain"), ("ode", "chain")]
-    assert len(line_alone) == 15
+    assert len(line_alone) == 28
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,13 @@ def test_the_whole_study_runs(rows: pd.DataFrame) -> None:
     truth = ring_log_density(points(Settings(toy_rows=200, points=40), "ring", 0).test).mean()
     assert chain["below"] == pytest.approx(truth - chain["value"], abs=1e-6)  # points are of float32
     both = rows[rows["versus"].notna()].set_index(["model", "versus"])
-    assert len(both) == 21
+    assert len(both) == 36
     ode = alone.loc["ode"].loc[0]
     assert both.loc[("ode", "chain"), "value"] == pytest.approx(ode["value"] - chain["value"], abs=1e-9)
+    simple = alone.loc["simple"].loc[0]
+    assert simple["kind"] == "exact"
+    assert both.loc[("simple", "chain"), "naive"] == pytest.approx(simple["elbo"] - chain["elbo"], abs=1e-9)
+    assert alone.loc["hierarchy"].loc[0]["kind"] == "lower bound"
     assert table(rows).renderables
 
 
