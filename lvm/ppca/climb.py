@@ -30,6 +30,11 @@ class RandomWeight:
 
     Args:
         seed: of ω; further starts draw on.
+
+    >>> from lvm import EMSolver
+    >>> from lvm.ppca import RandomWeight
+    >>> EMSolver(start=RandomWeight(seed=3)).start
+    RandomWeight(seed=3)
     """
 
     seed: int = 0

@@ -9,7 +9,12 @@ from lvm.vae.observed import ObservedModel
 
 
 class AmortisedModel(FittedByBound, ABC):
-    """A latent-variable model whose encoder is a network that is trained with prior and decoder."""
+    """A latent-variable model whose encoder is a network that is trained with prior and decoder.
+
+    >>> from lvm import VAE, AmortisedModel, HierarchicalVAE
+    >>> issubclass(VAE, AmortisedModel), issubclass(HierarchicalVAE, AmortisedModel)
+    (True, True)
+    """
 
     @property
     def observed(self) -> ObservedModel:
