@@ -66,10 +66,8 @@ class Density(Rebuildable, Initialisable, nn.Module, ABC):
     ...         super().__init__()
     ...         self.features = features
     ...         self.log_rate = nn.Parameter(torch.zeros(features))
-    ...
     ...     def _log_prob(self, x, context):
     ...         return (self.log_rate - self.log_rate.exp() * x).sum(-1)
-    ...
     ...     def _sample(self, n, context, generator):
     ...         return torch.empty(n, self.features).exponential_(generator=generator) / self.log_rate.exp()
     >>> Exponential(2)(torch.tensor([0.5, 1.0])).item()
@@ -227,10 +225,8 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
         """The strongest claim about log p(x) that this model can make by itself, for points ``[n, D]``.
 
         A claim depends on weights and points and on nothing else: it is computed in evaluation mode
-        (:func:`~density.evaluating.evaluated`), and leaves the model as it was.
-
-        Args:
-            draws: latent draws per point where the claim is sampled; exact models ignore it.
+        (:func:`~density.evaluating.evaluated`), and leaves the model as it was. Where it is sampled, by so many latent
+        draws a point.
         """
 
 
@@ -244,12 +240,7 @@ class ExactModel(Density, Model):
 
     @evaluated
     def log_density(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        draws: int = 1000,
-        generator: Generator | None = None,
+        self, x: Tensor, *, context: Tensor | None = None, draws: int = 1000, generator: Generator | None = None
     ) -> LogDensity:
         """log p(x), or log p(x|c) of a conditional model at contexts ``[n, C]``, or one: exact, without gradients.
 
@@ -328,10 +319,7 @@ class Bound(Model):
         check_data(x, self.features, type(self).__name__)
 
     def _check_asked(self, x: Tensor, context: Tensor | None) -> None:
-        """Raise unless x is such a data set, and context what belongs to it: ``[n, C]``, one for all, or None.
-
-        O(n(D + C)).
-        """
+        """Raise unless x is such a data set, and context its contexts: ``[n, C]``, one for all, or None. O(n(D + C))."""
         check_draws_nothing(self)
         self.check_input(x)
         check_contexts(context, self.context_features, x, type(self).__name__, shared=True)

@@ -168,12 +168,7 @@ class LayeredModel(Bound, ABC):
         return self.log_weights(x, draws, context=context, generator=generator)
 
     def _maximise_elbo(
-        self,
-        given: FitData,
-        training: Training,
-        draws: int,
-        generator: Generator | None,
-        importance_weighted: bool = False,
+        self, given: FitData, training: Training, draws: int, generator: Generator | None, importance_weighted: bool = False
     ) -> History:
         """Gradient steps on the ELBO, or on the importance-weighted bound of so many draws."""
 

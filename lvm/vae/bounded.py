@@ -18,7 +18,12 @@ ANALYTIC_KL = AnalyticKL()
 
 
 class FittedByBound(LatentVariableModel, ABC):
-    """A latent-variable model whose prior, encoder and decoder are trained together, on a bound on log p(x)."""
+    """A latent-variable model whose prior, encoder and decoder are trained together, on a bound on log p(x).
+
+    >>> from lvm import VAE, FittedByBound
+    >>> isinstance(VAE.gaussian(3, 1).observed, FittedByBound)  # rows with missing entries are fitted likewise
+    True
+    """
 
     def fit(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.contract import Density
+from density.data.states import Alphabet
 from density.initialisation import StartingPoints
 from density.support import Step, Support, preimage
 
@@ -49,6 +50,10 @@ class ObservedEntries(Density):
     def support(self) -> Support | None:
         inside = Step(type(self.density).__name__, self.density.support)
         return preimage([Step("the observed entries", None, self._completed), inside])
+
+    @property
+    def alphabets(self) -> tuple[Alphabet, ...]:
+        return self.density.alphabets
 
     def check_support(self, x: Tensor) -> None:
         self.density.check_support(self._completed(x))
