@@ -319,7 +319,7 @@ class Bound(Model):
         check_data(x, self.features, type(self).__name__)
 
     def _check_asked(self, x: Tensor, context: Tensor | None) -> None:
-        """Raise unless x is such a data set, and context its contexts: ``[n, C]``, one for all, or None. O(n(D + C))."""
+        """Raise unless x is such a data set, and context its contexts ``[n, C]``, one for all, or None."""
         check_draws_nothing(self)
         self.check_input(x)
         check_contexts(context, self.context_features, x, type(self).__name__, shared=True)

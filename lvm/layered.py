@@ -99,9 +99,7 @@ class LayeredModel(Bound, ABC):
         self._check_support(x)
 
     def _rows(self, x: Tensor, context: Tensor | None, owner: str | None = None) -> Tensor:
-        """Points ``[*batch, D]``, checked; of a conditional model with their contexts behind them, as its parts see
-        these. Errors name the owner, or the model.
-        """
+        """Points ``[*batch, D]``, checked; behind them their contexts as the parts see them. Errors name the owner."""
         name, reference = owner or type(self).__name__, self.prior.reference
         check_points(x, self.features, name, reference=reference)
         check_context(context, self.context_features, name, reference=reference)
@@ -168,7 +166,12 @@ class LayeredModel(Bound, ABC):
         return self.log_weights(x, draws, context=context, generator=generator)
 
     def _maximise_elbo(
-        self, given: FitData, training: Training, draws: int, generator: Generator | None, importance_weighted: bool = False
+        self,
+        given: FitData,
+        training: Training,
+        draws: int,
+        generator: Generator | None,
+        importance_weighted: bool = False,
     ) -> History:
         """Gradient steps on the ELBO, or on the importance-weighted bound of so many draws."""
 
