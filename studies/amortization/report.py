@@ -15,7 +15,7 @@ from rich.text import Text
 from significance import Decision, Statement, Verdict, decisions, over_seeds
 from studies.amortization.settings import ModelName, Settings
 from studies.kit.figures import PALETTE, caption, panels
-from studies.kit.study import Check
+from studies.kit.study import Check, Finding
 from studies.kit.tables import Number, empty, least_points
 
 LABELS = {model: model.replace("-", " ") for model in get_args(ModelName)}
@@ -140,11 +140,13 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         value = number(asked(rows)[part, model], column)
         words = f"{LABELS[model]}, {part}: {column.replace('_', ' with a ')} gap not negative, by Holm at 5 %"
         found.append(Check(f"{words} ({value} nats)", decision.verdict is not Verdict.SECOND, "≥ 0", str(value)))
-    return found
+    return found + [
+        Finding.of(each.words, each.decision, f"{each.smaller} against {each.larger}") for each in claims(rows)
+    ]
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Both parts of the gap, one upon the other, for every model, on training and on test images."""
+    """Approximation and amortisation gap, one upon the other, of every model, on training and on test images."""
     models, found = [model for model in LABELS if model in set(rows["model"])], asked(rows)
     with panels(2, width=12) as (drawn, axes):
         for panel, (part, label) in zip(axes, PARTS.items(), strict=True):
@@ -170,5 +172,8 @@ def figure(rows: pd.DataFrame) -> Figure:
         limit = max(panel.get_xlim()[1] for panel in axes)
         for panel in axes:
             panel.set_xlim(0, limit)
-        caption(drawn, " ".join(f"{str(claim)[0].upper()}{str(claim)[1:]}." for claim in claims(rows)))
+        told = "; ".join(
+            str(claim).removeprefix(f"{PARTS['test']}: ") for claim in claims(rows) if "test" in claim.words
+        )
+        caption(drawn, f"{rows['data'].iloc[0]}: on test images {told}. ± the larger error, over images or seeds.")
     return drawn

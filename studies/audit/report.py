@@ -12,8 +12,8 @@ from rich.text import Text
 
 from studies.audit.settings import Settings
 from studies.audit.standings import EXACT, LABELS, UNBIASED, Sum, Width, sums, widths
-from studies.kit.figures import MARKERS, PALETTE, caption, panels
-from studies.kit.study import Check
+from studies.kit.figures import MARKERS, PALETTE, caption, legend_below, panels
+from studies.kit.study import Check, Finding
 from studies.kit.tables import empty, with_error
 
 SIGMAS = 4.0  # some twenty comparisons a run
@@ -137,17 +137,17 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         if biases := _stated(unbiased):
             off = max(abs(each.bias - each.stated) / each.bias_error for each in biases)
             claim = f"log p̂ is biased as it states, where that is below {SMALL} nats (at most {off:.1f} errors off)"
-            found.append(Check(claim, True if off < SIGMAS else None))
+            found.append(Finding(claim, True if off < SIGMAS else None))
         claim = "a bias of log p̂ does not show in the sum"
-        found.append(Check(claim, True if _hidden(every) else None))
+        found.append(Finding(claim, True if _hidden(every) else None))
     if average := [each for each in every if each.method == "average"]:
         least = max(each.departure for each in average)
         claim = f"a loose bound sums to less than 1 ({least:.1f} errors, at the least)"
-        found.append(Check(claim, True if least < -CONVICTED else None))
+        found.append(Finding(claim, True if least < -CONVICTED else None))
     if factor := [each for each in every if each.method == "factor"]:
         fewest = min(factor, key=lambda each: each.draws)
         claim = f"a factor K/(K − 1) is convicted at K = {fewest.draws} ({fewest.departure:+.1f} errors)"
-        found.append(Check(claim, True if fewest.departure > CONVICTED else None))
+        found.append(Finding(claim, True if fewest.departure > CONVICTED else None))
     return found + _of_intervals(rows, widths(rows))
 
 
@@ -176,7 +176,7 @@ def _of_intervals(rows: pd.DataFrame, intervals: list[Width]) -> list[Check]:
     if len(intervals) > 1:
         first, last = intervals[0], intervals[-1]
         claim = f"work makes them narrower ({first.width:.4f} to {last.width:.4f} nats)"
-        found.append(Check(claim, last.width < first.width))
+        found.append(Finding(claim, last.width < first.width))
     return found
 
 
@@ -201,9 +201,9 @@ def _sums(axes: Axes, every: list[Sum]) -> None:
         )  # fmt: skip
     axes.set(xscale="log", xlabel="draws K, chains or nodes", ylabel="Σ p̂(x) − 1, with its error")
     axes.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
-    axes.set_ylim(-40, 1)  # room for the legend
+    axes.set_ylim(-3, 1)
     axes.set_title("What the claims about all states sum to", loc="left", fontweight="bold")
-    axes.legend(loc="lower center", ncols=3, columnspacing=1, handletextpad=0.3)
+    legend_below(axes, 3)
     axes.set_yticks([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1])
 
 
@@ -224,6 +224,7 @@ def _intervals(axes: Axes, rows: pd.DataFrame) -> None:
             axes.annotate(
                 f"{each.simulated:,}", (each.draws, each.high), xytext=(0, 7), textcoords="offset points",
                 ha="center", fontsize=8.5, color="0.4",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )  # fmt: skip
     axes.margins(y=0.15)
     axes.set(xlabel="latent draws a row (above: rows simulated from the model)", ylabel="nats, less log p(x)")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from significance import Kind
 from studies.diffusion.standings import LABELS, Pair, chains, longest_known, pairs, reading, sets
-from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.figures import PALETTE, caption, legend_below, panels
 
 FEW = 4  # steps: shorter chains are far below, and out of the panel
 
@@ -53,7 +53,7 @@ def _along(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     axes.set_xlabel("steps T", fontsize=11)
     axes.set_ylabel("nats a point", fontsize=11)
     axes.set_title(f"{data}: one network, T steps", loc="left", fontweight="bold", fontsize=12)
-    axes.legend(loc="lower right", fontsize=8.5)
+    legend_below(axes, 2, fontsize=9, bbox_to_anchor=(0.5, -0.17))
 
 
 def _points(axes: Axes, rows: pd.DataFrame, data: str) -> None:
@@ -69,7 +69,9 @@ def _points(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     for first, second in zip(chain, ode, strict=True):
         if first.exists() and second.exists():
             with np.load(first) as ours, np.load(second) as theirs:
-                axes.plot(ours["value"], theirs["value"], ".", color=PALETTE[0], alpha=0.5, markersize=4)
+                axes.plot(
+                    ours["value"], theirs["value"], ".", color=PALETTE[0], alpha=0.5, markersize=4, rasterized=True
+                )
                 ends = np.quantile(ours["value"], [0, 1])
                 axes.plot(ends, ends, color="0.4", lw=1)
 
@@ -88,11 +90,11 @@ def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
                       capsize=3, label="one column: ELBOs and densities" if first else None)  # fmt: skip
     axes.axvline(0, color="0.4", lw=1)
     axes.set_yticks(range(len(against)), [LABELS[pair.model] for pair in against])
-    axes.set_ylim(len(against) + 0.3, -0.6)  # room for the legend
+    axes.set_ylim(len(against) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("nats above the chain, ± 2 paired errors", fontsize=11)
     axes.set_title("What one column would say", loc="left", fontweight="bold", fontsize=12)
-    axes.legend(loc="lower left", ncols=2, columnspacing=1, handletextpad=0.4)
+    legend_below(axes, 1, fontsize=9, bbox_to_anchor=(0.5, -0.17))
 
 
 def _known(against: list[Pair]) -> str:

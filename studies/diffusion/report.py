@@ -14,7 +14,7 @@ from significance import Kind, Verdict
 from studies.diffusion.figure import drawn
 from studies.diffusion.settings import TOYS, Settings
 from studies.diffusion.standings import LABELS, Pair, Reading, chains, longest_known, pairs, reading, readings, sets
-from studies.kit.study import Check
+from studies.kit.study import Check, Finding
 from studies.kit.tables import Number, narrow, with_error
 
 SIGMAS = 3.0  # several chains, each with a gap
@@ -28,6 +28,12 @@ SAID = {
     ("vae", "ode"): "A VAE of equal size less the ODE",
     ("hierarchy", "chain"): "A VAE of two levels, of equal size, less the chain",
     ("hierarchy", "ode"): "A VAE of two levels, of equal size, less the ODE",
+}
+CLAIMED = {
+    ("ode", "chain"): "the ODE has more log p(x) than the chain of the same network",
+    ("likelihood", "matching"): "maximum likelihood gets further than flow matching",
+    ("coupling", "ode"): "a coupling flow of equal size has more than the ODE",
+    ("vae", "chain"): "a VAE of equal size has more than the chain",
 }
 RATIO = 1.5  # between the noise that Hutchinson's estimate has and the one that it states
 
@@ -186,7 +192,7 @@ def _open(pair: Pair) -> str:
 
 def checks(rows: pd.DataFrame) -> list[Check]:
     """That bounds are below what they bound, that stated errors hold, and that one column misjudges the network."""
-    found = []
+    found: list[Check] = []
     for data in sets(rows):
         mine = rows[rows["versus"].isna() & (rows["data"] == data)]
         bounded = mine[mine["gap"].notna()]
@@ -213,6 +219,10 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             ratio = noisy["off_rms"] / noisy["stated_rms"]
             orders["probes are as noisy as they state"] = ratio.between(1 / RATIO, RATIO).all()
         found += [Check(f"{data}: {claim}", bool(holds)) for claim, holds in orders.items()]
+        for names, words in CLAIMED.items():
+            pair = pairs(rows, data).get(names)
+            if pair is not None and pair.decision is not None:
+                found.append(Finding.of(f"{data}: {words}", pair.decision, f"{pair.text} nats"))
     return found
 
 

@@ -15,7 +15,7 @@ from studies.elbo_gap.figure import figure as figure
 from studies.elbo_gap.published import published_table
 from studies.elbo_gap.settings import SAME, ModelName, Settings
 from studies.elbo_gap.standings import LABELS, SIGMAS, Standing, caption, shared, standings
-from studies.elbo_gap.verdicts import comparisons, verdict_tables
+from studies.elbo_gap.verdicts import comparisons, findings, verdict_tables
 from studies.kit.study import Check
 from studies.kit.tables import narrow, with_error
 
@@ -178,7 +178,7 @@ def certificates(rows: pd.DataFrame) -> list[str]:
 
 def checks(rows: pd.DataFrame) -> list[Check]:
     """LU flow = full Gaussian; FlowVAE = flow; no ELBO is above log p(x), those of exact encoders equal it."""
-    return [*identities(rows, SAME), *bounds(rows, TIGHT)]
+    return [*identities(rows, SAME), *bounds(rows, TIGHT), *findings(rows)]
 
 
 def identities(rows: pd.DataFrame, same: Sequence[tuple[str, str]]) -> list[Check]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from rich.table import Table
 
-from significance import Kind, Statement, Verdict, joint, over_seeds, verdicts
+from significance import Kind, Statement, Verdict, decisions, joint, over_seeds, verdicts
 from studies.elbo_gap.standings import LABELS, MARKS, shared, standings
+from studies.kit.study import Finding
 from studies.kit.tables import narrow, with_error
 
 LEAST = 0.01  # nats: what two fits of one density may differ by
@@ -147,6 +148,33 @@ def comparisons(rows: pd.DataFrame) -> list[str]:
         which = "; ".join(f"{pair.winner(pair.honest)} before {pair.winner(pair.naively)}" for pair in overturned)
         lines.append(f"Taking the ELBO for log p(x) would have turned round: {which}.")
     return lines
+
+
+def findings(rows: pd.DataFrame) -> list[Finding]:
+    """Whether encoders that are no posterior cost something, by Holm; and whether the ELBO ranks as log p(x) does."""
+    found = []
+    own = rows[rows["versus"].isna()]
+    loose = [row for row in standings(rows) if row.has_encoder and row.gap > LEAST]
+    gaps = {
+        row.model: over_seeds(of["gap"], of["gap_standard_error"], int(of["test_rows"].min()), slack=LEAST)
+        for row in loose
+        if len(of := own[own["model"] == row.model])
+    }
+    for model, decision in decisions(gaps).items():
+        row = next(row for row in loose if row.model == model)
+        found.append(Finding.of(f"{row.label}: the encoder costs something", decision, f"{row.gap_text} nats"))
+    compared = [pair for pair in pairs(rows) if pair.naive is not None]
+    for model in dict.fromkeys(pair.model for pair in compared if pair.model.startswith("vae")):
+        named: dict[str, list[str]] = {}
+        for pair in compared:
+            if pair.model == model:
+                named.setdefault(pair.comment, []).append(LABELS[pair.versus])
+        passed = False if "overturned" in named else True if set(named) == {"agree"} else None
+        words = "; ".join(f"{comment}: {', '.join(names)}" for comment, names in named.items() if comment != "agree")
+        found.append(
+            Finding(f"{LABELS[model]}: its ELBO ranks it among other models as log p(x) does", passed, "", words)
+        )
+    return found
 
 
 def _beaten(best: str, verdicts: Sequence[tuple[Pair, Verdict]]) -> list[str]:

@@ -13,8 +13,8 @@ from rich.console import Group
 from rich.text import Text
 
 from studies.em_as_elbo.settings import MIXTURES, Method, Problem, Settings, methods
-from studies.kit.figures import PALETTE, caption, panels
-from studies.kit.study import Check
+from studies.kit.figures import PALETTE, caption, legend_below, panels
+from studies.kit.study import Check, Finding
 from studies.kit.tables import empty, series
 
 LABELS = {
@@ -120,12 +120,14 @@ def checks(rows: pd.DataFrame) -> list[Check]:
             continue
         fast, slow = (median(arrived, problem, method, "passes") for method in (faster, slower))
         claim = f"{LABELS[problem]}: {faster} needs fewer passes than {slower} ({fast:.0f} against {slow:.0f})"
-        found.append(Check(claim, bool(fast < slow), "fewer", f"{fast:.0f} against {slow:.0f}"))
+        found.append(Finding(claim, bool(fast < slow), "fewer", f"{fast:.0f} against {slow:.0f}"))
     return found
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Above: bound and log p(x) half step by half step. Below: distance from the maximum against CPU time."""
+    """Above: how far the bound is below the maximum of log p(x) after every half step of EM, of a mixture and of PPCA.
+    Below: how far every method is below it, against CPU time.
+    """
     with panels(2, rows=2) as (drawn, (upper_left, upper_right, lower_left, lower_right)):
         _zigzag(upper_left, rows, "overlapping")
         _zigzag(upper_right, rows, "noisy")
@@ -138,11 +140,11 @@ def figure(rows: pd.DataFrame) -> Figure:
         )
         words = (
             f"Yes: after every E-step the bound is log p(x) to {half['touching'].max():.0e} nats, every M-step raises "
-            f"it and opens a gap. EM needs {', '.join(em[:2])} passes over the data to within {NEAR:g} nats of the "
-            f"maximum (separated, overlapping mixture) and {', '.join(em[2:])} (PPCA with noise variance 1, 0.01); "
-            f"L-BFGS {', '.join(lbfgs[:2])} and {', '.join(lbfgs[2:])}. Above: seed "
+            f"it and opens a gap. Passes over the data to within {NEAR:g} nats of the maximum: separated "
+            f"mixture, EM {em[0]} and L-BFGS {lbfgs[0]}; overlapping mixture, {em[1]} and {lbfgs[1]}; PPCA with noise "
+            f"variance 1, {em[2]} and {lbfgs[2]}; with 0.01, {em[3]} and {lbfgs[3]}. Above: seed "
             f"{half['seed'].min()}. Below: one line a seed ({half['seed'].nunique()} seeds), "
-            f"{int(half['points'].iloc[0])} points, one start for all methods."
+            f"{int(half['points'].iloc[0]):,} points, one start for all methods; dotted: {NEAR:g} nats."
         )
         caption(drawn, words)
     return drawn
@@ -191,6 +193,6 @@ def _races(axes: Axes, rows: pd.DataFrame, problems: tuple[Problem, ...]) -> Non
         axes.plot([], [], color="0.3", linestyle=style, label=LABELS[problem].split(", ")[1])
     axes.axhline(NEAR, color="0.3", linewidth=1, linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="below the best log p(x), nats a point")
-    axes.set_ylim(5e-10, 1e5)
+    axes.set_ylim(bottom=5e-10)
     axes.set_title("Mixtures" if problems == MIXTURES else "PPCA", loc="left", fontweight="bold")
-    axes.legend(loc="upper right", ncols=2)
+    legend_below(axes, 3)

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from studies.gradient_estimators.settings import DRAWS, PLAIN, TRAINED, WEIGHTED
-from studies.kit.figures import MARKERS, PALETTE, caption, panels, ranges
-from studies.kit.study import Check
+from studies.kit.figures import MARKERS, PALETTE, caption, legend_below, panels, ranges
+from studies.kit.study import Check, Finding
 from studies.kit.tables import empty, power, series
 
 EXACT_AT_POSTERIOR = ("leave-one-out", "sticking the landing")
@@ -100,8 +100,13 @@ def checks(rows: pd.DataFrame) -> list[Check]:
     for name in EXACT_AT_POSTERIOR:
         at = quality[(quality["estimator"] == name) & (quality["offset"] == 0)]["phi_variance"].max()
         found.append(Check(f"{name}: no variance where q is the posterior ({at:.0e})", bool(at < ROUNDING)))
-    near = offsets(rows)[0]
+    near, far = offsets(rows)
     for (name, part), expected in EXPECTED_POWERS.items():
+        there = powers(rows, far, name, part) * np.sign(expected)
+        claim = f"{name}, {NAMES[part]}: signal to noise {'grows' if expected > 0 else 'falls'} with K far from it too"
+        passed = True if there.min() > 0 else False if there.max() < 0 else None
+        measured = f"K^({powers(rows, far, name, part).mean():+.3f}) at offset {far:g}"
+        found.append(Finding(claim, passed, f"K^({expected:+})", measured))
         found_powers = powers(rows, near, name, part)
         least, most = found_powers.min(), found_powers.max()
         off = (found_powers - expected).abs().max()
@@ -120,8 +125,10 @@ def checks(rows: pd.DataFrame) -> list[Check]:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Signal to noise against K; variance against the distance from the posterior; the gap along training."""
-    with panels(3, width=16) as (drawn, (left, middle, right)):
+    """Left: signal to noise of gradients against the number of draws K, near the posterior and far from it. Middle: the
+    variance of estimators against the distance from the posterior. Right: the gap along training by each.
+    """
+    with panels(3, width=14) as (drawn, (left, middle, right)):
         _ratios(left, rows)
         _variances(middle, rows)
         _trainings(right, rows)
@@ -153,9 +160,10 @@ def _ratios(axes: Axes, rows: pd.DataFrame) -> None:
         for offset, shown, line in ((near, label, "-"), (far, None, "--")):
             ranges(axes, of[of["offset"] == offset], "draws", f"{part}_snr", index, shown, line, capsize=2)
     axes.set(xscale="log", yscale="log", xlabel="draws K", ylabel="signal-to-noise ratio of the gradient")
-    axes.set_ylim(top=3e3)
+    for offset, line in ((near, "-"), (far, "--")):
+        axes.plot([], [], color="0.3", linestyle=line, label=f"{offset:g} from the posterior")
     axes.set_title("Signal to noise", loc="left", fontweight="bold")
-    axes.legend(loc="upper left")
+    legend_below(axes, 1)
 
 
 def _variances(axes: Axes, rows: pd.DataFrame) -> None:
@@ -164,9 +172,8 @@ def _variances(axes: Axes, rows: pd.DataFrame) -> None:
         ranges(axes, away[away["estimator"] == name], "offset", "phi_variance", index, name, capsize=2)
     axes.set(xscale="log", yscale="log", xlabel="offset of the encoder from the posterior")
     axes.set_ylabel(f"variance of its gradient, K = {DRAWS}")
-    axes.set_ylim(top=3e6)
     axes.set_title("ELBO, unbiased estimators", loc="left", fontweight="bold")
-    axes.legend(loc="upper left")
+    legend_below(axes, 1)
 
 
 def _trainings(axes: Axes, rows: pd.DataFrame) -> None:
@@ -178,9 +185,9 @@ def _trainings(axes: Axes, rows: pd.DataFrame) -> None:
         gaps = np.stack([series(cell) for cell in of["gaps"]]).clip(1e-9)
         color, marker = PALETTE[colors[name]], MARKERS[colors[name]]
         axes.fill_between(1 + steps, gaps.min(0), gaps.max(0), color=color, alpha=0.2, linewidth=0)
-        label = "wrong: ∇φ moved inside E_q" if name == "wrong" else name
+        label = "wrong: ∇φ moved inside E$_q$" if name == "wrong" else name
         axes.plot(1 + steps, np.median(gaps, 0), color=color, marker=marker, markersize=5, label=label)
     axes.set(xscale="log", yscale="log", xlabel="1 + steps of Adam", ylabel="log p(x) − ELBO, nats")
     axes.set_ylim(1e-7, 100)
     axes.set_title("Training the encoder", loc="left", fontweight="bold")
-    axes.legend(loc="lower left")
+    legend_below(axes, 1)

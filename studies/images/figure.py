@@ -82,7 +82,7 @@ def _pictures(axes: Axes, rows: pd.DataFrame, data: str) -> None:
         return
     height, width = next(iter(lines.values())).shape[-2:]
     stack = np.concatenate([_side_by_side(images, height, width) for images in lines.values()])
-    axes.imshow(stack, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    axes.imshow(stack, cmap="gray_r", vmin=0, vmax=1, interpolation="none", aspect="equal")
     axes.set_yticks([(height + GAP) * line + height / 2 for line in range(len(lines))], list(lines), fontsize=8)
     axes.set_xticks([])
     axes.grid(visible=False)

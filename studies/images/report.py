@@ -15,7 +15,7 @@ from studies.images.figure import drawn
 from studies.images.published import published_table
 from studies.images.settings import Settings
 from studies.images.standings import BAR, LABELS, Standing, of_equal_size, pairs, sets, standings
-from studies.kit.study import Check
+from studies.kit.study import PASSED, TOLD, Check, Finding
 from studies.kit.tables import empty, with_error
 
 SIGMAS = 3.0  # many models, two orders each
@@ -143,7 +143,9 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         if data in CLAIMED and (pair := of_equal_size(rows, data)) is not None:
             claim = f"{data}: the multi-scale flow is above the vector flow of as many parameters by {BAR:.0f} errors"
             held = pair.errors > BAR and pair.decision.verdict is Verdict.FIRST
-            found.append(Check(f"{claim} ({pair.text} nats, {pair.errors:.1f} errors)", True if held else None))
+            anew = "" if pair.decision.anew is None else TOLD[PASSED[pair.decision.verdict_anew]]
+            measured = f"{pair.text} nats, {pair.errors:.1f} errors"
+            found.append(Finding(claim, True if held else None, f"{BAR:.0f} errors", measured, anew))
     return found
 
 

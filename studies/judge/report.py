@@ -17,10 +17,11 @@ from significance import Kind, verdicts
 from studies.judge.figure import figure as figure
 from studies.judge.figure import has_gap
 from studies.judge.stored import comparison, sat_out, told
-from studies.kit.study import Check
+from studies.kit.study import TOLD, Check, Finding
 from studies.kit.tables import narrow, with_error
 
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
+PASSED_BY = {Verdict.FIRST.value: True, Verdict.SECOND.value: False}
 OVERFIT, SIGMAS = 0.1, 2.0  # nats a feature, and errors, by which training rows must be above test rows to be named
 
 
@@ -196,7 +197,25 @@ def checks(rows: pd.DataFrame) -> list[Check]:
         names = f": {', '.join(excess)}" if excess else ""
         claim = f"no model has more log p(x) than the true density, {best:.4f}, by Holm at 5 %{names}"
         found.append(Check(claim, not excess))
-    return found
+    return found + beaten(comparison(rows))
+
+
+def beaten(found: Comparison) -> list[Check]:
+    """Whether the model with the highest log p(x) is better than each other: of these fits, and of fits made anew."""
+    first, *others = (each.name for each in found.standings)
+    findings: list[Check] = []
+    for other in others:
+        pair = next((pair for pair in found.pairs if {pair.first, pair.second} == {first, other}), None)
+        if pair is not None and pair.fitted is not None:
+            sign = 1 if pair.first == first else -1
+            fits, anew = verdicts_of(pair, sign)
+            kind = pair.fitted.kind if sign == 1 else pair.fitted.kind.flipped()
+            measured = MARKS[kind] + with_error(sign * pair.fitted.mean, pair.fitted.error)
+            claim = f"{first}: more log p(x) than {other}"
+            findings.append(
+                Finding(claim, PASSED_BY.get(fits), "", measured, TOLD[PASSED_BY.get(anew)] if pair.anew else "")
+            )
+    return findings
 
 
 def above(standings: Sequence[Standing], best: float, error: float) -> list[str]:

@@ -10,6 +10,8 @@ from pkgutil import iter_modules
 import studies
 from studies.kit.study import Study
 
+FEW_LETTERS = 40  # "confirmed." is no answer yet
+
 
 @dataclass(frozen=True)
 class Doc:
@@ -17,12 +19,25 @@ class Doc:
 
     Attributes:
         question: its first line.
-        sections: what stands under ``Claim:``, ``Paper:``, ``Command:``, ``Run time:``, ``Expected:``, ``Answer:``,
-            without indentation.
+        sections: what stands under ``In short:``, ``Formula:``, ``Claim:``, ``Paper:``, ``Command:``, ``Run time:``,
+            ``Expected:``, ``Answer:``, without indentation.
     """
 
     question: str
     sections: dict[str, str]
+
+    @property
+    def short(self) -> str:
+        """The answer in a sentence or two: what stands under ``In short:``, or the first of the answer's sentences.
+
+        >>> Doc("Is it?", {"Answer": "confirmed. It is so, at 0.5 nats.\\nMore of it."}).short
+        'Confirmed. It is so, at 0.5 nats.'
+        """
+        words = " ".join(self.sections.get("In short", self.sections.get("Answer", "")).split())
+        if "In short" not in self.sections:
+            sentences = re.split(r"(?<=[.!?;:])\s+(?=[A-Z])", words)
+            words = " ".join(sentences[: 1 + (len(sentences[0]) < FEW_LETTERS)])
+        return words[:1].upper() + words[1:] if len(words.split(" ")[0].strip(".,;:")) > 1 else words
 
 
 def every_study() -> list[Study]:

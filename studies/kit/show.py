@@ -13,11 +13,14 @@ from studies.kit.errors import InputError
 from studies.kit.figures import add, draw
 from studies.kit.rows import Outcome, write_whole
 from studies.kit.settings import CommonSettings
-from studies.kit.study import Study
+from studies.kit.study import Check, Finding, Study
 from studies.kit.tables import frame, selected
 
 WIDTH = 150  # of tables that go to a file
-STYLES = {"passed": "green", "undecided": "yellow", "left out": "yellow"}  # of lines that begin so; others are bad news
+STYLES = {  # of lines that begin so; others are bad news
+    "passed": "green", "undecided": "yellow", "left out": "yellow",
+    "confirmed": "green", "the opposite": "bold yellow", "open": "yellow",
+}  # fmt: skip
 
 
 def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome) -> int:
@@ -36,7 +39,7 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
         again = ". Run without --replot" if settings.replot else ""
         raise InputError(f"{outcome.rows.path} has no rows of these settings to show{others}{again}")
     table, checks = study.report.table(mine), study.report.checks(mine)
-    verdicts = [f"{check.verdict}: {check.claim}" for check in checks]
+    verdicts = [line_of(check) for check in checks]
     verdicts += [f"not fitted: {failure}" for failure in failures]
     verdicts += [f"left out: {reason}" for reason in outcome.refused]
     sources = sources_of(mine)
@@ -55,7 +58,7 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
         add(figure, f"Dequantised columns: {', '.join(settings.dequantise)}.")
     for line in sources:
         add(figure, line)
-    draw(study.name, figure, folder / "figure.png", folder / "figure.svg")
+    draw(study.name, figure, folder / "figure.png", folder / "figure.svg", about=study.shows(settings.data))
     if outcome.new == 0:
         again = f"All {len(mine)} rows were there already; to compute them again, delete {outcome.rows.path}."
         print(again, file=sys.stderr)
@@ -63,7 +66,13 @@ def show(study: Study, settings: CommonSettings, folder: Path, outcome: Outcome)
         some = f"Figure and table show the {len(mine)} rows of this run's settings; rows.csv holds {len(every)}."
         print(some, file=sys.stderr)
     console.print(f"Rows, figure, table and manifest: {folder}/", highlight=False, markup=False)
-    return 1 if failures or any(check.passed is False for check in checks) else 0
+    return 1 if failures or any(check.failed for check in checks) else 0
+
+
+def line_of(check: Check) -> str:
+    """Verdict and claim, and what came where the claim does not say it."""
+    measured = f": {check.measured}" if check.measured and check.measured not in check.claim else ""
+    return f"{check.verdict}: {check.claim}{measured if isinstance(check, Finding) else ''}"
 
 
 def sources_of(rows: pd.DataFrame) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from significance import Decision, Verdict
 from studies.kit.rows import Row
 from studies.kit.settings import CommonSettings
 
@@ -51,7 +52,7 @@ class Task(Generic[K, D]):
 
 @dataclass(frozen=True)
 class Check:
-    """A claim that the study's own numbers decide, if they do; for the report, what was expected and what came.
+    """What must hold of any run, decided by its own numbers, if they do: an identity, an order of bounds, a bar.
 
     Attributes:
         claim: in words.
@@ -65,7 +66,7 @@ class Check:
     measured: str = ""
 
     @classmethod
-    def at_the_end(cls, claim: str, holds: bool, spent: int, enough: int, unit: str) -> Check:
+    def at_the_end(cls, claim: str, holds: bool, spent: int, enough: int, unit: str) -> Self:
         """A claim about where a fit ends: one that does not hold yet, after too few steps, is undecided.
 
         >>> print(Check.at_the_end("it is close", False, 20, 100, "epochs").claim)
@@ -83,6 +84,57 @@ class Check:
         ['passed', 'FAILED', 'undecided']
         """
         return "undecided" if self.passed is None else "passed" if self.passed else "FAILED"
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong with the run, or with the code."""
+        return self.passed is False
+
+
+@dataclass(frozen=True)
+class Finding(Check):
+    """A claim about models or methods, which may come out either way: no run fails by it.
+
+    ``passed`` is True where the claim is confirmed, False where its opposite is, None where it is open: of the fits
+    that were made.
+
+    Attributes:
+        anew: the same of models fitted anew, in a word; empty of one seed, or of what no seed decides.
+    """
+
+    anew: str = ""
+
+    @classmethod
+    def of(cls, claim: str, decision: Decision, measured: str = "", expected: str = "") -> Self:
+        """Whether a number, in nats where ``measured`` does not say it, is positive, as was decided with others.
+
+        >>> from significance import decisions, over_seeds
+        >>> found = decisions({"gain": over_seeds([1.0, 1.4], [0.1, 0.1], 100)})
+        >>> finding = Finding.of("layers gain", found["gain"])
+        >>> finding.verdict, finding.anew, finding.measured
+        ('confirmed', 'open', '1.20 ± 0.10 nats')
+        """
+        anew = "" if decision.anew is None else TOLD[PASSED[decision.verdict_anew]]
+        number = f"{decision.fitted.mean:.2f} ± {decision.fitted.error:.2f} nats"
+        return cls(claim, PASSED[decision.verdict], expected, measured or number, anew)
+
+    @property
+    def verdict(self) -> str:
+        """In a word.
+
+        >>> [Finding("", passed).verdict for passed in (True, False, None)]
+        ['confirmed', 'the opposite', 'open']
+        """
+        return TOLD[self.passed]
+
+    @property
+    def failed(self) -> bool:
+        """Never: a disagreement is a result."""
+        return False
+
+
+PASSED = {Verdict.FIRST: True, Verdict.SECOND: False, Verdict.EQUAL: None, Verdict.OPEN: None}
+TOLD = {True: "confirmed", False: "the opposite", None: "open"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +186,10 @@ class Study:
     def report(self) -> Any:  # noqa: ANN401 - a module
         """The part that draws and judges rows."""
         return self._part("report")
+
+    def shows(self, data: str) -> str:
+        """What its figure shows of some data, in words: the docstring of ``figure``."""
+        return f"{self.name} on {data}. {' '.join((self.report.figure.__doc__ or '').split())}".strip()
 
     def _part(self, name: str) -> Any:  # noqa: ANN401
         return resolve_name(f"{self.package}.{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,25 @@ def with_error(value: float, error: float) -> str:
         order = math.floor(math.log10(error))
         digits = max(0, min(5, max(1 - order, min(2, 2 - order))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def typeset(text: str) -> str:
+    """A text with numbers as they are printed: minus signs, and powers of ten.
+
+    >>> typeset("-119.66 ± 1.01, K^(-0.50), to 3e-15; seeds 0-2, --seeds")
+    '−119.66 ± 1.01, K^(−0.50), to 3·10⁻¹⁵; seeds 0-2, --seeds'
+    """
+    return re.sub(r"(?<![\w.)\]-])-(?=[\d.∞])", "−", _POWERS.sub(_power_of_ten, text))
+
+
+_POWERS = re.compile(r"(?<![\w.])([+-]?)(\d+(?:\.\d+)?)e([+-]?)0*(\d+)(?![\w.]*\w)")
+_RAISED = str.maketrans("+-0123456789", "⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power_of_ten(found: re.Match[str]) -> str:
+    sign, digits, below, order = found.groups()
+    power = f"10{(below.replace('+', '') + order).translate(_RAISED)}"
+    return f"{sign.replace('-', '−')}{'' if digits == '1' else f'{digits}·'}{power}"
 
 
 def empty(title: str, words: Sequence[str], numbers: Sequence[str], *, wrap: bool = False) -> Table:

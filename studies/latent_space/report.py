@@ -15,8 +15,8 @@ from rich.text import Text
 
 from significance import Decision, decisions, over_seeds
 from studies.kit import tables
-from studies.kit.figures import MARKERS, PALETTE, caption, panels
-from studies.kit.study import Check
+from studies.kit.figures import MARKERS, PALETTE, caption, legend_below, panels
+from studies.kit.study import Check, Finding
 from studies.latent_space.settings import Settings
 
 LABELS = {"data": "all columns of the data", "ppca": "PPCA", "vae": "VAE", "flow": "flow"}
@@ -76,12 +76,12 @@ def _dimensions(count: float) -> str:
 
 def checks(rows: pd.DataFrame) -> list[Check]:
     """The VAE keeps more than PPCA in two dimensions, and few directions of a flow keep less."""
-    found = []
+    found: list[Check] = []
     if (rows["epochs"].dropna() >= ENOUGH_EPOCHS).all():  # a small run is not trained to its optimum
         for (name, better, worse), decision in kept_more(rows).items():
             claim = f"in {_dimensions(rows['dimensions'].min())} {LABELS[better]} keeps more {THINGS[name]} than "
             size = f"{100 * decision.fitted.mean:+.1f} ± {100 * decision.fitted.error:.1f} %"
-            found.append(Check(f"{claim}{LABELS[worse]}, by Holm at 5 %: {size}", decision.holds()))
+            found.append(Finding.of(f"{claim}{LABELS[worse]}", decision, size))
     if "round_trip" in rows and rows["round_trip"].notna().any():
         claim = f"the flow can be inverted: x comes back within {ROUND_TRIP:g} of a feature's spread"
         found.append(Check(claim, bool(rows["round_trip"].max() < ROUND_TRIP)))
@@ -108,7 +108,9 @@ def kept_more(rows: pd.DataFrame) -> dict[tuple[str, str, str], Decision]:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Above, each model's two dimensions, or one; below, classes, trustworthiness and continuity by their number."""
+    """Above: test points in two dimensions (or one) of PPCA, VAE and flow, by class. Below: the classes and
+    neighbourhoods (trustworthiness, continuity) that each keeps, against the number of dimensions.
+    """
     found = averaged(rows)
     shown = 2 if ((rows["dimensions"] == 2) & (rows["features"] > 2)).any() else 1
     with panels(3, 2, width=13) as (drawn, axes):
@@ -116,7 +118,7 @@ def figure(rows: pd.DataFrame) -> Figure:
             _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == shown)], LABELS[model])
         for each, name in zip(axes[3:], ("classes", "trustworthiness", "continuity"), strict=True):
             _kept(each, found, name)
-        axes[4].legend()
+        legend_below(axes[3], 2)
         caption(drawn, words(rows))
     return drawn
 
@@ -135,9 +137,9 @@ def _points(axes: Axes, rows: pd.DataFrame, label: str) -> None:
         sns.histplot(x=z[:, 0], hue=kinds, hue_order=order, palette=colours, multiple="stack", legend=True, ax=axes)
         axes.set(xlabel="the one dimension", ylabel="test points")
         return
-    sns.scatterplot(
-        x=z[:, 0], y=z[:, 1], hue=kinds, hue_order=order, palette=colours, s=16, linewidth=0, legend=False, ax=axes
-    )
+    for kind, colour in zip(order or [""], colours or PALETTE[:1], strict=True):
+        mine = z[np.array(kinds) == kind] if kinds else z
+        axes.plot(mine[:, 0], mine[:, 1], "o", color=colour, markersize=4, markeredgewidth=0)
     if kinds and order and len(order) <= 12:  # each class is named where it lies, so that colour is not all
         for kind in order:
             at = np.median(z[np.array(kinds) == kind], axis=0)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
-from studies.kit.figures import MARKERS, PALETTE, caption, panels
-from studies.kit.study import Check
+from studies.kit.figures import MARKERS, PALETTE, caption, legend_below, panels
+from studies.kit.study import Check, Finding
 from studies.kit.tables import empty
 from studies.naive_monte_carlo.settings import Method, Settings
 
@@ -135,27 +135,29 @@ def checks(rows: pd.DataFrame) -> list[Check]:
     found.append(Check(f"no log-mean-exp is above log p(x) but by chance ({least:+.1f} errors)", least > -SIGMAS))
     rate, error = power(draws_needed(rows, "prior"))
     claim = f"draws needed from the prior grow as exp(KL)^c with c within {RATE} of 1 (c = {rate:.2f} ± {error:.2f})"
-    found.append(Check(claim, bool(abs(rate - 1) < RATE), f"1 ± {RATE}", f"{rate:.2f} ± {error:.2f}"))
+    found.append(Finding(claim, bool(abs(rate - 1) < RATE), f"1 ± {RATE}", f"{rate:.2f} ± {error:.2f}"))
     enough = encoder[encoder["draws"] >= 128]
     worst = enough["shortfall"].max()
     at_kl = shortfall_at_kl(rows).dropna()
     claim = f"at K = exp(KL) the prior's draws miss {LEFT[0]} to {LEFT[1]} nats at every number of latents"
     between, measured = bool(at_kl.between(*LEFT).all()), f"{at_kl.min():.2f} to {at_kl.max():.2f}"
-    found.append(Check(f"{claim} ({measured})", between, f"{LEFT[0]} to {LEFT[1]}", measured))
+    found.append(Finding(f"{claim} ({measured})", between, f"{LEFT[0]} to {LEFT[1]}", measured))
     claim = f"128 draws of the encoder are within {FAR} nats for every number of latents (worst {worst:.3f})"
-    found.append(Check(claim, bool(worst < FAR), f"below {FAR} nats", f"{worst:.3f}"))
+    found.append(Finding(claim, bool(worst < FAR), f"below {FAR} nats", f"{worst:.3f}"))
     most = prior["latents"].max()
     short, near = (
         of.loc[(of["latents"] == most) & (of["draws"] == 512), "shortfall"].mean() for of in (prior, encoder)
     )
     claim = f"at {most} latents and 512 draws the prior's miss {short:.2f} nats, ten times the encoder's ({near:.3f})"
-    found.append(Check(claim, bool(short > 10 * near)))
+    found.append(Finding(claim, bool(short > 10 * near)))
     return found
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Shortfalls against draws; against draws in units of exp(KL); draws needed against latents."""
-    with panels(3, width=16) as (drawn, (left, middle, right)):
+    """Left: what estimates of log p(x) miss against the number of draws. Middle: the same in units of exp(KL). Right:
+    draws needed against the number of latents.
+    """
+    with panels(3, width=14) as (drawn, (left, middle, right)):
         _methods(left, rows)
         _collapse(middle, rows)
         _needed(right, rows)
@@ -185,9 +187,8 @@ def _methods(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(largest["kl_prior_posterior"].mean(), color="0.3", linestyle="--", linewidth=1.2)
     axes.axhline(0, color="0.3", linewidth=1)
     axes.set(xscale="log", xlabel="draws K", ylabel="log p(x) − estimate, nats")
-    axes.set_ylim(top=1.45 * largest["shortfall"].max())
     axes.set_title(f"{most} latents", loc="left", fontweight="bold")
-    axes.legend(loc="upper right")
+    legend_below(axes, 1)
 
 
 def _collapse(axes: Axes, rows: pd.DataFrame) -> None:
@@ -202,8 +203,8 @@ def _collapse(axes: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.axvline(1, color="0.3", linestyle="--", linewidth=1.2)
     axes.set(xscale="log", yscale="log", xlabel="K / exp(KL(p(z|x) ‖ p(z)))", ylabel="log p(x) − log-mean-exp, nats")
-    axes.set_title("Draws from the prior, in units of exp(KL)", loc="left", fontweight="bold")
-    axes.legend(title="latents", loc="upper right")
+    axes.set_title("Prior draws in units of exp(KL)", loc="left", fontweight="bold")
+    legend_below(axes, 4, title="latents")
 
 
 def _needed(axes: Axes, rows: pd.DataFrame) -> None:
@@ -216,6 +217,5 @@ def _needed(axes: Axes, rows: pd.DataFrame) -> None:
         label = LABELS[method] + (f" ({least} are enough)" if needed["at_once"].all() else "")
         axes.errorbar(needed.index, draws, error, color=PALETTE[index], marker=MARKERS[index], capsize=3, label=label)
     axes.set(yscale="log", xlabel="latents", ylabel=f"draws until within {ENOUGH} nats of log p(x)")
-    axes.set_ylim(1, 100 * np.exp(needed["kl"].max()))
     axes.set_title("Draws needed", loc="left", fontweight="bold")
-    axes.legend(loc="upper left")
+    legend_below(axes, 1)

@@ -13,8 +13,10 @@ import studies.report
 from studies.kit.errors import InputError
 from studies.kit.registry import every_study
 from studies.kit.rows import write_whole
+from studies.report.argument import in_order
 from studies.report.committed import results
-from studies.report.page import chapter, page
+from studies.report.page import Division, chapter, page
+from studies.report.redraw import redraw
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Settings:
     """A folder of your own results, shown beside the committed ones; it need not exist."""
     output: Path = Path("results/report.html")
     """The page."""
+    redraw: bool = False
+    """Draw the committed figures again from the committed rows, and make no page. Figures of arrays, which are not
+    committed, need those of a run of the same settings in the folder of results."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,13 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         folder = settings.results if settings.results.is_dir() else None
-        chapters = [chapter(study, results(study, folder)) for study in every_study()]
-        write_whole(settings.output, page(chapters))
+        if settings.redraw:
+            for line in redraw(every_study(), folder):
+                print(line)
+            return 0
+        divisions = [
+            Division(title, [chapter(study, results(study, folder)) for study in found])
+            for title, found in in_order(every_study())
+        ]
+        write_whole(settings.output, page(divisions))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    chapters = [one for division in divisions for one in division.chapters]
     shown = [(one.name, result) for one in chapters for result in one.results]
-    failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if check.passed is False]
+    failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if check.failed]
     stale = [f"{name}: {result.warning}" for name, result in shown if result.warning]
     for line in [*(f"FAILED: {line}" for line in failed), *(f"warning: {line}" for line in stale)]:
         print(line, file=sys.stderr)

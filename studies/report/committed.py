@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ class Result:
     Attributes:
         study: whose they are.
         path: of the rows.
-        figure: a PNG; None if there is none.
+        figure: an SVG, or else a PNG; None if there is none.
         rows: of one settings hash, in the order of the file.
         current: were they made by the settings that the code has now, at their defaults?
         committed: do they lie in `studies/reference`?
@@ -58,6 +58,13 @@ class Result:
         chosen = selected(self.study, self.study.settings(), self.rows) if self.current else self.rows
         return chosen if len(chosen) else self.rows
 
+    def every_seed(self) -> pd.DataFrame:
+        """The same of all seeds: what is most to be said of the study's data and models."""
+        seeds = tuple(int(seed) for seed in self.rows["seed"].unique())
+        settings = replace(self.study.settings(), seeds=seeds)
+        chosen = selected(self.study, settings, self.rows) if self.current else self.rows
+        return chosen if len(chosen) else self.rows
+
 
 def results(study: Study, folder: Path | None = None) -> list[Result]:
     """Everything there is of a study: first what was committed, then what lies in a folder of results.
@@ -87,7 +94,9 @@ def _split(study: Study, path: Path, *, committed: bool) -> list[Result]:
     every = frame(Rows(path, study.key))
     if every.empty:
         raise InputError(f"{path} has no rows")
-    figures = [figure for figure in (path.with_suffix(".png"), path.with_name("figure.png")) if figure.exists()]
+    names = [path.with_suffix(suffix) if committed else None for suffix in (".svg", ".png")]
+    names += [path.with_name(f"figure{suffix}") for suffix in (".svg", ".png")]
+    figures = [name for name in names if name is not None and name.exists()]
     figure = figures[0] if figures else None
     hashes = sorted(every["settings_hash"].unique(), key=lambda found: found != digest)
     return [

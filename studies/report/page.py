@@ -1,74 +1,100 @@
-"""The page of results: chapters, one a study, from docstrings and rows to HTML."""
+"""The page of results: a line a study, then chapters, from docstrings and rows to HTML."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
+from markupsafe import Markup
 
 from studies.kit.registry import doc
-from studies.kit.show import WIDTH
-from studies.kit.study import Check, Study
+from studies.kit.study import TOLD, Check, Finding, Study
+from studies.kit.tables import typeset
 from studies.report.committed import Result
+from studies.report.formulas import inline, mathml
+from studies.report.pictures import Picture, picture
+from studies.report.prose import Block, prose, rendered
 
-
-@dataclass(frozen=True)
-class Block:
-    """A piece of text or a table, ready for the page.
-
-    Attributes:
-        kind: paragraph, verbatim or table.
-        text: of a paragraph or verbatim block; the title of a table.
-        header, rows: of a table.
-        right: which columns hold numbers.
-        caption: under a table.
-    """
-
-    kind: str
-    text: str = ""
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    right: tuple[bool, ...] = ()
-    caption: str = ""
+LONG = 24  # letters of a cell that may take several lines
+BESIDE = ("In short", "Answer", "Formula", "Expected")  # sections that have a place of their own
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One result on the page."""
+    """One result on the page.
+
+    Attributes:
+        title: the data; of what settings, where these are not the defaults.
+        small: whether it stands beside another result, folded: a quick run, or one of other data or settings.
+        picture: its figure.
+        blocks: tables and words.
+        checks: what must hold of any run.
+        findings: what may come out either way.
+        provenance: where the numbers come from.
+        warning: why it is not to be taken for the study's result.
+    """
 
     title: str
-    figure: str
-    alt: str
+    small: bool
+    picture: Picture | None
     blocks: list[Block]
     checks: list[Check]
+    findings: list[Finding]
     provenance: list[tuple[str, str]]
     warning: str
 
     @property
-    def compared(self) -> bool:
-        """Whether a check says what was expected and what came."""
-        return any(check.expected or check.measured for check in self.checks)
+    def held(self) -> int:
+        """How many checks passed."""
+        return sum(check.passed is True for check in self.checks)
+
+    @property
+    def tally(self) -> list[tuple[str, int]]:
+        """How many findings came out how."""
+        counts = Counter(finding.verdict for finding in self.findings)
+        return [(word, counts[word]) for word in TOLD.values() if counts[word]]
+
+    @property
+    def anew(self) -> bool:
+        """Whether a finding says more than of the fits that were made."""
+        return any(finding.anew for finding in self.findings)
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One study on the page."""
+    """One study on the page.
+
+    Attributes:
+        short: its answer in a sentence or two.
+        answer: the whole of it.
+        formula: what it is about; empty of most.
+        sections: the docstring's others.
+        results: what was measured, the committed one first.
+    """
 
     name: str
     question: str
+    short: str
+    answer: list[Block]
+    formula: str
     sections: list[tuple[str, list[Block]]]
     results: list[Shown]
 
 
-def page(chapters: list[Chapter]) -> str:
+@dataclass(frozen=True)
+class Division:
+    """Chapters that belong together."""
+
+    title: str
+    chapters: list[Chapter]
+
+
+def page(divisions: Sequence[Division]) -> str:
     """The HTML, from the template beside this file."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -77,38 +103,77 @@ def page(chapters: list[Chapter]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(chapters=chapters)
+    environment.filters |= {
+        "words": lambda text: Markup(inline(unbroken(typeset(text)))),
+        "kind": lambda cell: "whole" if is_number(cell) else "words" if len(cell) > LONG else "",
+        "formula": lambda text: Markup(mathml(text, display=True)),
+        "numbers": typeset,
+        "address": lambda text: Markup(text.replace("&", "&amp;")),
+    }
+    return environment.get_template("report.html").render(divisions=divisions)
+
+
+def unbroken(text: str) -> str:
+    """A text in which no line ends between a number and its error, or its sign.
+
+    >>> unbroken("≥ 0.55 ± 0.02 nats") == "≥\\u00a00.55\\u00a0±\\u00a00.02 nats"
+    True
+    """
+    return re.sub(r"(?<=[≤≥<>=]) (?=[−\d])", "\u00a0", text.replace(" ± ", "\u00a0±\u00a0"))
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number with its error, and few words.
+
+    >>> is_number("≥ −109.18 ± 0.67  (≥ −106.60)"), is_number("0.5 of all")
+    (True, False)
+    """
+    return not re.search(r"[A-Za-z]{2}", cell) and len(cell) < 2 * LONG
 
 
 def chapter(study: Study, results: list[Result]) -> Chapter:
     """One study, with all that is known of it."""
     about = doc(study)
-    order = ("Claim", "Answer", "Expected", "Paper", "Command", "Run time")
-    titles = [*order, *(title for title in about.sections if title not in order)]
+    order = ("Claim", "Paper", "Command", "Run time")
+    titles = [*order, *(title for title in about.sections if title not in (*order, *BESIDE))]
     sections = [
         (title, prose(about.sections[title], title != "Command")) for title in titles if title in about.sections
     ]
-    return Chapter(study.name, about.question, sections, [_shown(result) for result in results])
+    answer = prose(about.sections.get("Answer", ""))
+    if not any(result.current for result in results):  # else each of these numbers is in a table, which a test ensures
+        sections.append(("Expected", prose(about.sections.get("Expected", ""))))
+    shown = [_shown(result, first=place == 0) for place, result in enumerate(results)]
+    formula = " ".join(about.sections.get("Formula", "").split())
+    return Chapter(study.name, about.question, about.short, answer, formula, sections, shown)
 
 
-def _shown(result: Result) -> Shown:
+def _shown(result: Result, first: bool) -> Shown:
     report, rows = result.study.report, result.shown()
     try:
-        blocks, checks = list(rendered(report.table(rows))), report.checks(rows)
+        blocks = list(rendered(report.table(rows)))
+        checks = list(report.checks(result.every_seed()))
         if result.current and len(rows) < len(result.rows):
             seeds = ", ".join(map(str, sorted(result.rows["seed"].unique())))
             blocks += [Block("paragraph", f"All seeds ({seeds}) together:"), *rendered(report.table(result.rows))]
     except (KeyError, ValueError, IndexError, TypeError) as error:
         reason = f"These rows are not those of a whole run, and there is no table of them ({type(error).__name__})."
         blocks, checks = [Block("paragraph", reason)], []
-    picture = base64.b64encode(result.figure.read_bytes()).decode() if result.figure else ""
+    drawn = picture(result.figure, result.study.shows(result.data)) if result.figure else None
     warning = ""
     if result.stale:
         warning = f"rows in {result.path.name} were made by other settings than the code's defaults; run it again"
     kind = ", quick run" if result.quick else "" if result.current else ", other settings than the defaults"
-    title = f"{result.data}{kind}"
-    alt = f"{result.study.name} on {result.data}: {report.table.__doc__ or ''}".strip()
-    return Shown(title, picture, alt, blocks, checks, _provenance(result), warning)
+    said = drawn.caption if drawn else ""
+    return Shown(
+        f"{result.data}{kind}",
+        not first or result.quick,
+        drawn,
+        [block for block in blocks if not (said and block.kind == "paragraph" and typeset(block.text) in said)],
+        [check for check in checks if not isinstance(check, Finding)],
+        [check for check in checks if isinstance(check, Finding)],
+        _provenance(result),
+        warning,
+    )
 
 
 def _provenance(result: Result) -> list[tuple[str, str]]:
@@ -140,82 +205,3 @@ def _duration(rows: pd.DataFrame) -> str:
     columns = [column for column in ("seconds", "seconds_asking") if column in rows]
     seconds = float(rows[columns].sum().sum())
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
-def rendered(content: object) -> Iterator[Block]:
-    """What a study prints on a terminal, as blocks of the page.
-
-    >>> [block.kind for block in rendered(Group(Text("words"), Table("a", "b", title="t")))]
-    ['paragraph', 'table']
-    """
-    if isinstance(content, Group):
-        for part in content.renderables:
-            yield from rendered(part)
-    elif isinstance(content, Table):
-        cells = [[_plain(cell) for cell in column.cells] for column in content.columns]
-        yield Block(
-            "table",
-            _plain(content.title),
-            tuple(_plain(column.header) for column in content.columns),
-            tuple(zip(*cells, strict=True)),
-            tuple(column.justify == "right" for column in content.columns),
-            _plain(content.caption),
-        )
-    elif isinstance(content, Text | str):
-        for line in _plain(content).split("\n"):
-            if line.strip():
-                yield Block("paragraph", line.strip())
-    else:
-        recorder = Console(file=io.StringIO(), width=WIDTH, record=True)
-        recorder.print(content)
-        yield Block("verbatim", recorder.export_text().rstrip())
-
-
-def _plain(cell: object) -> str:
-    """Text without the markup of a terminal."""
-    if cell is None:
-        return ""
-    if isinstance(cell, str):
-        return Text.from_markup(cell).plain
-    if isinstance(cell, Text):
-        return cell.plain
-    recorder = Console(file=io.StringIO(), width=WIDTH, record=True)
-    recorder.print(cell)
-    return recorder.export_text().strip()
-
-
-def prose(text: str, sentence: bool = True) -> list[Block]:
-    """Paragraphs and tables of a docstring; of a sentence, the first letter becomes a capital.
-
-    >>> [block.kind for block in prose("Some words.\\n\\n==  ==\\na   b\\n==  ==\\n1   2\\n==  ==")]
-    ['paragraph', 'table']
-    """
-    found = []
-    for part in text.split("\n\n"):
-        lines = [line for line in part.splitlines() if line.strip()]
-        indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
-        lines = [line[indent:] for line in lines]
-        rules = [number for number, line in enumerate(lines) if line.startswith("==") and not line.strip("= ")]
-        if len(rules) == 3 and rules[0] == 0 and rules[-1] == len(lines) - 1:
-            found.append(_simple_table(lines, rules[1]))
-        elif rules or any(line.startswith("  ") or "   " in line.strip() for line in lines):
-            found.append(Block("verbatim", "\n".join(lines)))
-        elif lines:
-            words = " ".join(lines)
-            found.append(Block("paragraph", words[0].upper() + words[1:] if sentence and not found else words))
-    return found
-
-
-def _simple_table(lines: list[str], middle: int) -> Block:
-    """reStructuredText's simple table: columns begin where the rules of equals signs do."""
-    rule = lines[0]
-    starts = [i for i, sign in enumerate(rule) if sign == "=" and (i == 0 or rule[i - 1] == " ")]
-    ends = [*starts[1:], None]
-
-    def cells(line: str) -> tuple[str, ...]:
-        found = (line[start:end].strip() for start, end in zip(starts, ends, strict=True))
-        return tuple("" if cell == ".." else cell for cell in found)
-
-    header = tuple(" ".join(filter(None, parts)) for parts in zip(*map(cells, lines[1:middle]), strict=True))
-    rows = tuple(cells(line) for line in lines[middle + 1 : -1])
-    return Block("table", "", header, rows, (False,) * len(starts))
