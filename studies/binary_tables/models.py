@@ -18,6 +18,7 @@ from lvm import EM, VAE, AmortisedModel, FiniteMixture, HierarchicalVAE
 from lvm.evidence import importance
 from lvm.vae.estimator import GradientEstimator
 from lvm.vae.gradients import AnalyticKL, DoublyReparametrised
+from lvm.vae.kl_weights import WarmUp
 from lvm.vae.mixture_likelihood import MixtureLikelihood
 from studies.binary_tables.settings import Settings
 from studies.binary_tables.source import Answers, BinaryTable
@@ -128,7 +129,8 @@ class Fits:
         """A level of half as many latents above those of the VAE."""
         above = (self.settings.latents // 2,)
         hidden = self.settings.hidden
-        return self.bounded("hierarchy", lambda vae: HierarchicalVAE.above(vae, above, hidden=hidden), AnalyticKL())
+        warmed = AnalyticKL(kl_weight=WarmUp(steps=max(1, self.settings.steps // 2)))  # else upper levels stay unused
+        return self.bounded("hierarchy", lambda vae: HierarchicalVAE.above(vae, above, hidden=hidden), warmed)
 
     def fresh(self, changed: Callable[[VAE], AmortisedModel] = lambda vae: vae) -> AmortisedModel:
         """The VAE that every fit starts from, with what is changed of it."""

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from significance import Kind, Verdict
+from significance import Decision, Kind, Verdict
 from studies.binary_tables.published import published
 from studies.binary_tables.settings import Settings
 from studies.binary_tables.standings import LABELS, Standing, judged, standings
@@ -64,28 +64,22 @@ def words(rows: pd.DataFrame) -> str:
 def answer(rows: pd.DataFrame) -> str:
     """What training through the mixture gains, which model is above the mixture, and how far others are."""
     lines, found = [], standings(rows)
-    gains = judged(rows, "over_twin")
-    if gains:
-        listed = ", ".join(f"{name} {_plain(rows, name, 'through', 'over_twin')}" for name, _ in gains)
+    if gains := judged(rows, "over_twin"):
+        listed = ", ".join(f"{name} {_said(each)}" for (name, _), each in gains.items())
+        lines.append(f"Trained as a mixture, a decoder gains over its ELBO's twin, both compiled: {listed} nats.")
+    best = {name: max(each, key=lambda one: one.at_least) for name, each in found.items()}
+    listed = ", ".join(f"{name} {_value(one)} ({one.label})" for name, one in best.items())
+    lines.append(f"Highest: {listed}.")
+    below = [key for key, each in judged(rows, "over_mixture").items() if each.verdict is Verdict.SECOND]
+    if below:
         lines.append(
-            f"Trained as a mixture, a decoder gains over its twin by the ELBO, both as mixtures: {listed} nats."
+            f"Below the Bernoulli mixture: {', '.join(f'{LABELS[model]} on {name}' for name, model in below)}."
         )
-    best = {name: max(each, key=lambda one: one.at_least) for name, each in found.items() if each}
-    if best:
-        listed = ", ".join(f"{name} {_value(one)} ({one.label})" for name, one in best.items())
-        lines.append(f"Highest: {listed}.")
-    above = judged(rows, "over_mixture")
-    for label, verdict in (("above", Verdict.FIRST), ("below", Verdict.SECOND)):
-        names = [f"{name} {LABELS[model]}" for (name, model), each in above.items() if each.verdict is verdict]
-        if label == "below" and names:
-            lines.append(f"Below the Bernoulli mixture, exactly: {', '.join(names)}.")
     return " ".join(lines)
 
 
-def _plain(rows: pd.DataFrame, name: str, model: str, column: str) -> str:
-    of = rows[(rows["data"] == name) & (rows["model"] == model)]
-    error = float((of[f"{column}_error"] ** 2).sum() ** 0.5) / len(of)
-    return with_error(float(of[column].mean()), error)
+def _said(each: Decision) -> str:
+    return with_error(each.fitted.mean, each.fitted.error) + ("" if each.verdict is not Verdict.OPEN else " (open)")
 
 
 def _value(each: Standing) -> str:
@@ -160,7 +154,8 @@ def figure(rows: pd.DataFrame) -> Figure:
             _panel(each, name, models, labelled=place % columns == 0)
         for each in axes[len(found) :]:
             each.set_axis_off()
-        caption(drawn, words(rows))
+        bars = "Bars: paired error of the difference from the mixture; shaded: between both ends of an interval."
+        caption(drawn, f"{words(rows)} {bars}")
     return drawn
 
 
@@ -176,10 +171,13 @@ def _panel(axes: Axes, name: str, models: list[Standing], *, labelled: bool) -> 
         )  # fmt: skip
         if each.high == each.high:
             axes.plot([each.low, each.high], [height, height], color=BOUND, linewidth=5, alpha=0.4)
-    for place, (other, value) in enumerate(published(name)):
+    lines = [(other.method, value) for other, value in published(name)]
+    if models and (over := models[0].over_truth) is not None:
+        lines.append(("what made them up", models[0].log_p.mean - over.mean))
+    for place, (called, value) in enumerate(lines):
         axes.axvline(value, color=OTHERS, linewidth=1.2, linestyle="--", zorder=0)
         axes.annotate(
-            other.method, (value, 0.75 - 0.45 * (place % 2)), fontsize=8, color=OTHERS, rotation=0, ha="center",
+            called, (value, 0.75 - 0.45 * (place % 2)), fontsize=8, color=OTHERS, rotation=0, ha="center",
             va="bottom", annotation_clip=False,
         )  # fmt: skip
     axes.set_yticks([-place for place in range(len(order))], list(LABELS.values()) if labelled else [""] * len(order))
