@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from bridge.conversions.components import ComponentColumns
 from density.checks import check_count
 from density.evaluating import evaluated
 from lvm.finite_mixture.model import FiniteMixture
+from lvm.hierarchy.model import HierarchicalVAE
 from lvm.latent import LatentVariableModel
 from lvm.mixture.covariance import Diagonal
 from lvm.mixture.model import GaussianMixture
@@ -63,10 +64,17 @@ def as_mixture(
     nodes = check_count(nodes, "nodes", least=2)
     with torch.no_grad():
         found = PriorNodes.of(model.prior, nodes, generator)
-        components = ComponentColumns.of(model.decoder, found.z)
+        components = _components(model, found.z)
         mixture = _gaussian(components) if components.gaussian else _finite(components)
         mixture.prior.logits.copy_(found.log_weights)
     return mixture
+
+
+def _components(model: LatentVariableModel, z: Tensor) -> ComponentColumns:
+    """What the decoder says at latents ``[K, d]``; that of a hierarchy reads the first level alone."""
+    if isinstance(model, HierarchicalVAE):
+        return ComponentColumns.of(model.decoder.density, model.levels(z)[0])
+    return ComponentColumns.of(model.decoder, z)
 
 
 def _gaussian(components: ComponentColumns) -> GaussianMixture:

@@ -16,6 +16,7 @@ from density.support import Step, Support, preimage
 from lvm.components import ComponentFamily
 
 SCALARS_AT_ONCE = 2**20  # numbers of rows and components that are looked at together
+FEWEST_ROWS = 64  # that share what is computed of the numbers alone
 
 
 class ProductComponents(ComponentFamily):
@@ -66,7 +67,7 @@ class ProductComponents(ComponentFamily):
         return found, torch.cat(blocks, -1)
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
-        rows = max(1, SCALARS_AT_ONCE // self.numbers.numel())
+        rows = max(FEWEST_ROWS, SCALARS_AT_ONCE // self.numbers.numel())
         parts = x.reshape(-1, self.features).split(rows)
         each = [self.product._log_prob_at_each(part, self.numbers) for part in parts]
         return torch.cat(each).reshape(*x.shape[:-1], self.context_features)

@@ -195,6 +195,9 @@ class _LowestLevel(Density):
     def _inside(self) -> Tensor:
         return self.density._inside()
 
+    def _log_prob_at_each(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.density._log_prob_at_each(x, self._first(context))
+
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return self.density._sample(n, self._first(context), generator)
 

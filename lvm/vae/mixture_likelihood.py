@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from density.checks import settle_counts
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
+from density.own_precision import in_own_precision
 from lvm.components import MixtureModel
 from lvm.latent import LatentVariableModel
 from lvm.prior_nodes import PriorNodes
@@ -66,6 +67,7 @@ class MixtureLikelihood(GradientEstimator):
         """K: each point is compared with every node."""
         return self.nodes
 
+    @in_own_precision
     def _estimate(self, model: LatentVariableModel, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
         if model.context_features:
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,13 +10,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.data.directory import Place, data_directory
+from studies.data.debd import debd
 from studies.kit.seeds import derived_seed
 
 TableName = Literal["questions", "nltcs"]
 NAMES = get_args(TableName)
 
-DEBD = "0fcebc00c5afa7f22b9c1b6256890fc9d36fcd7177f427c921bdc30239976478"
 TRAITS = 2
 
 
@@ -61,7 +59,7 @@ def bit_table(name: str, seed: int, directory: Path | None, *, bits: int = 10, r
     >>> table.train.shape, table.test.shape, sorted(set(table.test.ravel().tolist()))
     ((2000, 10), (2000, 10), [0, 1])
     """
-    train, test = _questions(seed, bits, rows) if name == "questions" else _nltcs(data_directory(directory))
+    train, test = _questions(seed, bits, rows) if name == "questions" else _nltcs(directory)
     shape = repr((train.shape, test.shape)).encode()
     digest = hashlib.sha256(shape + train.tobytes() + test.tobytes()).hexdigest()
     return BitTable(name, digest, train, test)
@@ -77,14 +75,5 @@ def _questions(seed: int, bits: int, rows: int) -> tuple[NDArray[np.uint8], NDAr
 
 
 def _nltcs(directory: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    place = Place("nltcs", directory, "github.com/UCLA-StarAI/Density-Estimation-Datasets, rows packed into bits")
-    path = place.find("debd_binary.npz")
-    content = path.read_bytes()
-    place.verify(path, content, DEBD, "bytes")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        features = int(archive["nltcs_features"])
-        train, test = (
-            np.ascontiguousarray(np.unpackbits(archive[f"nltcs_{part}"], axis=1)[:, :features])
-            for part in ("train", "test")
-        )
-    return train, test
+    split = debd("nltcs", directory)
+    return split.train, split.test

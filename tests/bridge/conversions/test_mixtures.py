@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -29,9 +30,10 @@ from density import (
     mlp,
 )
 from flows import maf
-from lvm import VAE, FiniteMixture, GaussianMixture, LinearVAE
+from lvm import VAE, FiniteMixture, GaussianMixture, HierarchicalVAE, LinearVAE
 from lvm.evidence import Bits, audit, evidence, importance, prior_importance
 from lvm.prior_nodes import PriorNodes
+from lvm.vae.mixture_likelihood import MixtureLikelihood
 from tests.bridge.comparison import Record
 from tests.laws.transforms import randomise
 
@@ -132,6 +134,17 @@ def test_other_priors_are_drawn(generator: Generator) -> None:
     torch.testing.assert_close(found.weights, torch.full_like(found.weights, 1 / 500))
     x = model.sample(50, generator=generator)
     assert abs((found.log_density(x) - importance(model, x, draws=1000, generator=generator)).mean) < 0.1
+
+
+def test_a_hierarchy_is_the_mixture_of_its_lowest_decoder(generator: Generator) -> None:
+    model = randomise(HierarchicalVAE.above(VAE.bernoulli(5, 2, hidden=(4,)), (1,), hidden=(4,)).double(), generator)
+    found, nodes = as_mixture(model, 30, generator=Generator().manual_seed(1)), Generator().manual_seed(1)
+    x = Bits(5).points(torch.empty(0, dtype=torch.float64))
+    z = model.prior.sample(30, generator=nodes)
+    expected = model.decoder.log_prob(x.unsqueeze(1), z).logsumexp(1) - math.log(30)
+    torch.testing.assert_close(found.log_prob(x), expected, rtol=1e-11, atol=1e-11)
+    trained = MixtureLikelihood(30, seed=1)(model, x)
+    torch.testing.assert_close(trained, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_marginals_and_conditionals_are_sums(generator: Generator) -> None:

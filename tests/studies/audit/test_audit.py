@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from pathlib import Path
@@ -14,12 +15,12 @@ import torch
 
 from density import log_density as claims
 from lvm.evidence import Bits, importance
-from studies.audit import bit_tables
 from studies.audit.bit_tables import bit_table
 from studies.audit.measure import Fitted, added_up, bounded, fitted, with_factor
 from studies.audit.report import checks, selected, table
 from studies.audit.settings import Key, Method, Settings, tasks
 from studies.audit.standings import sums, widths
+from studies.data import debd
 from studies.kit.compute import gauss_hermite
 from studies.kit.errors import InputError
 from studies.kit.study import Check
@@ -68,7 +69,7 @@ def test_nltcs_is_unpacked_and_verified(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "debd_binary.npz").write_bytes(buffer.getvalue())
     with pytest.raises(InputError, match="cut, altered or another file"):
         bit_table("nltcs", 0, tmp_path)
-    monkeypatch.setattr(bit_tables, "DEBD", bit_tables.hashlib.sha256(buffer.getvalue()).hexdigest())
+    monkeypatch.setattr(debd, "DIGEST", hashlib.sha256(buffer.getvalue()).hexdigest())
     found = bit_table("nltcs", 0, tmp_path)
     assert (found.train == rows[:4]).all()
     assert (found.test == rows[5:]).all()
