@@ -31,6 +31,7 @@ from bridge.hybrids import (
     with_flow_prior,
     with_posterior,
 )
+from bridge.marginal_bound import MarginalBound
 from bridge.relaxation import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder, RelaxedDecoder
 from bridge.survae.augmentation import Augmentation, ReLU
 from bridge.survae.chain import LinkChain, latent_measure
@@ -71,6 +72,7 @@ __all__ = [
     "LinkChain",
     "Log",
     "LooseLayeredModel",
+    "MarginalBound",
     "Max",
     "Pair",
     "ProbabilityFlowVelocity",

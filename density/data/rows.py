@@ -25,7 +25,6 @@ class Rows:
         owner: whose error it is.
         weights: ``[n]``, not negative: 3 is the row three times, 0 a row that is not there. 1 if None.
         incomplete: nan marks a missing entry; else it is an error.
-        observed: whether the owner has a view of incomplete rows, to which that error points.
 
     Attributes:
         whole: the data, where it is a tensor.
@@ -46,9 +45,8 @@ class Rows:
         weights: Tensor | None = None,
         *,
         incomplete: bool = False,
-        observed: bool = True,
     ) -> None:
-        self._check = check_incomplete if incomplete else _check_complete if observed else check_data
+        self._check = check_incomplete if incomplete else _check_complete
         self._features = features
         self._owner = owner
         self._values: Tensor | None = None
@@ -178,7 +176,7 @@ def _check_complete(x: Tensor, features: int, owner: str, *, reference: Tensor |
         if not bool(x.isnan().any()):
             raise
         advice = (
-            "or, where nan or a mask marks a missing entry, call model.observed.fit(x) of PPCA or GaussianMixture "
+            "or, where nan or a mask marks a missing entry, call model.observed.fit(x) of PPCA, a mixture or a VAE "
             "(docs/howto/own_data.md)"
         )
         raise ValueError(f"{error}; {advice}") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,8 @@ from lvm.mixture.splits import pairs, shares
 from lvm.mixture.starts import MOST_ROWS, sample
 from lvm.mixture.statistics import Statistics
 
+S = TypeVar("S")
+
 STILL = 1e-6  # of the variance of a statistic, which clusters of equal values would not have
 FEWEST_ROWS = 1.0  # of the whole table that a component sees at the start: no category is impossible from there
 
@@ -45,6 +47,7 @@ class Problem:
         bounds: what keeps a component from a few rows.
         em: settings.
         generator: of the starts.
+        gaps: which entries of the rows are missing, ``[n, D]``, where others stand for them; None if none is.
     """
 
     table: Table
@@ -56,6 +59,7 @@ class Problem:
     bounds: Bounds
     em: EM
     generator: Generator | None
+    gaps: Tensor | None = None
 
     @staticmethod
     def of(
@@ -93,16 +97,24 @@ class Problem:
 
     def climb(self) -> Climbed[FiniteParameters]:
         """The best parameters of all starts, in float64, and how they were reached."""
-        em = self.em
 
         def expected(at: FiniteParameters) -> tuple[float, TableStatistics]:
-            found = expectation(at, self.table, self.rows, self.columns.origin, em.rows_at_once)
+            found = expectation(at, self.table, self.rows, self.columns.origin, self.em.rows_at_once)
             return found.dispersed.mean_log_likelihood, found
 
+        return self.climb_by(expected, lambda at, found: maximised(self.table, found, at, self.bounds))
+
+    def climb_by(
+        self,
+        expected: Callable[[FiniteParameters], tuple[float, S]],
+        maximise: Callable[[FiniteParameters, S], FiniteParameters],
+    ) -> Climbed[FiniteParameters]:
+        """The same by an E-step and an M-step."""
+        em = self.em
         climbed = climb(
             self.first,
             expected,
-            lambda at, found: maximised(self.table, found, at, self.bounds),
+            maximise,
             Limits(steps=em.max_iterations, tolerance=em.tolerance, restarts=em.restarts, progress=em.progress),
             Logbook(em.checkpoint, "EM fit", self._task(), Randomness(self.generator, self.rows.like.device)),
             self.present,
@@ -195,6 +207,7 @@ class Problem:
                 "start": start,
                 "smoothing": self.bounds.rows,
             }
+            | ({} if self.gaps is None else {"missing": data_in_words([self.gaps])})
             | {name: value if isinstance(value, int | float) else repr(value) for name, value in settings.items()}
             | present.fixed_in_words()
         )

@@ -19,9 +19,10 @@ from density.fitting.fit_data import prepare
 from density.fitting.training import Training
 from density.history import History
 from lvm.components import MixtureModel
-from lvm.em import frozen
+from lvm.em import Climbed, frozen
 from lvm.finite_mixture.components import ProductComponents
 from lvm.finite_mixture.fit import Problem
+from lvm.finite_mixture.observed import ObservedFiniteMixture
 from lvm.finite_mixture.statistics import FiniteParameters
 from lvm.missing.columns import given_row
 from lvm.mixture.covariance import CollapsedComponent
@@ -126,6 +127,11 @@ class FiniteMixture(MixtureModel):
             left.prior.logits.copy_(given.encoder.logits_at(row[~hidden]))
         return left
 
+    @property
+    def observed(self) -> ObservedFiniteMixture:
+        """The mixture of data with missing entries: density, posterior, imputation and fit where nan means missing."""
+        return ObservedFiniteMixture(self)
+
     def _expectation(self, context: Tensor | None) -> Tensor:
         return self.weights @ self.decoder._expectation(self.prior.enumerate())
 
@@ -171,14 +177,18 @@ class FiniteMixture(MixtureModel):
             CollapsedComponent: (a ValueError) a variance became 0 in every start of EM, as happens without
                 regularisation.
         """
-        self._check_settings(em, smoothing)
+        self.check_settings(em, smoothing, "FiniteMixture.fit")
         if not self._closed:
             given = prepare(self, x, training, self.check_support, weights=weights)
             return given.maximise(self, lambda batch, generator: self.log_prob(batch[0]), training, generator)
-        rows = Rows(x, self.features, "FiniteMixture", weights, observed=False)
-        problem = Problem.of(self.decoder, rows, self._present(rows.like), em, float(smoothing), generator)
-        climbed = problem.climb()
-        self.to(rows.like)
+        rows = Rows(x, self.features, "FiniteMixture", weights)
+        present = self.parameters_on(rows.like.device)
+        problem = Problem.of(self.decoder, rows, present, em, float(smoothing), generator)
+        return self.take(problem.climb(), rows.like)
+
+    def take(self, climbed: Climbed[FiniteParameters], like: Tensor) -> History:
+        """Go where a fit ended, in the dtype and on the device of its data; raise what it raised."""
+        self.to(like)
         if climbed.parameters is not None:
             with torch.no_grad():
                 self.prior.logits.copy_(climbed.parameters.logits)
@@ -191,20 +201,21 @@ class FiniteMixture(MixtureModel):
     def _closed(self) -> bool:
         return all(isinstance(group.likelihood, ExponentialFamily) for group in self.decoder.groups)
 
-    def _check_settings(self, em: EM, smoothing: float) -> None:
-        check_settings(em, EM, "em", "lvm.EM()", "FiniteMixture.fit")
+    def check_settings(self, em: EM, smoothing: float, owner: str) -> None:
+        """Raise unless they are settings of EM that this model can be fitted by."""
+        check_settings(em, EM, "em", "lvm.EM()", owner)
         if isinstance(em.start, Given):
             raise TypeError("FiniteMixture has no means to be given: set decoder.numbers and start from lvm.Present()")
         if not (math.isfinite(smoothing) and smoothing >= 0):
             raise ValueError(f"FiniteMixture expects smoothing to be finite and at least 0; got {smoothing}")
 
     @torch.no_grad()
-    def _present(self, like: Tensor) -> FiniteParameters:
+    def parameters_on(self, device: torch.device) -> FiniteParameters:
         """The parameters as a record of its own, in float64 on the device of the data: where EM goes on from."""
         logits, numbers = self.prior.logits, self.decoder.numbers
         fixed = frozen(logits=logits, numbers=numbers)
         return FiniteParameters(
-            logits.to(like.device, torch.float64, copy=True), numbers.to(like.device, torch.float64, copy=True), fixed
+            logits.to(device, torch.float64, copy=True), numbers.to(device, torch.float64, copy=True), fixed
         )
 
 

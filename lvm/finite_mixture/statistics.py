@@ -96,6 +96,14 @@ class Table:
             found[not family.dispersed].append(family.statistics(own))
         return torch.cat(found[0], -1), torch.cat(found[1], -1)
 
+    def known(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of these follow from the entries that are observed, ``[n, D]``: booleans ``[n, A]`` and ``[n, B]``."""
+        empty = observed[:, :0]
+        found: tuple[list[Tensor], list[Tensor]] = ([empty], [empty])
+        for (family, _), own in zip(self.families(), self.product.split(observed), strict=True):
+            found[not family.dispersed].append(own if family.dispersed else own.repeat(1, family.moments))
+        return torch.cat(found[0], -1), torch.cat(found[1], -1)
+
     def variances(self, at: FiniteParameters) -> Tensor:
         """Those of the columns that have one, in every component: ``[K, A]``."""
         found, first = [at.numbers[:, :0]], 0
@@ -125,6 +133,34 @@ class Table:
         value = rows.new_zeros(()) if log_likelihood is None else log_likelihood
         about = origin.expand(len(weight), -1)
         return TableStatistics(Statistics.of(Diagonal(), residual, weight, about, value), weight @ others)
+
+    def numbers(self, mean: Tensor, variance: Tensor, others: Tensor) -> Tensor:
+        """The numbers ``[K, N]`` at which columns have mean and variance ``[K, A]``, and the others' statistics a mean
+        ``[K, B]``.
+        """
+        numbers, first, other = [], 0, 0
+        for family, columns in self.families():
+            if family.dispersed:
+                own = slice(first, first + len(columns))
+                numbers.append(family.maximum(mean[:, own], variance[:, own]))
+                first = own.stop
+            else:
+                own = slice(other, other + family.moments * len(columns))
+                numbers.append(family.maximum(others[:, own]))
+                other = own.stop
+        return torch.cat(numbers, -1)
+
+    def of_numbers(self, of_moments: Tensor, of_others: Tensor) -> Tensor:
+        """For each of the numbers ``[K, N]`` what is said of its column: ``[K, A]``, and of the others' statistics."""
+        found, first, other = [], 0, 0
+        for family, columns in self.families():
+            width = len(columns)
+            if family.dispersed:
+                own, first = of_moments[:, first : first + width], first + width
+            else:
+                own, other = of_others[:, other : other + width], other + family.moments * width
+            found.append(own.repeat(1, family.width(width) // width))
+        return torch.cat(found, -1)
 
     def log_joint(self, at: FiniteParameters, x: Tensor) -> Tensor:
         """log π_k p(x|k), ``[K, n]``."""
@@ -189,14 +225,5 @@ def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bo
     resolution = torch.finfo(variances.dtype).eps * moments.mean.abs()  # below it a variance is rounding error
     require_regular(((variances > resolution.square()) | empty).all(-1), "FiniteMixture")
     means = (found.sums + bounds.rows * bounds.pooled) / (rows + bounds.rows)
-    numbers, first, other = [], 0, 0
-    for family, columns in table.families():
-        if family.dispersed:
-            own = slice(first, first + len(columns))
-            numbers.append(family.maximum(moments.mean[:, own], variances[:, own]))
-            first = own.stop
-        else:
-            own = slice(other, other + family.moments * len(columns))
-            numbers.append(family.maximum(means[:, own]))
-            other = own.stop
-    return before.keeping(before.having(logits, torch.where(empty, before.numbers, torch.cat(numbers, -1))))
+    numbers = table.numbers(moments.mean, variances, means)
+    return before.keeping(before.having(logits, torch.where(empty, before.numbers, numbers)))

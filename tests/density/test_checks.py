@@ -61,7 +61,7 @@ def test_what_came_and_what_to_do() -> None:
     with pytest.warns(UserWarning, match="MaskedTensor"):
         masked = masked_tensor(x, x > 0)
     masks = (
-        "marks what it masks by nan, which model.observed takes for missing (PPCA, GaussianMixture); other models "
+        "marks what it masks by nan, which model.observed takes for missing (PPCA, mixtures, VAEs); other models "
         "need complete rows"
     )
     expected = {

@@ -19,10 +19,12 @@ from bridge import (
     GaussianRelaxation,
     HalfNormal,
     JacobianEncoder,
+    MarginalBound,
     probability_flow,
 )
 from bridge.conversions.nflows_transforms import FromNflows
 from density import (
+    Bound,
     ConditionalGaussian,
     Density,
     DiscretisedLogistic,
@@ -143,6 +145,7 @@ TABLES: dict[str, dict[str, Make]] = {
         "a diffusion": lambda g: randomise(GaussianDiffusion.of_vectors(2, hidden=(4,), steps=3), g),
         "its probability flow": lambda g: probability_flow(randomise(diffusion(), g), tolerance=1e-2),
         "a continuous flow": lambda g: randomise(continuous_flow(2, (4,), 1, tolerance=1e-3), g),
+        "a flow of incomplete rows": lambda g: randomise(MarginalBound(real_nvp(2, 2, (4,)), GaussianMixture(2, 2)), g),
         "a flow of a flow": lambda g: randomise(Flow(Flow(GaussianMixture(2, 2, Tied()), LULinear(2)), ActNorm(2)), g),
     },
 }
@@ -176,6 +179,10 @@ def answers(module: nn.Module) -> Iterator[Tensor]:
         levels = getattr(module.link, "levels", None)  # the model itself also draws integers that are none
         x = x if levels is None else x.clamp(0, levels - 1)
         yield module.log_weights(x, 3, **given, generator=Generator().manual_seed(2))
+    elif isinstance(module, Bound):
+        x = normal(4, module.features)
+        x[0, 0] = torch.nan if module.incomplete else 0.0
+        yield module.log_weights(x, 3, generator=Generator().manual_seed(2))
 
 
 def tensors(module: nn.Module) -> tuple[Iterator[tuple[str, Tensor]], Iterator[tuple[str, Tensor]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from density.families.composed.indicators import Indicators
@@ -48,6 +49,13 @@ class Category(CategoricalLevels, ExponentialFamily):
 
     def statistics(self, x: Tensor) -> Tensor:
         return Indicators(x.shape[-1], self.levels)(x)
+
+    def variance(self, numbers: Tensor) -> Tensor:
+        """Of the codes."""
+        shares = numbers.unflatten(-1, (self.levels, -1)).softmax(-2)
+        codes = torch.arange(self.levels, dtype=numbers.dtype, device=numbers.device).unsqueeze(-1)
+        mean = (shares * codes).sum(-2, keepdim=True)
+        return (shares * (codes - mean).square()).sum(-2)
 
     def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
         return logarithm(mean)

@@ -65,5 +65,8 @@ class Poisson(Counts, ExponentialFamily):
     def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
         return logarithm(mean)
 
+    def variance(self, numbers: Tensor) -> Tensor:
+        return numbers.exp()
+
     def natural(self) -> Poisson:
         return Poisson(from_data=False)

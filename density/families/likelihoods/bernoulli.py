@@ -32,3 +32,6 @@ class BernoulliLikelihood(ExponentialFamily):
 
     def maximum(self, mean: Tensor, variance: Tensor | None = None) -> Tensor:
         return logarithm(mean) - logarithm(1 - mean)
+
+    def variance(self, numbers: Tensor) -> Tensor:
+        return numbers.sigmoid() * (-numbers).sigmoid()

@@ -42,7 +42,7 @@ class ExponentialFamily(Likelihood, ABC):
         """
 
     def variance(self, numbers: Tensor) -> Tensor:
-        """The variance ``[*batch, D]`` of x at numbers ``[*batch, numbers·D]`` of :meth:`natural`, if ``dispersed``."""
+        """The variance ``[*batch, D]`` of x at numbers ``[*batch, numbers·D]`` of :meth:`natural`."""
         raise TypeError(f"{type(self).__name__} has no variance of its own")
 
     def natural(self) -> Self:

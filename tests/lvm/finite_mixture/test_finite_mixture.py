@@ -223,7 +223,7 @@ def test_what_two_components_share_is_theirs(generator: Generator) -> None:
     x = table(generator)
     model = FiniteMixture(4, 3, TABLE).double()
     model.fit(x, em=replace(QUIET, max_iterations=3), generator=generator)
-    problem = fitting.Problem.of(model.decoder, Rows(x, 4, ""), model._present(x), QUIET, 1.0, generator)
+    problem = fitting.Problem.of(model.decoder, Rows(x, 4, ""), model.parameters_on(x.device), QUIET, 1.0, generator)
     at = problem.present
     at.numbers[2] = at.numbers[1]
     at.logits[2] = at.logits[1]
