@@ -27,7 +27,13 @@ from density.parallel import processes
 
 
 class Parameters(ABC):
-    """Parameters that EM climbs in: a record of tensors, in float64, that checkpoints hold and processes share."""
+    """Parameters that EM climbs in: a record of tensors, in float64, that checkpoints hold and processes share.
+
+    An M-step need not look whether it found a maximum: it may mark parameters that are none. The E-step then raises.
+    """
+
+    def require_regular(self) -> None:  # noqa: B027 - most M-steps mark nothing
+        """Raise Degenerate if an M-step marked these parameters as no maximum."""
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
@@ -184,7 +190,8 @@ def climb(
 
     Args:
         start: the first parameters, drawn anew at every call. On several processes those of the first count.
-        expect: the E-step: the mean log-likelihood at these parameters, and what the M-step needs.
+        expect: the E-step: the mean log-likelihood at these parameters, and what the M-step needs. Of an error that
+            ends one start it says that the M-step before had no maximum; the parameters before that are then kept.
         maximise: the M-step, from the parameters before it and what the E-step found.
         limits: when to stop, and how many starts to try.
         log: the checkpoint of this fit.
@@ -213,6 +220,8 @@ def climb(
         began -= stand.seconds
 
     def state() -> dict[str, Any]:
+        if stand.parameters is not None:
+            stand.parameters.require_regular()
         return _written(replace(stand, seconds=time.perf_counter() - began))
 
     while stand.start < limits.restarts:
@@ -248,8 +257,8 @@ def _ascend(
     history, values = stand.history, stand.history.objective
     hidden = None if limits.progress and processes.is_main() else True
     with tqdm(desc=limits.name, total=limits.steps + 1, initial=len(values), leave=False, disable=hidden) as bar:
+        value, found = expect(stand.parameters)
         while True:
-            value, found = expect(stand.parameters)
             values.append(value)
             bar.update()
             if len(values) > 1 and limits.tolerance is not None and abs(value - values[-2]) <= limits.tolerance:
@@ -263,8 +272,14 @@ def _ascend(
             if len(values) > limits.steps:
                 history.stopped = f"{limits.steps} {limits.unit} done{_left(stand)}"
                 return
-            stand.parameters = maximise(stand.parameters, found)
-            step()
+            before = stand.parameters
+            stand.parameters = maximise(before, found)
+            try:
+                step()
+                value, found = expect(stand.parameters)
+            except Degenerate:
+                stand.parameters = before
+                raise
 
 
 def _highest(

@@ -237,7 +237,9 @@ class GaussianMixture(MixtureModel):
         """
         before = self.parameters_on(statistics.mean.device)
         ridge = torch.as_tensor(ridge, dtype=before.means.dtype, device=before.means.device).expand(self.features)
-        self.set_parameters(statistics.maximise(before, ridge))
+        after = statistics.maximise(before, ridge)
+        after.require_regular()
+        self.set_parameters(after)
 
     def in_float64(self) -> MixtureParameters:
         """The parameters as a record, in float64, differentiable."""

@@ -41,8 +41,22 @@ from flows import (
     spline_maf,
 )
 from flows.networks.masked import MaskedResidualMLP
-from lvm import EM, PPCA, VAE, FiniteMixture, GaussianMixture, LinearVAE
+from lvm import (
+    EM,
+    PPCA,
+    VAE,
+    CollapsedComponent,
+    Diagonal,
+    FiniteMixture,
+    Full,
+    GaussianMixture,
+    LinearVAE,
+    Spherical,
+    Tied,
+)
+from lvm.em import Present
 from lvm.links import StochasticLink
+from lvm.mixture.covariance import Covariance
 from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
@@ -237,6 +251,38 @@ def test_a_model_follows_its_data(name: str) -> None:
         return FITS[name](device, x.to(device))
 
     both(call)
+
+
+def test_rows_far_out_take_another_path_of_em_to_the_same() -> None:
+    """Features are not safe for them: what was computed without looking is done again with a look."""
+    x = torch.randn(2000, 4, generator=seed("cpu"), dtype=torch.float64)
+    x[7] = 1e9
+    settings = EM(max_iterations=3, tolerance=0.0, progress=False)
+
+    def call(device: str) -> nn.Module:
+        return fitted(GaussianMixture(4, 3), x.to(device), settings, generator=seed(device))
+
+    both(call)
+
+
+@pytest.mark.parametrize("structure", [Full(), Tied(), Diagonal(), Spherical()])
+def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(structure: Covariance) -> None:
+    x = torch.tensor([[0.0, 0.0]] * 3 + [[9.0, 1.0]] * 3, dtype=torch.float64)
+    words = []
+
+    def call(device: str) -> nn.Module:
+        model = GaussianMixture(2, 2, structure).double().to(device)
+        with torch.no_grad():
+            model.decoder.means.copy_(torch.tensor([[1.0, 0.0], [8.0, 1.0]], dtype=torch.float64, device=device))
+        settings = EM(start=Present(), regularisation=0.0, progress=False)
+        with pytest.raises(CollapsedComponent) as found:
+            model.fit(x.to(device), em=settings)
+        words.append(str(found.value))
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+        return model
+
+    both(call)
+    assert words[0] == words[1]
 
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
