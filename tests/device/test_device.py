@@ -57,6 +57,7 @@ from lvm import (
 from lvm.em import Present
 from lvm.links import StochasticLink
 from lvm.mixture.covariance import Covariance
+from lvm.ppca.observed_em import MissingEM
 from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
@@ -205,6 +206,11 @@ def fitted(model: Any, *arguments: Any, **settings: Any) -> nn.Module:
     return model
 
 
+def fitted_to_holes(model: PPCA, x: Tensor) -> nn.Module:
+    model.observed.fit(x.masked_fill(x > 1.5, torch.nan), MissingEM(max_iterations=5, tolerance=0.0, progress=False))
+    return model
+
+
 def pair() -> StochasticLink:
     """Encoder and decoder in the units of the data."""
     vae = VAE.gaussian(4, 2, hidden=(8,))
@@ -232,6 +238,7 @@ FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "layers": lambda device, x: fitted(layered(StandardNormal(2), pair()), x, QUIET, generator=seed(device)),
     "linear VAE": lambda device, x: fitted(LinearVAE(4, 2), x, FULL_BATCH, generator=seed(device)),
     "PPCA": lambda device, x: fitted(PPCA(4, 2), x),
+    "PPCA, missing values": lambda device, x: fitted_to_holes(PPCA(4, 2), x),
     "mixture": lambda device, x: fitted(
         GaussianMixture(4, 2), x, em=EM(max_iterations=5, progress=False), generator=seed(device)
     ),
@@ -283,6 +290,17 @@ def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(
 
     both(call)
     assert words[0] == words[1]
+
+
+def test_ppca_without_a_maximum_says_so_in_the_same_words() -> None:
+    x = torch.randn(40, 1, generator=seed("cpu"), dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    x[::3, 1] = torch.nan
+    words = []
+    for device in ("cpu", "cuda"):
+        with pytest.raises(ValueError, match="PPCA") as found:
+            PPCA(4, 2).observed.fit(x.to(device), MissingEM(progress=False))
+        words.append(str(found.value))
+    assert words[0] == words[1], words
 
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
