@@ -88,11 +88,7 @@ class Covariance(ABC):
         """The covariances of some features alone."""
 
     def pack(self, covariances: Tensor) -> Tensor:
-        """The factor of covariances.
-
-        Raises:
-            CollapsedComponent: a covariance is not positive definite to working precision.
-        """
+        """The factor of covariances; CollapsedComponent where one is not positive definite to working precision."""
         factor, regular = self.packed(covariances)
         require_regular(regular)
         return factor

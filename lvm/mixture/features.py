@@ -88,10 +88,7 @@ class Quadratic(ABC):
         self.order, self._coefficients = self.order[again], self._coefficients[again]
 
     def take(self, rows: Tensor, *, careful: bool = True) -> int:
-        """Form the features of rows ``[n, D]``; how many components, from the first, they are safe for.
-
-        If not careful, all components, safe or not, which :meth:`all_were_safe` tells: nothing is looked at.
-        """
+        """Form the features of rows ``[n, D]``; how many components, from the first, they are safe for, if careful."""
         n, d = rows.shape
         if n != self._rows:
             self._rows = n
@@ -103,17 +100,15 @@ class Quadratic(ABC):
         torch.mul(y, y, out=self._squares)
         torch.sum(self._squares, 1, out=self._norms)
         longest = self._norms.amax()  # a norm that is nan is safe for none
-        if careful:
-            safe = int((self.radius >= longest.sqrt()).sum())
-        else:
-            safe, self._longest = len(self.radius), torch.maximum(self._longest, longest)
+        safe = int((self.radius >= longest.sqrt()).sum()) if careful else len(self.radius)
+        self._longest = torch.maximum(self._longest, longest)
         if safe:
             for left, right, product in self._products:
                 torch.mul(left, right, out=product)
         return safe
 
     def all_were_safe(self) -> Tensor:
-        """Whether the features of all rows taken without care were safe for all components, a scalar."""
+        """Whether the features of all rows taken were safe for all components, a scalar."""
         return (self.radius >= self._longest.sqrt()).all()
 
     def log_joint(self, safe: int, out: Tensor) -> None:

@@ -15,7 +15,8 @@ from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.history import History
 from lvm.components import MixtureModel
-from lvm.em import Climbed, frozen
+from lvm.em import Climbed
+from lvm.em_parameters import frozen
 from lvm.missing.columns import given_row
 from lvm.mixture.completion import conditioned
 from lvm.mixture.components import Components

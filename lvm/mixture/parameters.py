@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from density.linalg.cholesky import is_symmetric
-from lvm.em import ModelParameters
+from lvm.em_parameters import ModelParameters
 from lvm.mixture.covariance import CollapsedComponent, Covariance, require_regular
 
 

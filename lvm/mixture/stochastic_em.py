@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint
 from density.parallel import processes
-from lvm.em import Climbed, Limits, Parameters, Present, climb
+from lvm.em import Climbed, Limits, Present, climb
+from lvm.em_parameters import Parameters
 from lvm.mixture.covariance import CollapsedComponent
 from lvm.mixture.expectation import of_all_rows, summed
 from lvm.mixture.fit import Algorithm, Problem, check_start
