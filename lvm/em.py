@@ -12,67 +12,17 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
 
-from density.data.digest import data_in_words
 from density.fitting.checkpoint import Logbook
 from density.history import History
 from density.parallel import processes
-
-
-class Parameters(ABC):
-    """Parameters that EM climbs in: a record of tensors, in float64, that checkpoints hold and processes share."""
-
-    @abstractmethod
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors, in an order that :meth:`having` takes."""
-
-    @abstractmethod
-    def having(self, *tensors: Tensor) -> Self:
-        """The same record of other tensors."""
-
-
-class ModelParameters(Parameters):
-    """Parameters of a model, of which some may stay what they are while EM maximises over the others.
-
-    Attributes:
-        names: of the tensors, in their order.
-        fixed: the names of those that stay.
-    """
-
-    names: ClassVar[tuple[str, ...]]
-    fixed: frozenset[str]
-
-    def keeping(self, found: Self) -> Self:
-        """Those found, but what is fixed stays."""
-        if not self.fixed:
-            return found
-        pairs = zip(self.names, self.tensors(), found.tensors(), strict=True)
-        return self.having(*(own if name in self.fixed else new for name, own, new in pairs))
-
-    def fixed_in_words(self) -> dict[str, str]:
-        """What is fixed, and where, by which a checkpoint knows it; nothing if nothing is."""
-        if not self.fixed:
-            return {}
-        own = [tensor.flatten() for name, tensor in zip(self.names, self.tensors(), strict=True) if name in self.fixed]
-        return {"fixed": f"{', '.join(sorted(self.fixed))} {data_in_words(own)}"}
-
-    def require_free(self, owner: str) -> None:
-        """Raise ValueError where nothing is left to fit."""
-        if len(self.fixed) == len(self.names):
-            raise ValueError(f"{owner} has no parameters to fit: none of them has requires_grad")
-
-
-def frozen(**parameters: Tensor) -> frozenset[str]:
-    """The names of parameters without ``requires_grad``."""
-    return frozenset(name for name, parameter in parameters.items() if not parameter.requires_grad)
-
+from lvm.em_parameters import Parameters
 
 P = TypeVar("P", bound=Parameters)
 S = TypeVar("S")
@@ -184,7 +134,8 @@ def climb(
 
     Args:
         start: the first parameters, drawn anew at every call. On several processes those of the first count.
-        expect: the E-step: the mean log-likelihood at these parameters, and what the M-step needs.
+        expect: the E-step: the mean log-likelihood at these parameters, and what the M-step needs. Where it raises
+            the failure, the M-step before had no maximum, and the parameters before that are kept.
         maximise: the M-step, from the parameters before it and what the E-step found.
         limits: when to stop, and how many starts to try.
         log: the checkpoint of this fit.
@@ -213,13 +164,14 @@ def climb(
         began -= stand.seconds
 
     def state() -> dict[str, Any]:
+        if stand.parameters is not None:
+            stand.parameters.require_regular()
         return _written(replace(stand, seconds=time.perf_counter() - began))
 
     while stand.start < limits.restarts:
         error = None
         try:
-            if stand.parameters is None:
-                stand.parameters = _shared(start())
+            stand.parameters = _shared(start()) if stand.parameters is None else stand.parameters
             _ascend(stand, expect, maximise, ways_up, limits, lambda: log.step(state))
         except failure as found:
             stand.history.stopped, error = failure.event, str(found)
@@ -248,8 +200,8 @@ def _ascend(
     history, values = stand.history, stand.history.objective
     hidden = None if limits.progress and processes.is_main() else True
     with tqdm(desc=limits.name, total=limits.steps + 1, initial=len(values), leave=False, disable=hidden) as bar:
+        value, found = expect(stand.parameters)
         while True:
-            value, found = expect(stand.parameters)
             values.append(value)
             bar.update()
             if len(values) > 1 and limits.tolerance is not None and abs(value - values[-2]) <= limits.tolerance:
@@ -263,8 +215,14 @@ def _ascend(
             if len(values) > limits.steps:
                 history.stopped = f"{limits.steps} {limits.unit} done{_left(stand)}"
                 return
-            stand.parameters = maximise(stand.parameters, found)
-            step()
+            before = stand.parameters
+            stand.parameters = maximise(before, found)
+            try:
+                step()
+                value, found = expect(stand.parameters)
+            except Degenerate:
+                stand.parameters = before
+                raise
 
 
 def _highest(

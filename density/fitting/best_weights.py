@@ -67,16 +67,16 @@ class Watch:
         """Count the mean loss of a batch. On an accelerator a look at it would wait, so there it is not looked at."""
         self._loss = self._loss + loss * rows
         if loss.device.type == "cpu":
-            self.require_finite(loss)
+            self.require_finite(loss.item())
 
     def trained(self, rows: int) -> None:
         """An epoch's steps are done, of so many rows."""
-        loss = torch.as_tensor(self._loss) / rows
+        loss = (torch.as_tensor(self._loss) / rows).item()
         self.require_finite(loss)
         self._loss = 0.0
         if self._proposed is not None:
             self._good, self._proposed = self._proposed, None
-        self.history.objective.append(-loss.item())
+        self.history.objective.append(-loss)
 
     def judged(self, value: Tensor | None) -> bool:
         """The mean objective of the held-out rows after this epoch, None if there are none; is it the best so far?"""
@@ -84,8 +84,9 @@ class Watch:
         if value is None:
             history.best, self._proposed = self.epoch, copied(self.module)
         else:
-            self.require_finite(value, "held-out objective")
-            history.validation.append(value.item())
+            held_out = value.item()
+            self.require_finite(held_out, "held-out objective")
+            history.validation.append(held_out)
             if history.validation[-1] > self._best:
                 history.best, self._best, self._good = self.epoch, history.validation[-1], copied(self.module)
         self.epoch += 1
@@ -93,14 +94,14 @@ class Watch:
 
     def ended(self, value: Tensor) -> None:
         """The mean objective after the last step, where no held-out rows have told whether it is finite."""
-        self.require_finite(value, epoch=self.epoch)
+        self.require_finite(value.item(), epoch=self.epoch)
 
-    def require_finite(self, value: Tensor, name: str = "objective", epoch: int | None = None) -> None:
+    def require_finite(self, value: float, name: str = "objective", epoch: int | None = None) -> None:
         """Raise NonFiniteObjective unless a value is finite; the epoch, from 1, is the present one if None."""
-        if not bool(value.isfinite()):
+        if not math.isfinite(value):
             self.history.stopped = "non-finite objective"
             raise NonFiniteObjective(
-                f"the {name} became {value.item()} in epoch {epoch or self.epoch + 1}; the last good weights were "
+                f"the {name} became {value} in epoch {epoch or self.epoch + 1}; the last good weights were "
                 "kept. Lower the learning rate, clip gradients harder, or standardise the data",
                 self.history,
             )

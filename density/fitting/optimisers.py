@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from density.fitting.search_on_host import SearchOnHost
+
 Parameters = list[nn.Parameter] | list[dict[str, Any]]
 OptimiserOf = Callable[[Any, float], Optimizer]  # of Parameters; a function of a list of parameters will do
 Schedule = Callable[[float], float]
@@ -35,10 +37,13 @@ def adam(parameters: Parameters, learning_rate: float) -> Optimizer:
 def lbfgs(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
     """L-BFGS with a strong-Wolfe line search: for full batches and objectives without sampling noise.
 
+    Of parameters on an accelerator the search runs on the CPU (:class:`~density.fitting.search_on_host.SearchOnHost`).
+
     >>> lbfgs([torch.nn.Parameter(torch.zeros(2))], 1.0).defaults["line_search_fn"]
     'strong_wolfe'
     """
-    return torch.optim.LBFGS(
+    kind = torch.optim.LBFGS if all(p.device.type == "cpu" for p in parameters) else SearchOnHost
+    return kind(
         parameters, lr=learning_rate, max_iter=20, history_size=50, line_search_fn="strong_wolfe", tolerance_grad=1e-12
     )
 

@@ -19,7 +19,8 @@ from density.fitting.fit_data import prepare
 from density.fitting.training import Training
 from density.history import History
 from lvm.components import MixtureModel
-from lvm.em import Climbed, frozen
+from lvm.em import Climbed
+from lvm.em_parameters import frozen
 from lvm.finite_mixture.components import ProductComponents
 from lvm.finite_mixture.fit import Problem
 from lvm.finite_mixture.observed import ObservedFiniteMixture

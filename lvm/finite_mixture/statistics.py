@@ -13,7 +13,7 @@ from density.families.composed.groups import Group
 from density.families.composed.product import Product
 from density.families.likelihoods.exponential import ExponentialFamily
 from density.parallel import processes
-from lvm.em import ModelParameters
+from lvm.em_parameters import ModelParameters
 from lvm.mixture.covariance import Diagonal, require_regular
 from lvm.mixture.expectation import posterior
 from lvm.mixture.statistics import EMPTY, Part, Statistics, pieces, rows_for

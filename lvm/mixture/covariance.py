@@ -88,15 +88,16 @@ class Covariance(ABC):
         """The covariances of some features alone."""
 
     def pack(self, covariances: Tensor) -> Tensor:
-        """The factor of covariances.
+        """The factor of covariances; CollapsedComponent where one is not positive definite to working precision."""
+        factor, regular = self.packed(covariances)
+        require_regular(regular)
+        return factor
 
-        Raises:
-            CollapsedComponent: a covariance is not positive definite to working precision.
-        """
+    def packed(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor, and which covariances are positive definite to working precision, ``[K]``, or one for all."""
         variances = self.variances(covariances)
         factor, regular = self._pack(covariances, variances)
-        require_regular(regular & variances.isfinite().all(-1) & (variances > 0).all(-1))
-        return factor
+        return factor, regular & (variances.isfinite() & (variances > 0)).all(-1)
 
     @abstractmethod
     def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from density.checks import free_to_look
 from density.data.rows import Rows
 from lvm.mixture.features import Quadratic
 from lvm.mixture.parameters import MixtureParameters
@@ -37,10 +39,41 @@ def of_all_rows(
     """E-step on a data set: this process's share of it, summed over all processes.
 
     Raises:
+        CollapsedComponent: the M-step before marked a covariance.
         ValueError: a row is so far from every component that its density is 0.
     """
     n = None if rows.whole is None else rows.whole.shape[0]
-    return expectation(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once).over_processes(at.means).possible()
+    return summed(at, rows, n=n, ridge=ridge, rows_at_once=rows_at_once)
+
+
+def summed(
+    at: MixtureParameters,
+    parts: Iterable[Part],
+    *,
+    n: int | None = None,
+    ridge: Tensor | None = None,
+    rows_at_once: int | None = None,
+) -> Statistics:
+    """The :func:`expectation` of parts of the data, summed over all processes, and looked at.
+
+    Where a look waits, all that is looked at shows in one number, the mean log-likelihood; where that is nan, it is
+    done again with a look at every chunk.
+
+    Raises:
+        CollapsedComponent: the M-step before marked a covariance.
+        ValueError: a row is so far from every component that its density is 0.
+    """
+
+    def found(*, careful: bool) -> Statistics:
+        own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once, careful=careful)
+        return own.over_processes(at.means)
+
+    if not free_to_look(at.means):
+        statistics = found(careful=False)
+        if math.isfinite(statistics.mean_log_likelihood):
+            return statistics
+    at.require_regular()
+    return found(careful=True).possible()
 
 
 @torch.no_grad()
@@ -52,6 +85,7 @@ def expectation(
     n: int | None = None,
     ridge: Tensor | None = None,
     rows_at_once: int | None = None,
+    careful: bool = True,
 ) -> Statistics:
     """Statistics of parts of the data under K Gaussians, in float64: O(nKD²) or O(nKD), memory free of n.
 
@@ -63,6 +97,8 @@ def expectation(
         n: how many rows there are, if known: for few, features are not worth their preparation.
         ridge: what the M-step will add to the diagonal of covariances, ``[D]``.
         rows_at_once: rows in a chunk; None for as many as fit the cache.
+        careful: look which components' features are safe, and do the others by residuals; else the log-likelihood is
+            nan where some were not.
     """
     structure, (k, d) = at.structure, at.means.shape
     precision, constant, size = structure.precision(at.factor), at.constant, structure.quadratic_features(d)
@@ -79,7 +115,11 @@ def expectation(
         features = structure.quadratic(constant, at.log_weights.exp(), at.means, at.factor, precision)
         if distrusted is not None:
             features.distrust(distrusted)
-        statistics, lost = _by_features(at, constant, precision, pieces(parts, rows_at_once), assign, features, ridge)
+        own = pieces(parts, rows_at_once)
+        statistics, lost = _by_features(at, constant, precision, own, assign, features, ridge, careful)
+        if not careful:
+            doubtful = lost.any() | ~features.all_were_safe()
+            return replace(statistics, log_likelihood=statistics.log_likelihood.masked_fill(doubtful, torch.nan))
         if not bool((lost if distrusted is None else lost & ~distrusted).any()):
             return statistics
         distrusted = lost if distrusted is None else distrusted | lost
@@ -93,6 +133,7 @@ def _by_features(
     assign: Assign,
     features: Quadratic,
     ridge: Tensor,
+    careful: bool,
 ) -> tuple[Statistics, Tensor]:
     """Statistics, by residuals where features are not safe; and which components' features lost digits, ``[K]``."""
     structure, k, order = at.structure, at.means.shape[0], features.order
@@ -102,7 +143,7 @@ def _by_features(
     log_likelihood = means.new_zeros(())
     for rows, weights in parts:
         log_joint = means.new_empty(k, rows.shape[0])
-        safe = features.take(rows)
+        safe = features.take(rows, careful=careful)
         if safe:
             features.log_joint(safe, log_joint[:safe])
         if safe < k:

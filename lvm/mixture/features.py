@@ -68,7 +68,7 @@ class Quadratic(ABC):
         self._products: list[tuple[Tensor, Tensor, Tensor]] = []
         self.centre = weights @ means
         self.deviation = means - self.centre
-        self._rows = 0
+        self._rows, self._longest = 0, means.new_zeros(())
 
     def _arrange(self, coefficients: Tensor, norm: Tensor, centres: Tensor, summed: int) -> None:
         """Take coefficients W ``[K, F]``, ‖|A_k|‖² as norm ``[K]`` and ν ``[K, D]``; sum the first so many features."""
@@ -87,8 +87,8 @@ class Quadratic(ABC):
         self.radius, again = radius.sort(descending=True, stable=True)
         self.order, self._coefficients = self.order[again], self._coefficients[again]
 
-    def take(self, rows: Tensor) -> int:
-        """Form the features of rows ``[n, D]``; how many components, from the first, they are safe for."""
+    def take(self, rows: Tensor, *, careful: bool = True) -> int:
+        """Form the features of rows ``[n, D]``; how many components, from the first, they are safe for, if careful."""
         n, d = rows.shape
         if n != self._rows:
             self._rows = n
@@ -99,11 +99,17 @@ class Quadratic(ABC):
         self._whiten(self._in_lanes(rows.mT), y)
         torch.mul(y, y, out=self._squares)
         torch.sum(self._squares, 1, out=self._norms)
-        safe = int((self.radius >= self._norms.amax().sqrt()).sum())  # a norm that is nan is safe for none
+        longest = self._norms.amax()  # a norm that is nan is safe for none
+        safe = int((self.radius >= longest.sqrt()).sum()) if careful else len(self.radius)
+        self._longest = torch.maximum(self._longest, longest)
         if safe:
             for left, right, product in self._products:
                 torch.mul(left, right, out=product)
         return safe
+
+    def all_were_safe(self) -> Tensor:
+        """Whether the features of all rows taken were safe for all components, a scalar."""
+        return (self.radius >= self._longest.sqrt()).all()
 
     def log_joint(self, safe: int, out: Tensor) -> None:
         """log π_k + log N(x; μ_k, Σ_k) of the rows taken, into ``[safe, n]``."""

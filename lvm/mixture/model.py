@@ -15,7 +15,8 @@ from density.data.rows import Rows
 from density.families.categorical import Categorical
 from density.history import History
 from lvm.components import MixtureModel
-from lvm.em import Climbed, frozen
+from lvm.em import Climbed
+from lvm.em_parameters import frozen
 from lvm.missing.columns import given_row
 from lvm.mixture.completion import conditioned
 from lvm.mixture.components import Components
@@ -237,7 +238,9 @@ class GaussianMixture(MixtureModel):
         """
         before = self.parameters_on(statistics.mean.device)
         ridge = torch.as_tensor(ridge, dtype=before.means.dtype, device=before.means.device).expand(self.features)
-        self.set_parameters(statistics.maximise(before, ridge))
+        after = statistics.maximise(before, ridge)
+        after.require_regular()
+        self.set_parameters(after)
 
     def in_float64(self) -> MixtureParameters:
         """The parameters as a record, in float64, differentiable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from density.checks import check_settings
+from density.checks import check_settings, free_to_look
 from density.data.chunks import Source
 from density.data.rows import Rows
 from density.history import History
@@ -189,8 +190,11 @@ def of_incomplete_rows(at: MixtureParameters, parts: Iterable[Part]) -> Statisti
     """E-step on this process's parts of incomplete data: the statistics of all processes.
 
     Raises:
+        CollapsedComponent: the M-step before marked a covariance.
         ValueError: a row is so far from every component that its density is 0.
     """
+    if free_to_look(at.means):
+        at.require_regular()
     structure, complete = at.structure, completing(at)
     total = nothing(structure, at.means)
     for x, weights, patterns in parts:
@@ -212,4 +216,7 @@ def of_incomplete_rows(at: MixtureParameters, parts: Iterable[Part]) -> Statisti
             elif isinstance(structure, Spherical):
                 missing = missing.mean(-1)
             total = total + replace(part, scatter=part.scatter + missing)
-    return total.over_processes(at.means).possible()
+    total = total.over_processes(at.means)
+    if not math.isfinite(total.mean_log_likelihood):
+        at.require_regular()
+    return total.possible()

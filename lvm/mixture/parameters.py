@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from density.linalg.cholesky import is_symmetric
-from lvm.em import ModelParameters
-from lvm.mixture.covariance import CollapsedComponent, Covariance
+from lvm.em_parameters import ModelParameters
+from lvm.mixture.covariance import CollapsedComponent, Covariance, require_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,16 @@ class MixtureParameters(ModelParameters):
     def having(self, *tensors: Tensor) -> MixtureParameters:
         logits, means, factor = tensors
         return MixtureParameters(self.structure, logits, means, factor, self.fixed)
+
+    def marked(self, regular: Tensor) -> MixtureParameters:
+        """The same, where a covariance is not regular, ``[K]`` or one for all, with a factor of nan, which says so."""
+        each = regular.reshape(*regular.shape, *[1] * (self.factor.ndim - regular.ndim))
+        return self.having(self.logits, self.means, torch.where(each, self.factor, torch.nan))
+
+    def require_regular(self) -> None:
+        """Raise CollapsedComponent if a covariance was marked."""
+        undefined = self.factor.isnan()
+        require_regular(~(undefined.any() if self.structure.shared else undefined.reshape(len(undefined), -1).any(1)))
 
     @property
     def log_weights(self) -> Tensor:

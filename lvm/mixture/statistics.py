@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from density.parallel import processes
-from lvm.mixture.covariance import Covariance, require_regular
+from lvm.mixture.covariance import Covariance
 from lvm.mixture.parameters import MixtureParameters
 
 SCALARS_AT_ONCE = 2**18  # held together by a thread of a CPU: 2 MiB, so that they stay in cache
@@ -101,8 +103,8 @@ class Statistics:
         fixed stays: weights do not depend on the others, means not on covariances, and covariances are those about the
         means, whichever these are; so each is the maximum given what stays.
 
-        Raises:
-            CollapsedComponent: a covariance would be singular.
+        Covariances that would be singular are marked, and not looked for: the next E-step says so, or
+        :meth:`~lvm.mixture.parameters.MixtureParameters.require_regular`.
         """
         structure, scatter, fixed = self.structure, self.scatter, before.fixed
         empty = self.count < EMPTY
@@ -116,12 +118,14 @@ class Statistics:
         covariances = structure.add_ridge(structure.average(scatter, self.count), ridge)
         covariances = structure.keep(empty, before.covariances, covariances)
         resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
-        require_regular((structure.variances(covariances) > resolution.square()).all(-1))
-        return before.having(logits, means, structure.pack(covariances))
+        factor, regular = structure.packed(covariances)
+        resolved = (structure.variances(covariances) > resolution.square()).all(-1)
+        regular = regular & (resolved.all() if structure.shared else resolved)
+        return before.having(logits, means, factor).marked(regular)
 
     def possible(self) -> Statistics:
         """These statistics, if every row had a density above 0; else ValueError."""
-        if not bool(self.log_likelihood.isfinite()):
+        if not math.isfinite(self.mean_log_likelihood) and not math.isfinite(self.log_likelihood.item()):
             raise ValueError(
                 f"the log-likelihood of the data is {self.log_likelihood.item()}: some rows are so far from every "
                 "component that their density is 0. Start from the data (KMeansPlusPlus), or rescale it"
@@ -137,7 +141,7 @@ class Statistics:
         """Σᵢ wᵢ, the number of rows where they have no weights."""
         return self.count.sum()
 
-    @property
+    @cached_property
     def mean_log_likelihood(self) -> float:
         """Σᵢ wᵢ log p(xᵢ) / Σᵢ wᵢ, nats per point."""
         return (self.log_likelihood / self.total).item()

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from density.checks import settle_counts
 from density.fitting.checkpoint import Checkpoint
 from density.parallel import processes
-from lvm.em import Climbed, Limits, Parameters, Present, climb
+from lvm.em import Climbed, Limits, Present, climb
+from lvm.em_parameters import Parameters
 from lvm.mixture.covariance import CollapsedComponent
-from lvm.mixture.expectation import expectation, of_all_rows
+from lvm.mixture.expectation import of_all_rows, summed
 from lvm.mixture.fit import Algorithm, Problem, check_start
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.regularisation import Local, Regularisation, check_regularisation
@@ -125,11 +126,11 @@ class StochasticEM(Algorithm):
         """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led."""
         parameters, mean, average = at.parameters, at.mean, at.average
         seen, averaged = at.seen, at.averaged
-        total = weight = 0.0
+        total = weight = problem.ridge.new_zeros(())
         most = max(self._sizes(n)[0] for n in problem.lengths)
         for rows, weights in self._batches(problem):
             found = _of_batch(problem, parameters, rows, weights)
-            total, weight = total + found.log_likelihood.item(), weight + found.total.item()
+            total, weight = total + found.log_likelihood, weight + found.total
             n = rows.shape[0]
             seen += n
             rate = n / most * (seen / most + self.delay) ** -self.exponent
@@ -138,7 +139,7 @@ class StochasticEM(Algorithm):
             if self.averaging and 2 * seen > self.epochs * problem.n:
                 averaged += n
                 average = average.times(1 - n / averaged) + mean.times(n / averaged)
-        return total / weight, Running(parameters, mean, average, at.epochs + 1, seen, averaged)
+        return (total / weight).item(), Running(parameters, mean, average, at.epochs + 1, seen, averaged)
 
     def _sizes(self, n: int) -> list[int]:
         """Sizes of the minibatches that n rows are cut into, the largest first."""
@@ -183,6 +184,9 @@ class Running(Parameters):
         implied = Statistics(structure, weights, parameters.means, shares * covariances, weights.new_zeros(()))
         return Running(parameters, implied, implied)
 
+    def require_regular(self) -> None:
+        self.parameters.require_regular()
+
     def tensors(self) -> tuple[Tensor, ...]:
         counts = torch.tensor([self.epochs, self.seen, self.averaged])
         return *self.parameters.tensors(), *self.mean.tensors(), *self.average.tensors(), counts
@@ -202,5 +206,4 @@ def _of_batch(problem: Problem, at: MixtureParameters, rows: Tensor, weights: Te
     own = processes.share(rows.shape[0])
     part = rows[own], None if weights is None else weights[own]
     parts = [part] if own.stop > own.start else []
-    found = expectation(at, parts, n=own.stop - own.start, ridge=problem.ridge)
-    return found.over_processes(at.means).possible()
+    return summed(at, parts, n=own.stop - own.start, ridge=problem.ridge)

@@ -78,7 +78,7 @@ class PPCAClimb:
         rows: Rows,
         present: PPCAParameters,
         covariance: Operator,
-        expect: Callable[[PPCAParameters], Expectation],
+        expect: Callable[[PPCAParameters], tuple[float, Expectation]],
         ways_up: Callable[[PPCAParameters], Iterable[PPCAParameters]],
     ) -> tuple[PPCAParameters, History]:
         """The maximum that is reached, and how.
@@ -87,7 +87,7 @@ class PPCAClimb:
             rows: the data, by which a checkpoint knows the fit.
             present: the model's parameters.
             covariance: of the data, from which a random start is made.
-            expect: the E-step.
+            expect: the E-step, and its objective as a number.
             ways_up: where the likelihood may be higher, if it rests at some parameters, as it does at saddles too.
 
         Raises:
@@ -101,10 +101,6 @@ class PPCAClimb:
                 return present
             noise = torch.randn(present.weight.shape, generator=generator, dtype=torch.float64)
             return present.keeping(covariance.sketched(noise.to(present.weight.device)))
-
-        def expected(at: PPCAParameters) -> tuple[float, Expectation]:
-            found = expect(at)
-            return found.objective.item(), found
 
         limits = Limits(
             steps=self.max_iterations, tolerance=self.tolerance, restarts=self.restarts, progress=self.progress
@@ -122,7 +118,7 @@ class PPCAClimb:
         log = Logbook(self.checkpoint, "EM fit", task, Randomness(generator, torch.device("cpu")))
         climbed = climb(
             first,
-            expected,
+            expect,
             lambda at, found: found.maximise(at),
             limits,
             log,

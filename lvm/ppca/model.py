@@ -16,7 +16,7 @@ from density.data.rows import Rows
 from density.families.gaussian import Gaussian, StandardNormal
 from density.history import History
 from density.linalg.moments import Moments
-from lvm.em import frozen
+from lvm.em_parameters import frozen
 from lvm.latent import CountedModel
 from lvm.linear_gaussian import LinearGaussian, LinearGaussianPosterior
 from lvm.missing.columns import given_row

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from density.checks import free_to_look
 from density.data.rows import Rows
 from density.history import History
 from density.linalg.moments import resolution
@@ -78,14 +80,24 @@ class MissingEM(PPCAClimb):
         def grouped() -> Iterable[Part]:
             return parts() if kept is None else kept
 
-        def expect(parameters: PPCAParameters) -> RegressionStatistics:
+        def expect(parameters: PPCAParameters) -> tuple[float, RegressionStatistics]:
             # About the columns' means, so that data far from the origin loses no digits.
             mean, log_std = parameters.mean - columns.mean, 0.5 * parameters.noise_variance.log()
             at = Coordinates.at(mean, parameters.weight, log_std)
-            total = RegressionStatistics.none(columns, latent_features)
-            for part in grouped():
-                total = total.plus(at, part)
-            return total.over_processes()
+
+            def total(*, careful: bool) -> RegressionStatistics:
+                found = RegressionStatistics.none(columns, latent_features)
+                for part in grouped():
+                    found = found.plus(at, part, careful=careful)
+                return found.over_processes()
+
+            if not free_to_look(mean):
+                found = total(careful=False)
+                value = found.objective.item()
+                if math.isfinite(value):
+                    return value, found
+            found = total(careful=True)
+            return found.objective.item(), found
 
         most = columns.count.max()
         filled = Filled(rows, columns.mean, (columns.variances * columns.count).sum() / most, columns.floor, most)
@@ -164,14 +176,14 @@ class RegressionStatistics(Expectation):
             zeros(()),
         )
 
-    def plus(self, at: Coordinates, part: Part) -> RegressionStatistics:
+    def plus(self, at: Coordinates, part: Part, *, careful: bool) -> RegressionStatistics:
         """With more rows, whose latents have the posterior at these coordinates. Matrix products only."""
         _, count, second, first, whole, square, log_likelihood = vars(self).values()
         for block in part.patterns.blocks:
             mask = block.mask.double()
             x = torch.where(block.mask.unsqueeze(1), block.rows(part.x) - self.columns.mean, 0.0)
             weights = block.weights(part.weights) * block.mask.any(-1, keepdim=True)
-            posterior = at.posterior(block, x)
+            posterior = at.posterior(block, x, careful=careful)
             spread = at.spread(posterior.root)
             z = torch.nn.functional.pad(posterior.mean, (0, 1), value=1.0)
             weighted = weights.unsqueeze(-1) * z
@@ -199,42 +211,55 @@ class RegressionStatistics(Expectation):
     def maximise(self, before: PPCAParameters) -> PPCAParameters:
         size = self.whole.shape[0]
         second = self.second.unflatten(1, (size, size))
-        coefficients = self._regression(second, before)
+        coefficients, singular = self._regression(second, before)
         variance = before.fixed_noise
+        failed = [singular.any()]
         if variance is None:
             left = self.square - (coefficients * self.first).sum()
             if before.fixed:  # not the best coefficients of all, which leave Σ c (first − second c) = 0
                 left = left - (coefficients * (self.first - (second @ coefficients.unsqueeze(-1)).squeeze(-1))).sum()
             variance = left / self.count.sum()
-            require_noise(variance, self.columns.floor, size - 1, self.columns.dtype)
+            failed.append(~(variance > self.columns.floor))
         weight, offset = coefficients[:, :-1], coefficients[:, -1]
-        if "weight" in before.fixed:
-            return before.keeping(before.having(self.columns.mean + offset, weight, variance))
         latent = self.whole / self.whole[-1, -1]
         mean = latent[:-1, -1] if before.fixed_mean is None else torch.zeros_like(latent[:-1, -1])
-        scale = torch.linalg.cholesky(latent[:-1, :-1] - torch.outer(mean, mean))
+        spread = latent[:-1, :-1] - torch.outer(mean, mean)
+        scale, info = torch.linalg.cholesky_ex(spread)
+        if bool(torch.stack([*failed, info > 0]).any()):
+            self._require_maximum(singular, variance, spread, before)
+        if "weight" in before.fixed:
+            return before.keeping(before.having(self.columns.mean + offset, weight, variance))
         found = before.having(self.columns.mean + offset + weight @ mean, weight @ scale, variance)
         return before.keeping(found)
 
-    def _regression(self, second: Tensor, before: PPCAParameters) -> Tensor:
-        """The best (w_j, μ_j − columns' mean) of every feature, given what stays: ``[D, q + 1]``."""
+    def _require_maximum(self, singular: Tensor, variance: Tensor, spread: Tensor, before: PPCAParameters) -> None:
+        """Raise what one look at all of it found."""
+        if bool(singular.any()):
+            column = int(singular.nonzero()[0])
+            raise ValueError(
+                f"PPCA: column {column}, with {self.count[column].item():g} entries, does not determine its row of W. "
+                "Use fewer latent features, or drop the column"
+            )
+        if before.fixed_noise is None:
+            require_noise(variance, self.columns.floor, len(spread), self.columns.dtype)
+        if "weight" not in before.fixed:
+            torch.linalg.cholesky(spread)
+
+    def _regression(self, second: Tensor, before: PPCAParameters) -> tuple[Tensor, Tensor]:
+        """The best (w_j, μ_j − columns' mean) of every feature, given what stays, ``[D, q + 1]``; which have none."""
         offset = None if before.fixed_mean is None else (before.mean - self.columns.mean).unsqueeze(1)
         if "weight" in before.fixed:
             weight = before.weight
             if offset is None:
                 offset = (self.first[:, -1:] - (second[:, -1, :-1] * weight).sum(1, keepdim=True)) / second[:, -1, -1:]
-            return torch.cat([weight, offset], 1)
+            return torch.cat([weight, offset], 1), torch.zeros_like(self.count, dtype=torch.bool)
         if offset is None:
-            return self._solved(second, self.first)
-        weight = self._solved(second[:, :-1, :-1], self.first[:, :-1] - offset * second[:, :-1, -1])
-        return torch.cat([weight, offset], 1)
+            return _solved(second, self.first)
+        weight, singular = _solved(second[:, :-1, :-1], self.first[:, :-1] - offset * second[:, :-1, -1])
+        return torch.cat([weight, offset], 1), singular
 
-    def _solved(self, second: Tensor, first: Tensor) -> Tensor:
-        root, info = torch.linalg.cholesky_ex(second)
-        if bool(info.any()):
-            column = int(info.nonzero()[0])
-            raise ValueError(
-                f"PPCA: column {column}, with {self.count[column].item():g} entries, does not determine its row of W. "
-                "Use fewer latent features, or drop the column"
-            )
-        return torch.cholesky_solve(first.unsqueeze(-1), root).squeeze(-1)
+
+def _solved(second: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """Solutions of systems, one for each feature, and which have none."""
+    root, info = torch.linalg.cholesky_ex(second)
+    return torch.cholesky_solve(first.unsqueeze(-1), root).squeeze(-1), info > 0

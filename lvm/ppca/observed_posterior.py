@@ -57,14 +57,20 @@ class Coordinates:
         features = observed.shape[1]
         return Patterns.of(observed, 3 * features + 4 * latent_features, features + 4 * latent_features**2)
 
-    def posterior(self, block: Block, rows: Tensor) -> BlockPosterior:
-        """p(z|x_o) and log p(x_o) for rows ``[B, R, D]`` of a block. O(B(Dq² + q³) + BRDq), by matrix products."""
+    def posterior(self, block: Block, rows: Tensor, *, careful: bool = True) -> BlockPosterior:
+        """p(z|x_o) and log p(x_o) for rows ``[B, R, D]`` of a block. O(B(Dq² + q³) + BRDq), by matrix products.
+
+        Args:
+            careful: look whether the posterior is singular, which is an error; else it is nan there.
+        """
         mask = block.mask.unsqueeze(1)
         residual = torch.where(mask, (rows - self.mean) / self.log_std.exp(), 0.0)
         latents = self.lower.shape[0]
         precision = (block.mask.double() @ self.products).unflatten(1, (latents, latents)) + self.lower.mT @ self.lower
         root, info = torch.linalg.cholesky_ex(precision)
-        if bool(info.any()):
+        if not careful:
+            root = torch.where((info == 0)[:, None, None], root, torch.nan)
+        elif bool(info.any()):
             raise ValueError(
                 "PPCA: σ² is so small beside WWᵀ that the posterior of a row with few observed entries is singular in "
                 "float64. Use fewer latent features, or leave out columns with few entries"

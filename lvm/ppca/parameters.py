@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lvm.em import ModelParameters
+from lvm.em_parameters import ModelParameters
 
 
 @dataclass(frozen=True, eq=False)

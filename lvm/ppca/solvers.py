@@ -111,8 +111,9 @@ class EMSolver(PPCAClimb, Solver):
         if present.fixed_noise is None:
             covariance.require(covariance.trace / features, latent_features)
 
-        def expect(parameters: PPCAParameters) -> EStep:
-            return EStep.at(covariance, parameters, expanded=self.expanded)
+        def expect(parameters: PPCAParameters) -> tuple[float, EStep]:
+            found = EStep.at(covariance, parameters, expanded=self.expanded)
+            return found.objective.item(), found
 
         def ways_up(at: PPCAParameters) -> list[PPCAParameters]:
             return [] if "weight" in at.fixed else [at.keeping(covariance.improved(at.weight, at.fixed_noise))]

@@ -95,7 +95,7 @@ def whole(work: Callable[[], object]) -> Callable[[], Run]:
 def em(structure: Covariance) -> Callable[[], Run]:
     return iterations(
         lambda steps: GaussianMixture(FEATURES, 3, structure).fit(
-            data(512), em=EM(max_iterations=2 + steps, tolerance=0.0, progress=False)
+            data(1024), em=EM(max_iterations=2 + steps, tolerance=0.0, progress=False)
         )
     )
 
@@ -139,7 +139,7 @@ STEPS: dict[str, Callable[[], Run]] = {
     "EM, diagonal covariances: iteration": em(Diagonal()),
     "stochastic EM: epoch of four steps": iterations(
         lambda steps: GaussianMixture(FEATURES, 3).fit(
-            data(512), em=StochasticEM(epochs=1 + steps, batch_size=128, averaging=False, progress=False)
+            data(2048), em=StochasticEM(epochs=1 + steps, batch_size=512, averaging=False, progress=False)
         )
     ),
     "PPCA by closed form": whole(lambda: PPCA(FEATURES, 2).fit(data(256))),

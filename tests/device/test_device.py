@@ -41,8 +41,23 @@ from flows import (
     spline_maf,
 )
 from flows.networks.masked import MaskedResidualMLP
-from lvm import EM, PPCA, VAE, FiniteMixture, GaussianMixture, LinearVAE
+from lvm import (
+    EM,
+    PPCA,
+    VAE,
+    CollapsedComponent,
+    Diagonal,
+    FiniteMixture,
+    Full,
+    GaussianMixture,
+    LinearVAE,
+    Spherical,
+    Tied,
+)
+from lvm.em import Present
 from lvm.links import StochasticLink
+from lvm.mixture.covariance import Covariance
+from lvm.ppca.observed_em import MissingEM
 from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
@@ -191,6 +206,11 @@ def fitted(model: Any, *arguments: Any, **settings: Any) -> nn.Module:
     return model
 
 
+def fitted_to_holes(model: PPCA, x: Tensor) -> nn.Module:
+    model.observed.fit(x.masked_fill(x > 1.5, torch.nan), MissingEM(max_iterations=5, tolerance=0.0, progress=False))
+    return model
+
+
 def pair() -> StochasticLink:
     """Encoder and decoder in the units of the data."""
     vae = VAE.gaussian(4, 2, hidden=(8,))
@@ -218,6 +238,7 @@ FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
     "layers": lambda device, x: fitted(layered(StandardNormal(2), pair()), x, QUIET, generator=seed(device)),
     "linear VAE": lambda device, x: fitted(LinearVAE(4, 2), x, FULL_BATCH, generator=seed(device)),
     "PPCA": lambda device, x: fitted(PPCA(4, 2), x),
+    "PPCA, missing values": lambda device, x: fitted_to_holes(PPCA(4, 2), x),
     "mixture": lambda device, x: fitted(
         GaussianMixture(4, 2), x, em=EM(max_iterations=5, progress=False), generator=seed(device)
     ),
@@ -237,6 +258,49 @@ def test_a_model_follows_its_data(name: str) -> None:
         return FITS[name](device, x.to(device))
 
     both(call)
+
+
+def test_rows_far_out_take_another_path_of_em_to_the_same() -> None:
+    """Features are not safe for them: what was computed without looking is done again with a look."""
+    x = torch.randn(2000, 4, generator=seed("cpu"), dtype=torch.float64)
+    x[7] = 1e9
+    settings = EM(max_iterations=3, tolerance=0.0, progress=False)
+
+    def call(device: str) -> nn.Module:
+        return fitted(GaussianMixture(4, 3), x.to(device), settings, generator=seed(device))
+
+    both(call)
+
+
+@pytest.mark.parametrize("structure", [Full(), Tied(), Diagonal(), Spherical()])
+def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(structure: Covariance) -> None:
+    x = torch.tensor([[0.0, 0.0]] * 3 + [[9.0, 1.0]] * 3, dtype=torch.float64)
+    words = []
+
+    def call(device: str) -> nn.Module:
+        model = GaussianMixture(2, 2, structure).double().to(device)
+        with torch.no_grad():
+            model.decoder.means.copy_(torch.tensor([[1.0, 0.0], [8.0, 1.0]], dtype=torch.float64, device=device))
+        settings = EM(start=Present(), regularisation=0.0, progress=False)
+        with pytest.raises(CollapsedComponent) as found:
+            model.fit(x.to(device), em=settings)
+        words.append(str(found.value))
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+        return model
+
+    both(call)
+    assert words[0] == words[1]
+
+
+def test_ppca_without_a_maximum_says_so_in_the_same_words() -> None:
+    x = torch.randn(40, 1, generator=seed("cpu"), dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    x[::3, 1] = torch.nan
+    words = []
+    for device in ("cpu", "cuda"):
+        with pytest.raises(ValueError, match="PPCA") as found:
+            PPCA(4, 2).observed.fit(x.to(device), MissingEM(progress=False))
+        words.append(str(found.value))
+    assert words[0] == words[1], words
 
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {

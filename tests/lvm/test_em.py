@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from density import Checkpoint, CheckpointMismatch
 from density.fitting.checkpoint import Logbook
 from density.parallel.random_streams import Randomness
-from lvm.em import Climbed, Degenerate, Limits, Parameters, climb
+from lvm.em import Climbed, Degenerate, Limits, climb
+from lvm.em_parameters import Parameters
 
 
 @dataclass(frozen=True, eq=False)

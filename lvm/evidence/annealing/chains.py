@@ -187,4 +187,5 @@ class Annealing:
                 log_weights = log_weights + (betas[t + 1] - betas[t]) * position.log_ratio
                 acceptance = acceptance + accepted.mean() / (steps - 1)
                 bar.update()
-        return log_weights, acceptance.item()
+        (rate,) = self.path.look(acceptance)
+        return log_weights, rate

@@ -9,7 +9,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Generator, Tensor
 
+from density.checks import free_to_look
+
 LogDensityOf = Callable[[Tensor], Tensor]
+BadAt = Callable[[Tensor], Tensor]
 
 JITTER = 0.5  # a trajectory's step is uniform within ± this share, so that no length resonates with a period
 
@@ -58,6 +61,9 @@ class Position:
 class GeometricPath:
     r"""The densities :math:`\pi_\beta \propto \text{start}^{1-\beta}\, \text{target}^\beta` (Neal 2001, equation 3).
 
+    A log-density that overflows is an error where it happens, or at the next :meth:`look`, where looking at once would
+    wait for an accelerator.
+
     Args:
         start, target: map z ``[chains, n, d]`` to log-densities ``[chains, n]``, differentiable in z.
         first_point: number of the first of the n points, for error messages.
@@ -67,6 +73,7 @@ class GeometricPath:
         self.start = start
         self.target = target
         self.first_point = first_point
+        self._noted: dict[tuple[str, BadAt], tuple[Tensor, Tensor]] = {}
 
     def at(self, z: Tensor) -> Position:
         """Values and gradients of both ends at z: one evaluation of either, forward and backward.
@@ -82,7 +89,7 @@ class GeometricPath:
         position = Position(
             z.detach(), start.detach().double(), target.detach().double(), start_gradient, target_gradient
         )
-        self._refuse(position, Tensor.isposinf)
+        self._watch(position, Tensor.isposinf)
         return position
 
     def begin(self, z: Tensor) -> Position:
@@ -91,20 +98,45 @@ class GeometricPath:
         −inf is a density of zero.
         """
         position = self.at(z)
-        self._refuse(position, Tensor.isnan)
+        self._watch(position, Tensor.isnan)
         return position
 
-    def _refuse(self, position: Position, bad_at: Callable[[Tensor], Tensor]) -> None:
+    def look(self, *numbers: Tensor) -> list[float]:
+        """The values of some scalars, float64, all looked at together with what was noted since the last look.
+
+        Raises:
+            ValueError: a log-density was +inf, or nan where chains began.
+        """
+        noted, self._noted = self._noted, {}
+        bad = [bad_at(value).any().double() for (_, bad_at), (value, _) in noted.items()]
+        if not bad and not numbers:
+            return []
+        found: list[float] = torch.stack([*bad, *numbers]).tolist()
+        if any(found[: len(bad)]):
+            for (name, bad_at), (value, z) in noted.items():
+                self._refuse(name, value, z, bad_at)
+        return found[len(bad) :]
+
+    def _watch(self, position: Position, bad_at: BadAt) -> None:
+        z = position.z
         for name, value in (("log p(x, z)", position.target), ("the log-density of the start", position.start)):
-            bad = bad_at(value)
-            if bool(bad.any()):
-                chain, point = bad.nonzero()[0].tolist()
-                z = ", ".join(f"{number:.3g}" for number in position.z[chain, point, :4].tolist())
-                raise ValueError(
-                    f"{name} is {value[chain, point].item()} at point {self.first_point + point}, chain {chain}, "
-                    f"z = [{z}{', …' if position.z.shape[-1] > 4 else ''}] ({int(bad.sum())} of {bad.numel()} in its "
-                    "block); the model's densities overflow there. Check that it was fitted to data on this scale"
-                )
+            if free_to_look(value):
+                self._refuse(name, value, z, bad_at)
+            else:
+                before, at = self._noted.get((name, bad_at), (value, z))
+                bad = bad_at(value)
+                self._noted[name, bad_at] = torch.where(bad, value, before), torch.where(bad.unsqueeze(-1), z, at)
+
+    def _refuse(self, name: str, value: Tensor, z: Tensor, bad_at: BadAt) -> None:
+        bad = bad_at(value)
+        if bool(bad.any()):
+            chain, point = bad.nonzero()[0].tolist()
+            at = ", ".join(f"{number:.3g}" for number in z[chain, point, :4].tolist())
+            raise ValueError(
+                f"{name} is {value[chain, point].item()} at point {self.first_point + point}, chain {chain}, "
+                f"z = [{at}{', …' if z.shape[-1] > 4 else ''}] ({int(bad.sum())} of {bad.numel()} in its block); the "
+                "model's densities overflow there. Check that it was fitted to data on this scale"
+            )
 
 
 def leapfrog(

@@ -80,7 +80,7 @@ class Pilot:
             betas.append(beta)
             log_steps.append(total / self.transitions)
             spreads.append(_variance(torch.cat(ratios)).sqrt())
-            if bool((beta == 1).all()):
+            if path.look(beta.amin()) == [1.0]:
                 break
             # Half old, half new: the draws of one visit are few and correlated.
             spread = torch.cat(visited).var(0)

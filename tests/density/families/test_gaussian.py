@@ -231,7 +231,6 @@ def test_weights_are_repetitions_and_chunks_the_data(generator: Generator) -> No
         Gaussian(3).fit(x, weights=weights[1:])
 
 
-
 def test_from_moments(generator: Generator) -> None:
     x = correlated(generator)
     sigma = torch.as_tensor(np.cov(x.numpy().T))

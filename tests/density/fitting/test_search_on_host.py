@@ -1,0 +1,49 @@
+"""L-BFGS whose search runs on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from density.fitting.search_on_host import SearchOnHost
+
+
+def test_it_is_l_bfgs(generator: Generator) -> None:
+    """Bit for bit, on the Rosenbrock function of two tensors, one of which an evaluation may leave without gradient."""
+    start = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    ways = []
+    for kind in (torch.optim.LBFGS, SearchOnHost):
+        parameters = [nn.Parameter(start.clone()), nn.Parameter(torch.ones(1, dtype=torch.float64))]
+        optimiser = kind(parameters, lr=0.5, max_iter=7, line_search_fn="strong_wolfe")
+        values, points = list[Tensor](), list[Tensor]()
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()  # noqa: B023 - called within the round
+            x, y = parameters[0].unbind(1)  # noqa: B023
+            loss = (100 * (y - x.square()).square() + (1 - x).square()).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            values.append(torch.as_tensor(optimiser.step(closure)).detach())
+            points.append(parameters[0].detach().clone())
+        ways.append((values, points, parameters[1].detach()))
+    for mine, other in zip(*ways, strict=True):
+        assert all(a.equal(b) for a, b in zip(mine, other, strict=True))
+    assert ways[0][0][-1] < ways[0][0][0]
+
+
+def test_a_step_begins_where_the_parameters_are(generator: Generator) -> None:
+    parameter = nn.Parameter(torch.tensor([3.0]))
+    optimiser = SearchOnHost([parameter], lr=1.0)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = (parameter - 1).square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        parameter.fill_(7.0)
+    assert optimiser.step(closure).item() == 36
+    assert abs(parameter.item() - 1) < 1e-6

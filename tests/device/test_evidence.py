@@ -1,0 +1,120 @@
+"""Every evidence method says on a device what it says on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from density import LogDensity
+from lvm import VAE
+from lvm.evidence import (
+    Bits,
+    FromPrior,
+    Linear,
+    Pilot,
+    annealed,
+    audit,
+    evidence,
+    gap,
+    importance,
+    interval,
+    kl_parts,
+    latent_usage,
+    prior_average,
+    prior_importance,
+    quadrature,
+    sandwich,
+    weighted_sandwich,
+)
+from lvm.evidence.annealing.hamiltonian import GeometricPath
+from tests.device.pretended import pretended
+from tests.device.test_device import ROUNDING, seed
+from tests.laws.transforms import randomise
+
+PILOT = Pilot(chains=2, temperatures=3, transitions=1)
+
+# Local posteriors are drawn within vmap, where a pretended tensor does not say where it lies.
+METHODS: dict[str, Callable[[Any, Tensor, Generator], object]] = {
+    "importance": lambda model, x, g: importance(model, x, draws=20, generator=g),
+    "prior_average": lambda model, x, g: prior_average(model, x, draws=20, generator=g),
+    "prior_importance": lambda model, x, g: prior_importance(model, x, draws=20, generator=g),
+    "annealed": lambda model, x, g: annealed(model, x, steps=3, chains=2, pilot=PILOT, generator=g),
+    "annealed from the prior": lambda model, x, g: annealed(
+        model, x, steps=3, chains=2, start=FromPrior(), schedule=Linear(), pilot=PILOT, generator=g
+    ),
+    "sandwich": lambda model, x, g: sandwich(model, 3, steps=3, chains=2, pilot=PILOT, generator=g),
+    "weighted_sandwich": lambda model, x, g: weighted_sandwich(model, 3, draws=20, generator=g),
+    "quadrature": lambda model, x, g: quadrature(model, x),
+    "evidence": lambda model, x, g: evidence(model, x, generator=g),
+    "gap": lambda model, x, g: gap(model, x, draws=20, generator=g),
+    "kl_parts": lambda model, x, g: kl_parts(model, x, draws=5, generator=g),
+    "latent_usage": lambda model, x, g: latent_usage(model, x),
+    "audit": lambda model, x, g: audit(model, Bits(3), passes=2, generator=g),
+    "interval": lambda model, x, g: interval(model, x, draws=20, simulated=100, generator=g),
+}
+
+
+def numbers(found: object) -> Iterator[Tensor]:
+    """All tensors and numbers of a result."""
+    if isinstance(found, Tensor):
+        yield found.detach().cpu().double()
+    elif isinstance(found, float | int) and not isinstance(found, bool):
+        yield torch.tensor(float(found), dtype=torch.float64)
+    elif is_dataclass(found):
+        for field in fields(found):
+            if (
+                field.name in ("value", "monte_carlo_error")
+                if isinstance(found, LogDensity)
+                else field.name != "seconds"
+            ):
+                yield from numbers(getattr(found, field.name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name: str) -> None:
+    def said(device: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = randomise(VAE.bernoulli(3, 1, hidden=(4,)).double(), seed("cpu")).to(device)
+        x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], dtype=torch.float64, device=device)
+        return list(numbers(METHODS[name](model, x, seed(device))))
+
+    with pretended():
+        here, there = said("cpu"), said("cuda")
+    assert here
+    torch.testing.assert_close(there, here, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+
+
+def test_a_density_that_overflows_on_the_way_is_refused_in_the_same_words() -> None:
+    """There at the next look, which tells where it happened first of all places that are told."""
+
+    def error(device: str) -> str:
+        path = GeometricPath(
+            lambda z: -0.5 * z.square().sum(-1), lambda z: torch.where(z > 1, torch.inf, -z.abs()).sum(-1), 7
+        )
+        z = torch.tensor([[[0.2], [0.1]], [[0.3], [2.0]]], dtype=torch.float64, device=device)
+
+        def walk() -> None:
+            path.at(z)
+            path.at(z.flip(0) - 5)  # where all is well again
+            path.look()
+
+        with pytest.raises(ValueError, match="the model's densities overflow there") as found:
+            walk()
+        return str(found.value)
+
+    with pretended():
+        assert error("cuda") == error("cpu")
+        assert "log p(x, z) is inf at point 8, chain 1, z = [2] (1 of 4 in its block)" in error("cpu")
+
+
+def test_a_look_brings_numbers_and_forgets() -> None:
+    with pretended():
+        path = GeometricPath(lambda z: -z.square().sum(-1), lambda z: -z.square().sum(-1))
+        path.at(torch.zeros(2, 3, 1, device="cuda"))
+        assert path.look(torch.tensor(2.5, dtype=torch.float64, device="cuda")) == [2.5]
+        assert path.look() == []
