@@ -10,8 +10,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from bridge import probability_flow
 from density import Kind, Timed, Training, mlp
 from density.data.joined import joined
+from density.initialisation import Standardisation
 from lvm import (
     CosineSchedule,
     Denoiser,
@@ -173,6 +175,19 @@ def test_a_context_that_shifts_the_data_shifts_every_number() -> None:
         here = model.layer.generate(joined(z + last, c), generator=Generator().manual_seed(1))
         there = plain.layer.generate(z, generator=Generator().manual_seed(1))
         torch.testing.assert_close(here, there + c)
+        ours, theirs = (probability_flow(each).transform for each in (model, plain))
+        (here, log_det), (there, same) = ours.forward(x, c), theirs.forward(x - c)
+    end = alpha(schedule(torch.ones((), dtype=x.dtype)))
+    torch.testing.assert_close(here, there + end * c, rtol=0, atol=1e-7)
+    torch.testing.assert_close(log_det, same, rtol=0, atol=1e-7)
+
+
+def test_contexts_are_standardised_where_a_fit_starts() -> None:
+    c = 100 + 10 * points(50).float()
+    model = GaussianDiffusion.of_vectors(2, hidden=(4,), steps=2, context_features=2)
+    model.initialise(points(50, 1).float(), c)
+    (standardise,) = (part for part in model.layer.denoiser.modules() if isinstance(part, Standardisation))
+    torch.testing.assert_close(standardise.shift, c.mean(0))
 
 
 def test_the_way_of_drawing_steps_lowers_the_variance() -> None:

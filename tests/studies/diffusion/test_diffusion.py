@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from density import Kind, LogDensity
 from significance import Verdict
+from studies.data import images
 from studies.data.ring import ring_log_density
 from studies.diffusion.line import line, line_log_density
 from studies.diffusion.measure import compare
@@ -21,6 +23,7 @@ from studies.diffusion.report import answer, checks, table
 from studies.diffusion.settings import Settings, points, readings, tasks
 from studies.diffusion.standings import pairs
 from studies.kit.claims import save_claim
+from tests.studies.data.test_directory import idx
 from tests.studies.running import Refused, run
 
 STUDY = "studies.diffusion"
@@ -135,6 +138,23 @@ def test_images_and_the_line_run(tmp_path: Path) -> None:
     assert "digits: the ODE less the chain of 3 steps of the same network, ≤ " in words
     assert "A VAE of equal size less the chain" in words.partition("line: ")[2]
     assert "A VAE of equal size less the chain" not in words.partition("line: ")[0]
+
+
+@pytest.mark.slow
+def test_what_the_preset_of_a_gpu_asks_runs_on_images_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in files such as MNIST's; small networks and few steps, on the CPU."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
+    labels = np.arange(300, dtype=np.uint8) % 10
+    parts = idx(pixels[:250], labels[:250], pixels[250:], labels[250:])
+    monkeypatch.setattr(images, "MNIST", tuple(hashlib.sha256(part).hexdigest() for part in parts))
+    for name, part in zip(images.PARTS, parts, strict=True):
+        (tmp_path / f"{name}-ubyte").write_bytes(part)
+    small = ["--sets", "mnist", "--data-directory", str(tmp_path), "--images", "4"]
+    _, rows = run(STUDY, [*TINY, *small, "--image-tolerance", "1e-2"], tmp_path)
+    alone = rows[rows["versus"].isna()].set_index("model")
+    assert (alone["features"] == 784).all()
+    assert np.isfinite(alone["value"]).all()
+    assert set(alone.index) == {"chain", "limit", "ode", "probes", "simple", "coupling", "vae", "hierarchy"}
 
 
 def test_checks_see_what_is_wrong(rows: pd.DataFrame) -> None:
