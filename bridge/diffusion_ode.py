@@ -34,6 +34,15 @@ class ProbabilityFlowVelocity(Rebuildable, nn.Module):
     Args:
         denoiser: ε̂.
         schedule: γ.
+
+    >>> import torch
+    >>> from lvm import LinearSchedule
+    >>> class OfANormal(nn.Module):  # ε̂ = σ z where the data are standard normal
+    ...     def forward(self, z, gamma):
+    ...         return gamma.sigmoid().sqrt() * z
+    >>> velocity = ProbabilityFlowVelocity(Denoiser(OfANormal()), LinearSchedule())
+    >>> velocity(torch.ones(1, 2), torch.tensor(0.5)).abs().max().item() < 1e-6  # nothing moves
+    True
     """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule) -> None:

@@ -56,7 +56,14 @@ def with_flow_prior(model: LatentVariableModel, flow: Flow) -> VAE:
 
 
 def with_posterior(model: LatentVariableModel, posterior: Density) -> VAE:
-    """The VAE with the model's prior and decoder and another q(z|x), such as :func:`coupling_posterior` makes."""
+    """The VAE with the model's prior and decoder and another q(z|x), such as :func:`coupling_posterior` makes.
+
+    >>> import torch
+    >>> vae = VAE.gaussian(4, latent_features=2, hidden=(8,))
+    >>> other = with_posterior(vae, coupling_posterior(4, 2, layers=2, hidden=(8,)))
+    >>> other.decoder is vae.decoder, other.elbo(torch.zeros(3, 4)).shape
+    (True, torch.Size([3]))
+    """
     return _like(model, model.prior, posterior, model.decoder)
 
 

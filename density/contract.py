@@ -189,6 +189,12 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
     Attributes:
         features: event size D.
         measure: what log p(x) is with respect to.
+
+    >>> from density import Gaussian
+    >>> model = Gaussian(2)
+    >>> history = model.fit(torch.randn(100, 2))
+    >>> isinstance(model, Model), model.sample(3).shape, model.log_density(torch.zeros(5, 2)).method
+    (True, torch.Size([3, 2]), 'closed form')
     """
 
     features: int
@@ -218,7 +224,12 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
 
 
 class ExactModel(Density, Model):
-    """A model whose log p(x) is exact, up to the numerical method of its parts: its claim is its ``log_prob``."""
+    """A model whose log p(x) is exact, up to the numerical method of its parts: its claim is its ``log_prob``.
+
+    >>> from density import Gaussian
+    >>> isinstance(Gaussian(2), ExactModel), Gaussian(2).log_density(torch.zeros(5, 2)).kind.value
+    (True, 'exact')
+    """
 
     @evaluated
     def log_density(
@@ -265,6 +276,17 @@ class Bound(Model):
     Attributes:
         context_features: size C of the vector that it is conditioned on; 0 for an unconditional one, which is all that
             a subclass with the methods below can be. Conditional ones are :class:`~lvm.layered.LayeredModel`.
+
+    >>> class Mine(Bound):  # x ~ N(z, 1), z ~ N(0, 1), q(z|x) = N(x/2, ½), which is the posterior
+    ...     features, measure, fit, sample, log_density = 1, Measure.LEBESGUE, None, None, None
+    ...
+    ...     def log_weights(self, x, draws, *, generator=None):
+    ...         normal = torch.distributions.Normal
+    ...         q = normal(x / 2, 0.5**0.5)
+    ...         z = q.sample((draws,))
+    ...         return (normal(0, 1).log_prob(z) + normal(z, 1).log_prob(x) - q.log_prob(z)).sum(-1)
+    >>> round(Mine().elbo(torch.zeros(1, 1)).item(), 4)  # log N(0; 0, 2)
+    -1.2655
     """
 
     @no_type_check  # a model that is both a density and a bound answers as a density

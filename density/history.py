@@ -18,6 +18,9 @@ class History:
         seconds: wall time.
         stopped: why it stopped, in words.
         climbing: whether it ended at its limit while the held-out points were still improving.
+
+    >>> History(objective=[-3.0, -2.5], best=1, stopped="converged", converged=True).rows()[-1]
+    {'step': 1, 'objective': -2.5}
     """
 
     objective: list[float] = field(default_factory=list)

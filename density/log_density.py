@@ -36,6 +36,10 @@ class Claim:
 
     The two errors of a mean over points are kept apart: :attr:`standard_error` is sd/√n over the data,
     :attr:`mean_monte_carlo_error` is √(Σ eᵢ²)/n over the sampler.
+
+    >>> claim = Claim(torch.tensor([-1.0, -3.0]), Kind.EXACT, "by hand")
+    >>> claim.mean, round(claim.standard_error, 4), claim.kind_in_words
+    (-2.0, 1.0, 'exact')
     """
 
     value: Tensor
@@ -242,7 +246,12 @@ class LogDensity(Claim):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Difference(Claim):
-    """A paired difference of two claims about log p(x) at the same points, in nats; units no longer name a measure."""
+    """A paired difference of two claims about log p(x) at the same points, in nats; units no longer name a measure.
+
+    >>> a, b = (LogDensity(torch.tensor(value), Kind.EXACT, "by hand") for value in ([-1.0, -2.0], [-1.5, -2.4]))
+    >>> type(a - b).__name__, round((a - b).mean, 4), round((a - b).standard_error, 4)  # of the paired difference
+    ('Difference', 0.45, 0.05)
+    """
 
     def __repr__(self) -> str:
         return f"difference = {self._numbers()} nats, {self.kind_in_words}, {self.value.numel()} points"
@@ -250,7 +259,12 @@ class Difference(Claim):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BitsPerDimension(Claim):
-    """−log₂ p(x) / D; see :meth:`LogDensity.bits_per_dimension`."""
+    """−log₂ p(x) / D; see :meth:`LogDensity.bits_per_dimension`.
+
+    >>> bits = LogDensity(torch.tensor([-8 * math.log(2)]), Kind.LOWER, "ELBO").bits_per_dimension(4)
+    >>> type(bits).__name__, round(bits.mean, 4), bits.kind.value
+    ('BitsPerDimension', 2.0, 'upper bound')
+    """
 
     def __repr__(self) -> str:
         return f"{self._numbers()} bits per dimension, {self.kind_in_words}, {self.value.numel()} points"

@@ -1,4 +1,9 @@
-"""Reference measures of densities: nats with respect to different measures are different units."""
+"""Reference measures of densities: nats with respect to different measures are different units.
+
+>>> mixed = product([Measure.LEBESGUE, Measure.COUNTING])
+>>> isinstance(mixed, ReferenceMeasure), mixed == product([Measure.COUNTING, Measure.LEBESGUE])
+(True, False)
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,11 @@ TIMES = " × "
 
 
 class Measure(Enum):
-    """The reference measure of a density whose features are all alike."""
+    """The reference measure of a density whose features are all alike.
+
+    >>> Measure.COUNTING.words, Measure.LEBESGUE.columns(2)
+    ('counting measure', (<Measure.LEBESGUE: 'Lebesgue'>, <Measure.LEBESGUE: 'Lebesgue'>))
+    """
 
     LEBESGUE = "Lebesgue"
     COUNTING = "counting"
@@ -66,6 +75,7 @@ class ProductMeasure:
 
 
 ReferenceMeasure = Measure | ProductMeasure
+"""What a density can be with respect to: one measure for all its features, or the product of one a feature."""
 
 
 def product(factors: Sequence[Measure]) -> ReferenceMeasure:

@@ -23,6 +23,10 @@ class WeightDiagnostics:
         dominance: by how much the largest normalised weight exceeds an equal share, max w̃ − 1/K; None where it is not
             asked for.
         least_size: effective sample size from which on the average is reliable.
+
+    >>> few = WeightDiagnostics(torch.tensor([80.0, 3.0]), torch.tensor([0.2, 1.1]), 0.5, torch.tensor([-0.01, -0.3]))
+    >>> few.reliable.tolist()
+    [True, False]
     """
 
     effective_sample_size: Tensor

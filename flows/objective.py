@@ -20,7 +20,11 @@ class PushForward(ExactModel):
 
 
 class FlowObjective(ABC):
-    """A number for each point, whose mean the fit of a flow maximises."""
+    """A number for each point, whose mean the fit of a flow maximises.
+
+    >>> isinstance(MaximumLikelihood(), FlowObjective)
+    True
+    """
 
     @abstractmethod
     def __call__(
@@ -43,6 +47,14 @@ class MaximumLikelihood(FlowObjective):
 
     Raises:
         ValueError: a looseness below 1.
+
+    >>> import torch
+    >>> from density import StandardNormal, Training
+    >>> from flows import Flow, LULinear
+    >>> flow = Flow(StandardNormal(2), LULinear(2))
+    >>> history = flow.fit(torch.randn(64, 2), Training(epochs=1, progress=False), objective=MaximumLikelihood())
+    >>> len(history.objective)
+    1
     """
 
     looseness: float = 1.0

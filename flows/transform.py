@@ -30,6 +30,18 @@ class Transform(Rebuildable, nn.Module, ABC):
     Attributes:
         features: width D of the points; None for any width.
         context_features: width C of the vector that the map is conditioned on; 0 for an unconditional one.
+
+    >>> class Shift(Transform):
+    ...     features = 2
+    ...
+    ...     def _forward(self, x, context):
+    ...         return x + 1, x.new_zeros(x.shape[:-1])
+    ...
+    ...     def _inverse(self, z, context):
+    ...         return z - 1, z.new_zeros(z.shape[:-1])
+    >>> z, log_det = Shift().forward(torch.zeros(5, 2))
+    >>> z[0].tolist(), log_det.shape
+    ([1.0, 1.0], torch.Size([5]))
     """
 
     features: int | None = None

@@ -33,6 +33,13 @@ class Responsibilities(CategoricalFamily):
     Args:
         prior: over the components.
         components: K densities.
+
+    >>> from lvm import GaussianMixture
+    >>> weights, means, covariances = torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1, 1)
+    >>> encoder = GaussianMixture.from_parameters(weights, means, covariances).encoder
+    >>> first, second = encoder.expectation(torch.tensor([0.5]))
+    >>> type(encoder).__name__, round((second / first).log().item(), 4)  # 2x
+    ('Responsibilities', 1.0)
     """
 
     def __init__(self, prior: Categorical, components: ComponentFamily) -> None:

@@ -98,7 +98,15 @@ class Degenerate(ValueError):
 
 @dataclass(frozen=True)
 class Present:
-    """A start from the model's own parameters: go on with more iterations, other settings or other data."""
+    """A start from the model's own parameters: go on with more iterations, other settings or other data.
+
+    >>> from lvm import EM, GaussianMixture
+    >>> x, mixture = GaussianMixture(2, components=1).sample(100).detach(), GaussianMixture(2, components=2)
+    >>> first = mixture.fit(x, EM(max_iterations=3, progress=False))
+    >>> more = mixture.fit(x, EM(start=Present(), max_iterations=3, progress=False))
+    >>> abs(more.objective[0] - first.objective[-1]) < 1e-5  # begins where the first ended
+    True
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,11 @@ class ElboTerms:
     Attributes:
         reconstruction: E_q log p(x|z), by sampling.
         kl: KL(q(z|x) ‖ p(z)), in closed form where one exists, by the same draws otherwise.
+
+    >>> import torch
+    >>> terms = ElboTerms(reconstruction=torch.tensor([-3.0]), kl=torch.tensor([0.5]))
+    >>> terms.elbo.tolist()
+    [-3.5]
     """
 
     reconstruction: Tensor
@@ -42,6 +47,14 @@ class LatentVariableModel(LayeredModel, ABC):
 
     Subclasses provide ``prior`` over z, ``encoder`` over z given x and ``decoder`` over x given z. In a conditional
     model the encoder's context is x and then c, the decoder's z and then c, and the prior's c, or none.
+
+    >>> import torch
+    >>> from lvm import VAE
+    >>> vae = VAE.gaussian(4, latent_features=2, hidden=(8,))
+    >>> x = torch.zeros(3, 4)
+    >>> z, log_q = vae.draw_latents(x, 5)
+    >>> vae.log_joint(x, z).shape, vae.encode(x).shape, vae.decode(vae.encode(x)).shape
+    (torch.Size([5, 3]), torch.Size([3, 2]), torch.Size([3, 4]))
     """
 
     encoder: Density
@@ -147,7 +160,12 @@ class LatentVariableModel(LayeredModel, ABC):
 
 
 class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
-    """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it."""
+    """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it.
+
+    >>> from lvm import PPCA, VAE, GaussianMixture
+    >>> [issubclass(model, ExactLatentVariableModel) for model in (PPCA, GaussianMixture, VAE)]
+    [True, True, False]
+    """
 
     @property
     def support(self) -> Support | None:

@@ -34,6 +34,12 @@ class LayeredModel(Bound, ABC):
     """A model p(x) = ∫ p(z) p(x|z) dz, given as a prior and a link: log-weight = log p(z) + log-ratio.
 
     Of p(x|c) = ∫ p(z|c) p(x|z, c) dz where ``context_features`` is not 0; then every method takes contexts.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> model, x = PPCA(3, 1), torch.zeros(2, 3)
+    >>> model.log_weights(x, 5).allclose(model.log_prob(x).expand(5, 2), atol=1e-5)  # its q is the posterior
+    True
     """
 
     prior: Density
@@ -208,6 +214,13 @@ class LinkedModel(LayeredModel):
     Raises:
         TypeError: not a Density and a Link.
         ValueError: the prior does not fit the link: its size, its measure, or its range.
+
+    >>> from torch import nn
+    >>> from density import ConditionalGaussian, StandardNormal
+    >>> from lvm import StochasticLink
+    >>> link = StochasticLink(ConditionalGaussian(nn.Linear(3, 2), 1, 3), ConditionalGaussian(nn.Linear(1, 6), 3, 1))
+    >>> LinkedModel(StandardNormal(1), link).sample(5).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, prior: Density, link: Link) -> None:
@@ -276,6 +289,22 @@ class ExactLayeredModel(ExactModel, LinkedModel):
 
     Raises:
         ValueError: the link is loose, so that log-weights are only bounds; or as for :class:`LinkedModel`.
+
+    >>> import torch
+    >>> from density import StandardNormal
+    >>> class Half(Link):
+    ...     features = latent_features = 1
+    ...     tight = deterministic = True
+    ...
+    ...     def infer(self, x, draws=1, *, generator=None):
+    ...         z = (x / 2).expand(draws, *x.shape)
+    ...         return z, torch.full(z.shape[:-1], 0.5).log()
+    ...
+    ...     def generate(self, z, *, generator=None):
+    ...         return 2 * z
+    >>> model = ExactLayeredModel(StandardNormal(1), Half())
+    >>> round(model.log_prob(torch.zeros(1)).item(), 4)  # log N(0; 0, 4)
+    -1.6121
     """
 
     def __init__(self, prior: Density, link: Link, method: str | None = None) -> None:

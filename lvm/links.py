@@ -32,6 +32,12 @@ class Link(Rebuildable, nn.Module, ABC):
         latent_measure: what the density of z must be with respect to; None if any will do.
         tight: whether q(z|x) is the exact posterior of this layer, so that the log-ratio costs no bound.
         deterministic: whether ``infer`` draws nothing; then it is not computed anew for every draw.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> z, log_ratio = PPCA(3, 1).link.infer(torch.zeros(2, 3), draws=5)
+    >>> z.shape, log_ratio.shape
+    (torch.Size([5, 2, 1]), torch.Size([5, 2]))
     """
 
     features: int
@@ -148,6 +154,13 @@ class StochasticLink(Link):
 
     Raises:
         ValueError: the sizes do not fit together.
+
+    >>> import torch
+    >>> from density import ConditionalGaussian
+    >>> encoder = ConditionalGaussian(torch.nn.Linear(3, 2), 1, 3)
+    >>> link = StochasticLink(encoder, ConditionalGaussian(torch.nn.Linear(1, 6), 3, 1))
+    >>> link.features, link.latent_features, link.generate(torch.zeros(4, 1)).shape
+    (3, 1, torch.Size([4, 3]))
     """
 
     def __init__(self, encoder: Density, decoder: Density, context_features: int = 0) -> None:

@@ -7,7 +7,11 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """The relation of a number to the quantity that it is about."""
+    """The relation of a number to the quantity that it is about.
+
+    >>> Kind.EXACT.minus(Kind.LOWER), Kind.LOWER.flipped()
+    (<Kind.UPPER: 'upper bound'>, <Kind.UPPER: 'upper bound'>)
+    """
 
     EXACT = "exact"
     LOWER = "lower bound"

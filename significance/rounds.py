@@ -1,4 +1,9 @@
-"""What stored differences prove: of the fits of some seeds, and of models fitted anew; decided together by Holm."""
+"""What stored differences prove: of the fits of some seeds, and of models fitted anew; decided together by Holm.
+
+>>> alone = Statement(Kind.EXACT, 0.25, 0.1, 999)
+>>> round(alone.p_value, 3) < CHANCE, verdicts([alone])[0].value, verdicts([alone] * 5)[0].value  # by Holm, of five
+(True, 'better', 'open')
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,8 @@ from significance.kind import Kind
 from significance.spread import Spread
 from significance.statement import Statement, Verdict, holm
 
-CHANCE = 0.05  # of telling any two equal models of a table apart
+CHANCE = 0.05
+"""The chance of telling any two equal models of a table apart, which verdicts keep to unless they are told another."""
 K = TypeVar("K")
 
 
@@ -44,7 +50,13 @@ def over_seeds(
 
 
 def statements(kind: Kind, spread: Spread, sampling: float, slack: float) -> tuple[Statement, Statement | None]:
-    """Of these fits, and of fits made anew: no error is less than that of the draws."""
+    """Of these fits, and of fits made anew: no error is less than that of the draws.
+
+    >>> spread = Spread.of_means([1.0, 1.2, 0.8], [0.01, 0.01, 0.01], 100)
+    >>> fitted, anew = statements(Kind.EXACT, spread, sampling=0.05, slack=0.0)
+    >>> fitted.error, round(anew.error, 3)
+    (0.05, 0.116)
+    """
     fitted = Statement(kind, spread.mean, max(spread.points_error, sampling), spread.points_freedom, slack)
     if math.isnan(spread.error):
         return fitted, None
@@ -84,6 +96,10 @@ class Decision:
     Attributes:
         fitted, verdict: of these fits.
         anew, verdict_anew: of models fitted anew; None and OPEN of one seed.
+
+    >>> decision = Decision(Statement(Kind.EXACT, 1.0, 0.1, 99), None, Verdict.FIRST, Verdict.OPEN)
+    >>> decision.statement.mean, decision.of_all.value
+    (1.0, 'better')
     """
 
     fitted: Statement

@@ -36,6 +36,10 @@ class Spread:
         freedom: degrees of freedom of that one, or, where the next is not 0, of its part over points.
         fits_error: its part over fits, where this is kept apart; else 0.
         fits_freedom: degrees of freedom of that part.
+
+    >>> spread = Spread.rounds([[1.0, 1.2, 1.1], [0.7, 0.9, 0.8]])
+    >>> round(spread.mean, 2), round(spread.points_error, 3), round(spread.error, 2)
+    (0.95, 0.058, 0.16)
     """
 
     mean: float

@@ -22,7 +22,11 @@ LEAST = -300.0  # the logarithm of a chance that is not told from 0
 
 
 class Verdict(Enum):
-    """Which of two models has the higher log p(x)."""
+    """Which of two models has the higher log p(x).
+
+    >>> Statement(Kind.LOWER, 2.0, 0.1, 99).leaning
+    <Verdict.FIRST: 'better'>
+    """
 
     FIRST = "better"
     SECOND = "worse"

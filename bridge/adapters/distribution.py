@@ -31,6 +31,10 @@ class FromDistribution(Adapted):
     """The density of a ``torch.distributions.Distribution``, or of the one that a module makes at a context.
 
     Built by :func:`from_distribution`, which says what the arguments are.
+
+    >>> density = from_distribution(torch.distributions.Laplace(torch.zeros(2), 1.0), features=2)
+    >>> type(density).__name__, round(density.log_prob(torch.zeros(2)).exp().item(), 4)
+    ('FromDistribution', 0.25)
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class AdaptedVAE(VAE):
     Args:
         prior, encoder, decoder: see :class:`~lvm.vae.model.VAE`.
         reading: how they were read, in words.
+
+    >>> from density import FixedScale
+    >>> vae = from_functions(nn.Linear(6, 4), nn.Linear(2, 6), latent_features=2, likelihood=FixedScale(0.5))
+    >>> type(vae).__name__, vae.log_density(torch.zeros(3, 6), draws=5).kind.value
+    ('AdaptedVAE', 'lower bound')
     """
 
     def __init__(self, prior: Density, encoder: Density, decoder: Density, reading: str) -> None:

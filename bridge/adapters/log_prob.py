@@ -24,6 +24,10 @@ class FromLogProb(Adapted):
         context_features: C.
         measure: what log p is with respect to.
         method: how log p(x) comes about, in words.
+
+    >>> density = FromLogProb(lambda x: -x.abs().sum(-1) - 0.6931 * x.shape[-1], 3, method="double exponential")
+    >>> density.log_density(torch.ones(2, 3)).method, round(density.log_prob(torch.zeros(3)).item(), 3)
+    ('double exponential', -2.079)
     """
 
     def __init__(

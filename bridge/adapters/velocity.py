@@ -100,6 +100,11 @@ def from_score(
 
     Raises:
         TypeError: it cannot be called.
+
+    >>> from lvm import LinearSchedule
+    >>> flow = from_score(lambda z, t: -z, 2, LinearSchedule())  # of a standard normal, at every time
+    >>> round(flow.log_prob(torch.zeros(1, 2)).item(), 4)
+    -1.8379
     """
     return _flow(FromScore(_module(score), schedule), features, base, trace, tolerance)
 

@@ -1,4 +1,8 @@
-"""From models to claims about log p(x): what is asked of each, and what else its line of a table says."""
+"""From models to claims about log p(x): what is asked of each, and what else its line of a table says.
+
+>>> isinstance(PPCA(3, 1), Comparable), isinstance("PPCA", Comparable)
+(True, False)
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from lvm.mixture.model import GaussianMixture
 from lvm.ppca.model import PPCA
 
 Comparable = Model | LogDensity
+"""What can stand in a comparison: a model, which is asked, or a claim that it made."""
 Method = Callable[..., LogDensity]
 
 

@@ -32,6 +32,15 @@ class Pair:
         sampling: share of the squared error that is of draws.
         worst_share: the worst row's share of the squared deviations from the mean difference.
         loose: the names of those whose number is a bound or an estimate.
+
+    >>> import torch
+    >>> from bridge import compare
+    >>> from density import Kind, LogDensity
+    >>> log_p = torch.linspace(-2.0, -1.0, 50)
+    >>> claims = {"a": LogDensity(log_p, Kind.EXACT, "by hand"), "b": LogDensity(log_p - 0.1, Kind.EXACT, "by hand")}
+    >>> pair = compare(claims).pair("a", "b")
+    >>> round(pair.fitted.mean, 4), pair.verdict.value, pair.winner
+    (0.1, 'better', 'a')
     """
 
     first: str

@@ -38,6 +38,14 @@ class Standing:
         monte_carlo_error: of the mean, over draws; part of the error over points.
         gap, gap_error, gap_kind: log p(x) − ELBO, where it was asked for; nan and None elsewhere.
         parameters: trained numbers; None for a claim.
+
+    >>> import torch
+    >>> from bridge import compare
+    >>> from density import LogDensity
+    >>> claim = LogDensity(torch.tensor([-1.0, -1.2, -4.0]), Kind.EXACT, "by hand")
+    >>> standing = compare({"a": claim, "b": claim}).standings[0]
+    >>> round(standing.fitted.mean, 4), standing.worst_row, round(standing.without_worst, 4)
+    (-2.0667, 2, -1.1)
     """
 
     name: str

@@ -48,6 +48,13 @@ def mixture_to_sklearn(model: GaussianMixture, estimator: Estimator) -> Estimato
 
     Raises:
         TypeError: not a GaussianMixture, or an estimator of another kind.
+
+    >>> from sklearn.mixture import GaussianMixture as Theirs
+    >>> mixture = GaussianMixture(2, components=3).double()
+    >>> x = torch.randn(5, 2, dtype=torch.float64)
+    >>> theirs = mixture_to_sklearn(mixture, Theirs())
+    >>> bool(abs(theirs.score_samples(x.numpy()) - mixture.log_prob(x).detach().numpy()).max() < 1e-9)
+    True
     """
     owner = "mixture_to_sklearn"
     if not isinstance(model, GaussianMixture):
@@ -84,6 +91,12 @@ def ppca_from_sklearn(estimator: Any) -> PPCA:  # noqa: ANN401  # duck-typed
     Raises:
         TypeError: an estimator with other attributes, such as FactorAnalysis.
         ValueError: not fitted, no noise left over, or ``whiten=True``.
+
+    >>> from sklearn.decomposition import PCA
+    >>> x = torch.randn(50, 3, dtype=torch.float64)
+    >>> theirs = PCA(1).fit(x.numpy())
+    >>> bool(abs(theirs.score_samples(x.numpy()) - ppca_from_sklearn(theirs).log_prob(x).detach().numpy()).max() < 1e-9)
+    True
     """
     owner = "ppca_from_sklearn"
     if not hasattr(estimator, "svd_solver") or not hasattr(estimator, "whiten"):
@@ -119,6 +132,13 @@ def ppca_to_sklearn(model: PPCA, estimator: Estimator) -> Estimator:
 
     Raises:
         TypeError: not a PPCA, or an estimator of another kind.
+
+    >>> from sklearn.decomposition import PCA
+    >>> model = PPCA(3, latent_features=1).double()
+    >>> x = torch.randn(5, 3, dtype=torch.float64)
+    >>> theirs = ppca_to_sklearn(model, PCA())
+    >>> bool(abs(theirs.score_samples(x.numpy()) - model.log_prob(x).detach().numpy()).max() < 1e-9)
+    True
     """
     owner = "ppca_to_sklearn"
     if not isinstance(model, PPCA):

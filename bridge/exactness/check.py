@@ -36,6 +36,13 @@ class Check:
         name: the law.
         passed: None where it could not be decided, or does not apply.
         words: what was found.
+
+    >>> import torch
+    >>> from bridge import check_exact, from_log_prob
+    >>> normal = torch.distributions.Normal(0.0, 1.0)
+    >>> model = from_log_prob(lambda x: normal.log_prob(x).sum(-1), 2, lambda n: torch.randn(n, 2))
+    >>> [(check.name, check.passed) for check in check_exact(model, torch.Generator().manual_seed(0)).checks][0]
+    ('mass', True)
     """
 
     name: str
@@ -52,6 +59,14 @@ class Exactness:
         mass: ∫ p(x) dx; 1 of a normalised density.
         error: of the mass: a standard error, or that of quadrature.
         checks: the laws one by one.
+
+    >>> import torch
+    >>> from bridge import check_exact, from_log_prob
+    >>> normal = torch.distributions.Normal(0.0, 1.0)
+    >>> twice = from_log_prob(lambda x: normal.log_prob(x).sum(-1) + 0.6931, 1, lambda n: torch.randn(n, 1))
+    >>> found = check_exact(twice, torch.Generator().manual_seed(0))
+    >>> found.passed, round(found.mass, 2)
+    (False, 2.0)
     """
 
     passed: bool | None

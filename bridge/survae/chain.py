@@ -143,5 +143,10 @@ def _led_to(link: Link, x: Tensor) -> Tensor:
 
 
 def latent_measure(link: Link) -> ReferenceMeasure | None:
-    """The measure that the density of a link's latent must be with respect to; None if any will do."""
+    """The measure that the density of a link's latent must be with respect to; None if any will do.
+
+    >>> from bridge import UniformDequantisation
+    >>> latent_measure(UniformDequantisation(3))
+    <Measure.LEBESGUE: 'Lebesgue'>
+    """
     return link.latent_measure

@@ -23,7 +23,15 @@ from lvm.links import Link
 
 
 class Layer(Link):
-    """A link that checks the shapes of what it is given: subclasses write ``_infer`` and ``_generate``."""
+    """A link that checks the shapes of what it is given: subclasses write ``_infer`` and ``_generate``.
+
+    >>> from bridge import Abs
+    >>> try:
+    ...     Abs(2).infer(torch.zeros(5, 3))
+    ... except ValueError as error:
+    ...     print(error)
+    Abs expects x of shape [*batch, 2]; got [5, 3]
+    """
 
     latent_measure: Measure = Measure.LEBESGUE
 
@@ -48,7 +56,14 @@ class Layer(Link):
 
 
 class InferenceSurjection(Layer):
-    """A tight layer: z = f(x), and a density on the fibre f⁻¹(z) to generate from. Subclasses write ``_project``."""
+    """A tight layer: z = f(x), and a density on the fibre f⁻¹(z) to generate from. Subclasses write ``_project``.
+
+    >>> from bridge import Abs
+    >>> layer = Abs(2)  # z = |x|, and a sign is drawn to generate
+    >>> z, log_ratio = layer.infer(torch.tensor([-1.0, 2.0]))
+    >>> isinstance(layer, InferenceSurjection), z.tolist(), round(log_ratio.item(), 4)
+    (True, [[1.0, 2.0]], -1.3863)
+    """
 
     tight = True
     deterministic = True
@@ -63,7 +78,13 @@ class InferenceSurjection(Layer):
 
 
 class GenerativeSurjection(Layer):
-    """A loose layer: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x)."""
+    """A loose layer: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x).
+
+    >>> from bridge import UniformDequantisation
+    >>> layer = UniformDequantisation(2)  # x = ⌊z⌋, and z is drawn from the cell of x
+    >>> isinstance(layer, GenerativeSurjection), layer.tight, layer.generate(torch.tensor([1.7, 0.2])).tolist()
+    (True, False, [1.0, 0.0])
+    """
 
 
 def drawn(density: Density, context: Tensor, generator: Generator | None) -> Tensor:

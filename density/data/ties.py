@@ -18,6 +18,14 @@ class TiedColumns(UserWarning):
     """The data repeats values or rows, or has columns that follow from others: a density can climb without end there.
 
     To silence it, ``warnings.simplefilter("ignore", density.TiedColumns)``.
+
+    >>> import torch
+    >>> from density import StandardNormal
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_ties(torch.arange(40.0).unsqueeze(1), StandardNormal(1))
+    >>> caught[0].category.__name__
+    'TiedColumns'
     """
 
 

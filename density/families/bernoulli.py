@@ -22,6 +22,11 @@ class BernoulliFamily(Density, ABC):
     .. math:: \log p(x|c) = \sum_j x_j \ell_j - \operatorname{softplus}(\ell_j)
 
     O(D) a point. Draws are not reparametrised.
+
+    >>> from density import Bernoulli
+    >>> bits = Bernoulli(2)  # log-odds 0
+    >>> isinstance(bits, BernoulliFamily), round(bits.log_prob(torch.tensor([1.0, 0.0])).exp().item(), 4)
+    (True, 0.25)
     """
 
     measure = Measure.COUNTING
@@ -102,6 +107,10 @@ class ConditionalBernoulli(Conditional, BernoulliFamily):
             images; it sees contexts of any batch shape as rows.
         features: D.
         context_features: C.
+
+    >>> decoder = ConditionalBernoulli(nn.Linear(2, 5), features=5, context_features=2)
+    >>> decoder.log_prob(torch.ones(7, 5), torch.zeros(7, 2)).shape, decoder.measure.value
+    (torch.Size([7]), 'counting')
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:

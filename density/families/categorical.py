@@ -16,7 +16,15 @@ from density.measure import Measure
 
 
 class CategoricalFamily(Density, ABC):
-    """A categorical distribution Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point."""
+    """A categorical distribution Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point.
+
+    >>> from density import Categorical
+    >>> three = Categorical(3)
+    >>> isinstance(three, CategoricalFamily), three.enumerate().tolist()
+    (True, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> round(three.log_prob(three.enumerate()).exp().sum().item(), 4)
+    1.0
+    """
 
     measure = Measure.COUNTING
 
@@ -80,6 +88,11 @@ class ConditionalCategorical(Conditional, CategoricalFamily):
         network: any module that maps rows ``[n, C]`` to logits ``[n, K]``; it sees contexts of any batch shape as rows.
         features: K.
         context_features: C.
+
+    >>> network = nn.Linear(2, 3)
+    >>> density = ConditionalCategorical(network, features=3, context_features=2)
+    >>> density.expectation(torch.zeros(2)).allclose(network(torch.zeros(2)).softmax(-1))
+    True
     """
 
     def logits_at(self, context: Tensor | None) -> Tensor:

@@ -69,6 +69,9 @@ class ScaleModel(Rebuildable, nn.Module, ABC):
 
     Attributes:
         outputs: how many numbers the network returns for each feature, 1 or 2.
+
+    >>> [model.outputs for model in (FixedScale(), GlobalScale(), PerFeatureScale(3), NetworkScale())]
+    [1, 1, 1, 2]
     """
 
     outputs: int = 1
@@ -79,7 +82,12 @@ class ScaleModel(Rebuildable, nn.Module, ABC):
 
 
 class FixedScale(ScaleModel):
-    """A given constant σ: then log p(x|z) is a scaled squared error plus a constant."""
+    """A given constant σ: then log p(x|z) is a scaled squared error plus a constant.
+
+    >>> density = ConditionalGaussian(nn.Linear(2, 3), 3, 2, FixedScale(0.5))
+    >>> density.at(torch.zeros(2))[1].std.tolist()
+    [0.5, 0.5, 0.5]
+    """
 
     def __init__(self, std: float = 1.0) -> None:
         super().__init__()
@@ -91,7 +99,12 @@ class FixedScale(ScaleModel):
 
 
 class GlobalScale(ScaleModel):
-    """One learnable σ for all features, as in PPCA."""
+    """One learnable σ for all features, as in PPCA.
+
+    >>> density = ConditionalGaussian(nn.Linear(2, 3), 3, 2, GlobalScale())
+    >>> [parameter.numel() for parameter in density.scale.parameters()]
+    [1]
+    """
 
     def __init__(self, std: float = 1.0) -> None:
         super().__init__()
@@ -102,7 +115,12 @@ class GlobalScale(ScaleModel):
 
 
 class PerFeatureScale(ScaleModel):
-    """One learnable σ for each feature, as in factor analysis."""
+    """One learnable σ for each feature, as in factor analysis.
+
+    >>> density = ConditionalGaussian(nn.Linear(2, 3), 3, 2, PerFeatureScale(3))
+    >>> [parameter.numel() for parameter in density.scale.parameters()]
+    [3]
+    """
 
     def __init__(self, features: int, std: float = 1.0) -> None:
         super().__init__()

@@ -25,6 +25,11 @@ class GaussianFamily(Density, ABC):
     .. math:: \log p(x|c) = -\tfrac12 \lVert S^{-1}(x-\mu)\rVert^2 - \log\det S - \tfrac D2 \log 2\pi
 
     Draws are pathwise, x = μ + S ε. O(D) a point for a diagonal S, O(D²) for a triangular one.
+
+    >>> gaussian = DiagonalGaussian(2)
+    >>> mean, scale = gaussian.at(None)
+    >>> isinstance(gaussian, GaussianFamily), mean.tolist(), gaussian.given(None).sample(4).shape
+    (True, [0.0, 0.0], torch.Size([4, 2]))
     """
 
     @abstractmethod

@@ -75,6 +75,12 @@ def maximise(
             so far or, without held-out rows, those of the last epoch after which the objective was still finite.
         CheckpointMismatch, UnusableFile: the checkpoint is of another fit, or is none; the module was not changed.
         ProcessLost: another process has ended.
+
+    >>> line, x = nn.Linear(1, 1), torch.linspace(-1, 1, 100).unsqueeze(1)
+    >>> fit = lambda batch, generator: -(line(batch[0]) - 3 * batch[0]).square()[:, 0]
+    >>> history = maximise(line, fit, (x,), Training(epochs=60, learning_rate=0.1, progress=False))
+    >>> round(line.weight.item())
+    3
     """
     check_training(training, "maximise")
     if not isinstance(data, Stream):

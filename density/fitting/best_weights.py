@@ -19,6 +19,10 @@ class NonFiniteObjective(ArithmeticError):
 
     Attributes:
         history: what happened until then.
+
+    >>> error = NonFiniteObjective("the objective became nan in epoch 3", History(objective=[-2.0, -1.5]))
+    >>> error.history.objective
+    [-2.0, -1.5]
     """
 
     def __init__(self, message: str, history: History) -> None:

@@ -23,7 +23,23 @@ State = dict[str, Any]
 
 
 class CheckpointMismatch(ValueError):
-    """A checkpoint belongs to another fit: other data, other settings, or another model."""
+    """A checkpoint belongs to another fit: other data, other settings, or another model.
+
+    >>> import tempfile
+    >>> from torch import nn, ones
+    >>> from density import Training, maximise
+    >>> line, x = nn.Linear(1, 1), ones(20, 1)
+    >>> checkpoint = Checkpoint(tempfile.mkdtemp() + "/fit.ckpt")
+    >>> def fit(learning_rate):
+    ...     training = Training(epochs=1, learning_rate=learning_rate, progress=False, checkpoint=checkpoint)
+    ...     return maximise(line, lambda batch, generator: -line(batch[0]).square()[:, 0], (x,), training)
+    >>> history = fit(0.1)
+    >>> try:
+    ...     fit(0.2)
+    ... except CheckpointMismatch:
+    ...     print("the file is of another fit")
+    the file is of another fit
+    """
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ def adam(parameters: Parameters, learning_rate: float) -> Optimizer:
 
     Where the parameters come in groups with a weight decay of their own, it is AdamW (Loshchilov & Hutter 2019): at
     each step weights shrink by the factor 1 − learning rate · decay, whatever their gradient is.
+
+    >>> adam([torch.nn.Parameter(torch.zeros(2))], 0.01).defaults["lr"]
+    0.01
     """
     groups = [group for group in parameters if isinstance(group, dict)]
     single = [p for group in groups for p in group["params"]] or list(parameters)
@@ -30,17 +33,29 @@ def adam(parameters: Parameters, learning_rate: float) -> Optimizer:
 
 
 def lbfgs(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
-    """L-BFGS with a strong-Wolfe line search: for full batches and objectives without sampling noise."""
+    """L-BFGS with a strong-Wolfe line search: for full batches and objectives without sampling noise.
+
+    >>> lbfgs([torch.nn.Parameter(torch.zeros(2))], 1.0).defaults["line_search_fn"]
+    'strong_wolfe'
+    """
     return torch.optim.LBFGS(
         parameters, lr=learning_rate, max_iter=20, history_size=50, line_search_fn="strong_wolfe", tolerance_grad=1e-12
     )
 
 
 def constant(progress: float) -> float:
-    """The learning rate stays as it is."""
+    """The learning rate stays as it is.
+
+    >>> constant(0.0), constant(0.9)
+    (1.0, 1.0)
+    """
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    """The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017).
+
+    >>> [round(cosine(progress), 4) for progress in (0.0, 0.5, 1.0)]
+    [1.0, 0.5, 0.0]
+    """
     return 0.5 * (1 + math.cos(math.pi * progress))

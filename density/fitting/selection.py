@@ -50,6 +50,9 @@ class Selection:
         name: its name.
         histories: of every candidate.
         scores: of every candidate.
+
+    >>> Selection(None, "b", {}, {"b": Score(-1.0, 0.0, 0.0), "a": Score(-1.5, -0.5, 0.1)}).scores["a"].difference
+    -0.5
     """
 
     model: Any

@@ -61,6 +61,17 @@ def importance(
         TypeError: the model has no log-weights.
         ValueError: draws < 1, unusable data, contexts that are missing or superfluous, or a non-finite log-weight
             (which is named).
+
+    >>> from density import Measure
+    >>> class FromPrior(Bound):  # x ~ N(z, 1), z ~ N(0, 1), q = prior
+    ...     features, measure, fit, sample, log_density = 1, Measure.LEBESGUE, None, None, None
+    ...
+    ...     def log_weights(self, x, draws, *, generator=None):
+    ...         z = torch.randn(draws, *x.shape, generator=generator)
+    ...         return torch.distributions.Normal(z, 1.0).log_prob(x).sum(-1)
+    >>> claim = importance(FromPrior(), torch.zeros(1, 1), draws=20_000, generator=torch.Generator().manual_seed(0))
+    >>> round(claim.mean, 2), claim.kind.value, claim.unreliable  # log N(0; 0, 2) is −1.27
+    (-1.27, 'lower bound', 0)
     """
     if not isinstance(model, Bound):
         raise TypeError(
@@ -104,6 +115,13 @@ def average(
 
     Args:
         rows: what is drawn for, ``[n, *]``: points with their contexts behind them; x itself if None.
+
+    >>> from density import Measure
+    >>> def ones(rows, draws):
+    ...     return torch.zeros(draws, len(rows))
+    >>> claim = average(ones, torch.zeros(2, 3), 100, Measure.LEBESGUE, "of ones")
+    >>> claim.kind.value, claim.value.tolist()
+    ('lower bound', [0.0, 0.0])
     """
     draws = check_count(draws, "draws")
     value, error = (torch.empty(x.shape[0], dtype=torch.float64, device=x.device) for _ in range(2))
@@ -144,12 +162,21 @@ def diagnosed(
 def diagnostics(
     error: Tensor, size: Tensor, k: Tensor, draws: int, dominance: Tensor | None = None
 ) -> WeightDiagnostics:
-    """The diagnosis of weights with this error of their log-mean, effective sample size, k̂ and dominance."""
+    """The diagnosis of weights with this error of their log-mean, effective sample size, k̂ and dominance.
+
+    >>> diagnostics(torch.tensor([0.1]), torch.tensor([50.0]), torch.tensor([0.3]), draws=100).reliable.tolist()
+    [True]
+    """
     return WeightDiagnostics(size, k, reliability_threshold(draws), -0.5 * error.square(), dominance)
 
 
 def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-mean-exp over the first axis, its standard error, and the effective sample size of the weights."""
+    """Log-mean-exp over the first axis, its standard error, and the effective sample size of the weights.
+
+    >>> value, error, size = log_mean_exp(torch.log(torch.tensor([1.0, 2.0, 3.0])))
+    >>> round(value.exp().item(), 4), round(size.item(), 4)
+    (2.0, 2.5714)
+    """
     draws = log_weights.shape[0]
     total = log_weights.logsumexp(0)
     normalised = (log_weights - total.nan_to_num(neginf=0.0)).exp()

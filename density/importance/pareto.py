@@ -16,12 +16,20 @@ TIES = 16  # rounding errors between sums that are equal but for these; 7 were s
 
 
 def tail_length(draws: int) -> int:
-    """The number of the K weights that make the tail: min(K/5, 3√K) (Vehtari et al. 2024, section 2.4)."""
+    """The number of the K weights that make the tail: min(K/5, 3√K) (Vehtari et al. 2024, section 2.4).
+
+    >>> tail_length(100), tail_length(10_000)
+    (20, 300)
+    """
     return int(min(draws / 5, 3 * math.sqrt(draws)))
 
 
 def reliability_threshold(draws: int) -> float:
-    """k̂ up to which K draws make a reliable average: min(1 − 1/log₁₀ K, 0.7) (Vehtari et al. 2024, section 3.2.4)."""
+    """k̂ up to which K draws make a reliable average: min(1 − 1/log₁₀ K, 0.7) (Vehtari et al. 2024, section 3.2.4).
+
+    >>> round(reliability_threshold(100), 4), reliability_threshold(10_000)
+    (0.5, 0.7)
+    """
     return min(1 - 1 / math.log10(draws), 0.7) if draws > 1 else -math.inf
 
 
@@ -61,6 +69,10 @@ def smoothed(log_weights: Tensor, *, dtype: torch.dtype | None = None, terms: in
     The tail takes the expected order statistics, at most the largest raw weight (Vehtari et al. 2024, algorithm 1);
     where k̂ is infinite there is none, and the weights stay as they are. Averages of smoothed weights have less
     variance, and a bias: they are estimates, not bounds. Arguments as for :func:`pareto_k`; the result is in float64.
+
+    >>> log_weights = torch.distributions.Exponential(2.0).sample((1000,))  # weights of a Pareto tail, k = ½
+    >>> (smoothed(log_weights).max() <= log_weights.max() + 1e-6).item()
+    True
     """
     tail = _Tail.of(log_weights, dtype, terms)
     flat = log_weights.detach().double().reshape(log_weights.shape[0], -1)

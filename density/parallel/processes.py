@@ -20,26 +20,46 @@ Result = TypeVar("Result")
 
 
 class ProcessLost(RuntimeError):
-    """Another process of this run has ended, so that a sum over all of them can no longer be formed."""
+    """Another process of this run has ended, so that a sum over all of them can no longer be formed.
+
+    >>> issubclass(ProcessLost, RuntimeError)
+    True
+    """
 
 
 def world() -> int:
-    """The number of processes that share this run."""
+    """The number of processes that share this run.
+
+    >>> world()
+    1
+    """
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process among them, from 0."""
+    """The number of this process among them, from 0.
+
+    >>> rank()
+    0
+    """
     return dist.get_rank() if world() > 1 else 0
 
 
 def is_main() -> bool:
-    """Is this the process that reports progress and writes files?"""
+    """Is this the process that reports progress and writes files?
+
+    >>> is_main()
+    True
+    """
     return rank() == 0
 
 
 def share(n: int) -> slice:
-    """The rows, of n, that this process works on: contiguous, in order of rank, sizes differ by at most one."""
+    """The rows, of n, that this process works on: contiguous, in order of rank, sizes differ by at most one.
+
+    >>> share(10)
+    slice(0, 10, None)
+    """
     size, own = world(), rank()
     return slice(n * own // size, n * (own + 1) // size)
 
@@ -49,6 +69,9 @@ def total(tensor: Tensor) -> Tensor:
 
     Raises:
         ProcessLost: another process has ended.
+
+    >>> total(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
     """
     if world() == 1:
         return tensor
@@ -63,6 +86,9 @@ def gathered(rows: Tensor) -> Tensor:
 
     Raises:
         ProcessLost: another process has ended.
+
+    >>> gathered(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
     """
     if world() == 1:
         return rows
@@ -82,6 +108,9 @@ def collected(result: Result) -> list[Result]:
 
     Raises:
         ProcessLost: another process has ended.
+
+    >>> collected({"rank": rank()})
+    [{'rank': 0}]
     """
     if world() == 1:
         return [result]
@@ -96,6 +125,9 @@ def from_main(make: Callable[[], Result]) -> Result:
 
     Raises:
         ProcessLost: another process has ended.
+
+    >>> from_main(lambda: 3)
+    3
     """
     if world() == 1:
         return make()
@@ -118,6 +150,8 @@ def barrier() -> None:
 
     Raises:
         ProcessLost: another process has ended.
+
+    >>> barrier()  # of one process: at once
     """
     if world() > 1:
         with _naming_the_lost():
@@ -133,6 +167,10 @@ def joined(device: torch.device | str = "cpu", *, timeout: timedelta = timedelta
     Args:
         device: "cpu", "cuda" or one device.
         timeout: how long a sum waits for a process that does not answer.
+
+    >>> with joined("cpu") as device:  # started without torchrun
+    ...     print(device, world())
+    cpu 1
     """
     device = torch.device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():

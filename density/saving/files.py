@@ -15,7 +15,18 @@ VERSION = 2
 
 
 class UnusableFile(ValueError):
-    """A file is cut short, altered, of another program or of a later version; nothing was read from it."""
+    """A file is cut short, altered, of another program or of a later version; nothing was read from it.
+
+    >>> import tempfile
+    >>> from density import load
+    >>> path = Path(tempfile.mkdtemp()) / "model.pt"
+    >>> written = path.write_bytes(b"no model")
+    >>> try:
+    ...     load(path)
+    ... except UnusableFile:
+    ...     print("no file of ours")
+    no file of ours
+    """
 
 
 def write(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> None:

@@ -89,6 +89,13 @@ def load(
             is not among ``classes``.
 
     Cost: building the model, and reading its tensors.
+
+    >>> import tempfile
+    >>> from density import Gaussian
+    >>> path = tempfile.mkdtemp() + "/model.pt"
+    >>> save(Gaussian(2), path)
+    >>> type(load(path)).__name__
+    'Gaussian'
     """
     content = read(path, KIND, device="cpu")
     try:

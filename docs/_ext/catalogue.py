@@ -62,10 +62,22 @@ class Public:
 
     @property
     def own_docstrings(self) -> list[str]:
-        """Of the object, and of what its class defines."""
+        """Those that doctest sees: of the object, and of what its class defines."""
         members = vars(self.value).values() if inspect.isclass(self.value) else ()
         own = [getattr(member, "__doc__", None) for member in members if callable(member) or hasattr(member, "__get__")]
-        return [self.docstring, *filter(None, own)]
+        return [] if self.kind == "data" else [self.docstring, *filter(None, own)]
+
+    @property
+    def borrowed(self) -> str:
+        """The example of the guide to other libraries that makes one; empty if there is none."""
+        return borrowed().get(self.name.replace("_", "").lower(), "")
+
+    @property
+    def has_example(self) -> bool:
+        """Whether its page shows one: a doctest of its own, one of its module that names it, or one of the guide."""
+        shown = inspect.getdoc(import_module(self.module)) or ""
+        named = re.search(rf"^(>>>|\.\.\.).*\b{self.name}\b", shown, re.M)
+        return bool(self.borrowed or named) or any(">>>" in text for text in self.own_docstrings)
 
 
 @cache
@@ -127,17 +139,16 @@ def pages() -> dict[str, list[Public]]:
 
 def lacking() -> Iterator[Public]:
     """The names without an example, neither a doctest of their own nor one of the guide to other libraries."""
-    for one in public():
-        if not any(">>>" in text for text in one.own_docstrings) and one.name not in borrowed():
-            yield one
+    return (one for one in public() if not one.has_example)
 
 
 @cache
 def borrowed() -> dict[str, str]:
-    """Examples with libraries that need not be there, by the adapter that they call.
+    """Examples with libraries that need not be there, by the adapter that they call, without underscores.
 
     They are blocks of `docs/judge.md`; ``tests/bridge/adapters/test_examples.py`` runs them where the library is.
     """
     text = GUIDE.read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "# judged" in block]
-    return {name: block for block in blocks for name in re.findall(r"^model = (\w+)\(", block, re.M)}
+    calls = ((name, block) for block in blocks for name in re.findall(r"^model = (\w+)\(", block, re.M))
+    return {name.replace("_", ""): block for name, block in calls}

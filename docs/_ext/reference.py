@@ -11,7 +11,7 @@ from textwrap import indent
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 
-from docs._ext.catalogue import ROOMS, Public, borrowed, pages
+from docs._ext.catalogue import ROOMS, Public, pages
 from docs._ext.names import by_address, by_value
 from docs._ext.prose import escaped, summary_and_rest
 from docs._ext.writing import heading, write_folder
@@ -67,9 +67,9 @@ def extend_docstring(app: Sphinx, what: str, name: str, obj: object, options: ob
     one = by_address().get(name)
     if one is None:
         return
-    if one.name in borrowed():
+    if one.borrowed:
         lines += ["", "With the library installed:", "", ".. code-block:: python", ""]
-        lines += indent(borrowed()[one.name], "   ").splitlines()
+        lines += indent(one.borrowed, "   ").splitlines()
     if one.aliases:
         lines += ["", "Also " + ", ".join(f"``{alias}``" for alias in one.aliases) + "."]
     for base, members in _inherited(one.value):

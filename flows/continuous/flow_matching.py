@@ -30,6 +30,13 @@ class FlowMatching(FlowObjective):
 
     Raises:
         TypeError: in use, another transform.
+
+    >>> from density import StandardNormal, Timed, Training, mlp
+    >>> from flows import Flow
+    >>> flow = Flow(StandardNormal(2), ContinuousTransform(Timed(mlp(3, 2, (8,)), 2), 2))
+    >>> history = flow.fit(torch.randn(64, 2), Training(epochs=1, progress=False), objective=FlowMatching())
+    >>> len(history.objective)
+    1
     """
 
     def __call__(

@@ -14,7 +14,11 @@ ROUNDING = 8.0  # units in the last place, below which a local error cannot be t
 
 
 class UnsolvedODE(ArithmeticError):
-    """A differential equation that the solver gave up."""
+    """A differential equation that the solver gave up.
+
+    >>> issubclass(UnsolvedODE, ArithmeticError)
+    True
+    """
 
 
 def integrate(

@@ -30,7 +30,11 @@ class Trace(ABC):
 
 @dataclass(frozen=True)
 class ExactTrace(Trace):
-    r"""The trace itself, by the D unit vectors as probes: D products with Jacobians, all of them at once."""
+    r"""The trace itself, by the D unit vectors as probes: D products with Jacobians, all of them at once.
+
+    >>> ExactTrace().probes(torch.zeros(5, 2), None)[0].shape
+    torch.Size([2, 5, 2])
+    """
 
     def probes(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, float]:
         axes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -53,6 +57,10 @@ class Hutchinson(Trace):
 
     Raises:
         ValueError: a number is out of range.
+
+    >>> probes, scale = Hutchinson().probes(torch.zeros(5, 2), torch.Generator().manual_seed(0))
+    >>> probes.shape, probes.abs().unique().tolist()
+    (torch.Size([1, 5, 2]), [1.0])
     """
 
     probes_a_point: int = 1

@@ -46,6 +46,10 @@ class Autoregressive(Transform):
     Cost: forward one pass of the network. The inverse takes about one pass too, in O(D) steps one after the other, with
     a masked network of elementwise activations (:func:`~flows.networks.incremental.inverse_by_degree`), and D passes
     with another network, or with one whose layers have hooks.
+
+    >>> layer = GaussianAutoregressive(3)
+    >>> isinstance(layer, Autoregressive), layer(torch.zeros(2, 3))[0].shape
+    (True, torch.Size([2, 3]))
     """
 
     features: int

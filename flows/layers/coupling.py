@@ -43,6 +43,10 @@ class Coupling(Transform):
             context all False makes a map of each feature given the context).
 
     Cost: one pass of the network either way.
+
+    >>> layer = AffineCoupling([True, False, True])
+    >>> isinstance(layer, Coupling), layer.mask.tolist(), type(layer.monotone).__name__
+    (True, [True, False, True], 'ConditionalAffine')
     """
 
     features: int

@@ -13,6 +13,18 @@ class Monotone(ABC):
     Attributes:
         parameters: how many parameters P a number has.
         names: what they are called, for errors.
+
+    >>> import torch
+    >>> class Shift(Monotone):
+    ...     parameters, names = 1, "shifts"
+    ...
+    ...     def forward(self, x, theta):
+    ...         return x + theta[0], torch.zeros_like(x)
+    ...
+    ...     def inverse(self, z, theta):
+    ...         return z - theta[0], torch.zeros_like(z)
+    >>> Shift().forward(torch.ones(2), torch.full((1, 2), 3.0))[0].tolist()
+    [4.0, 4.0]
     """
 
     parameters: int

@@ -12,7 +12,11 @@ from density.rebuildable import Rebuildable
 
 
 class Prediction(Enum):
-    """What the network of a diffusion says of a latent z = α x + σ ε."""
+    """What the network of a diffusion says of a latent z = α x + σ ε.
+
+    >>> [prediction.value for prediction in Prediction]
+    ['ε', 'x', 'α ε − σ x']
+    """
 
     NOISE = "ε"
     DATA = "x"
@@ -33,6 +37,14 @@ class Denoiser(Rebuildable, nn.Module):
     Raises:
         TypeError: not a module and a :class:`Prediction`.
         ValueError: in use, the network returns another shape.
+
+    >>> import torch
+    >>> class OfANormal(nn.Module):  # ε̂ = σ z where the data are standard normal
+    ...     def forward(self, z, gamma):
+    ...         return gamma.sigmoid().sqrt() * z
+    >>> z, gamma = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> round(Denoiser(OfANormal()).clean(z, gamma).item(), 4)  # α z, α² = ½
+    0.7071
     """
 
     def __init__(self, network: nn.Module, prediction: Prediction = Prediction.NOISE) -> None:

@@ -38,6 +38,15 @@ class DiffusionLink(Link):
         context_features: C; 0 for an unconditional link.
 
     Cost: T evaluations of the network a draw, one after the other, since z_i follows z_{i−1}.
+
+    >>> from lvm import LinearSchedule
+    >>> class Nothing(torch.nn.Module):
+    ...     def forward(self, z, gamma):
+    ...         return torch.zeros_like(z)
+    >>> link = DiffusionLink(Denoiser(Nothing()), LinearSchedule(), features=2, steps=4)
+    >>> z, log_ratio = link.infer(torch.zeros(5, 2), draws=3)
+    >>> z.shape, log_ratio.shape, link.gammas().shape
+    (torch.Size([3, 5, 2]), torch.Size([3, 5]), torch.Size([4]))
     """
 
     def __init__(

@@ -39,6 +39,10 @@ class DiffusionTerms:
         reconstruction: E log p(x|z_1), ``[*batch]``.
         steps: E KL(q(z_{i−1}|z_i, x) ‖ p(z_{i−1}|z_i)) for i = 2, …, T, ``[T − 1, *batch]``.
         prior: KL(q(z_T|x) ‖ p(z_T)), ``[*batch]``.
+
+    >>> terms = DiffusionTerms(torch.tensor([-1.0]), torch.tensor([[0.2], [0.3]]), torch.tensor([0.1]))
+    >>> round(terms.elbo.item(), 4)
+    -1.6
     """
 
     reconstruction: Tensor

@@ -18,6 +18,13 @@ class Schedule(Rebuildable, nn.Module, ABC):
     r"""The noise of the latent z_t = α x + σ ε at times in [0, 1], as γ = log σ²/α², which grows with t.
 
     Variance is preserved, σ² + α² = 1, so that γ says both: σ² = sigmoid(γ). −γ is the log signal-to-noise ratio.
+
+    >>> import torch
+    >>> class Straight(Schedule):
+    ...     def forward(self, t):
+    ...         return 10 * t - 5
+    >>> Straight().slope(torch.tensor([0.2, 0.7])).tolist()
+    [10.0, 10.0]
     """
 
     @abstractmethod
@@ -42,6 +49,12 @@ class LinearSchedule(Schedule):
 
     Raises:
         ValueError: not 0 < start, and not 0 ≤ least < most.
+
+    >>> import torch
+    >>> schedule = LinearSchedule(least=0.1, most=20.0)
+    >>> alpha_squared = (-schedule(torch.tensor([0.0, 1.0]))).sigmoid()
+    >>> [round(value, 4) for value in alpha_squared.tolist()]
+    [0.9999, 0.0]
     """
 
     def __init__(self, least: float = 0.1, most: float = 20.0, start: float = 1e-4) -> None:
@@ -65,6 +78,10 @@ class CosineSchedule(Schedule):
 
     Raises:
         ValueError: the first is not below the last.
+
+    >>> import torch
+    >>> CosineSchedule()(torch.tensor([0.0, 0.5, 1.0])).round(decimals=3).abs().tolist()
+    [10.0, 0.0, 10.0]
     """
 
     def __init__(self, first: float = -10.0, last: float = 10.0) -> None:
@@ -92,6 +109,10 @@ class LearnedSchedule(Schedule):
 
     Raises:
         ValueError: the first end is not below the last, or hidden is not a positive int.
+
+    >>> schedule = LearnedSchedule(first=-8.0, last=4.0)
+    >>> [round(end, 3) for end in schedule(torch.tensor([0.0, 1.0])).tolist()]
+    [-8.0, 4.0]
     """
 
     def __init__(self, first: float = -10.0, last: float = 5.0, hidden: int = 32) -> None:

@@ -36,6 +36,12 @@ class Parts:
     A local ELBO that has not converged is too low: it makes the approximation gap an upper bound and the amortisation
     gap a lower one. An importance-weighted log p(x), itself too low, makes the approximation gap a lower bound; both
     together leave an estimate.
+
+    >>> from lvm import PPCA
+    >>> fit = LocalFit(steps=20, draws=4, progress=False)
+    >>> parts = gap(PPCA(3, 1), torch.zeros(2, 3), draws=10, local=fit).parts
+    >>> parts.local_elbo.kind.value, parts.converged.shape
+    ('lower bound', torch.Size([2]))
     """
 
     local_elbo: LogDensity
@@ -54,6 +60,11 @@ class Gap:
         difference: log p(x) − ELBO = KL(q(z|x) ‖ p(z|x)), exact up to its Monte Carlo error where log p(x) is; a lower
             bound where log p(x) is a lower bound. Paired: the error is that of the difference, not of its parts.
         parts: the two causes of the gap, if they were asked for.
+
+    >>> from lvm import PPCA
+    >>> report = gap(PPCA(3, 1), torch.zeros(2, 3), draws=10)
+    >>> list(report.claims()), report.parts
+    (['log p(x)', 'ELBO', 'gap'], None)
     """
 
     log_density: LogDensity

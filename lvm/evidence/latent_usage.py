@@ -33,6 +33,11 @@ class KlParts:
         total: KL(q(z|x_i) ‖ p(z)).
         mutual_information: between the index of a point and its latent, at most log n.
         marginal: KL of the aggregate posterior to the prior.
+
+    >>> from lvm import PPCA
+    >>> parts = kl_parts(PPCA(3, 1), torch.randn(20, 3), generator=torch.manual_seed(0))
+    >>> parts.mutual_information.mean <= math.log(20)
+    True
     """
 
     total: Claim
@@ -61,6 +66,11 @@ def kl_parts(
 
     Cost O(n² · draws) evaluations of log q. The mutual information is that of these n points: with more points it grows
     towards that of the data distribution, and it cannot exceed log n.
+
+    >>> from lvm import PPCA
+    >>> parts = kl_parts(PPCA(3, 1), torch.randn(20, 3), generator=torch.manual_seed(0))
+    >>> round(parts.total.mean - parts.mutual_information.mean - parts.marginal.mean, 4) + 0.0
+    0.0
     """
     draws = check_count(draws, "draws")
     if draws < 2:
@@ -104,6 +114,11 @@ class LatentUsage:
         undecided: activity within two standard errors of the threshold.
         kl: mean KL(q(z_j|x) ‖ p(z_j)), nats.
         kl_error: its standard error over the data.
+
+    >>> from lvm import VAE
+    >>> usage = latent_usage(VAE.gaussian(3, latent_features=2, hidden=(8,)), torch.randn(50, 3))
+    >>> [sorted(row) for row in usage.rows()][0]
+    ['active', 'activity', 'activity_error', 'dimension', 'kl', 'kl_error', 'undecided']
     """
 
     activity: Tensor
@@ -135,6 +150,12 @@ def latent_usage(
         TypeError: a model without an encoder density, an encoder that is not a diagonal Gaussian, or a prior that is
             not standard normal: then the KL term does not fall into dimensions.
         ValueError: fewer than two points, or unusable data.
+
+    >>> from lvm import VAE
+    >>> vae = VAE.gaussian(3, latent_features=2, hidden=(8,))
+    >>> usage = latent_usage(vae, torch.randn(50, 3))
+    >>> usage.kl.shape, bool((usage.kl >= 0).all())
+    (torch.Size([2]), True)
     """
     joint = _joint(model, "latent_usage")
     rows = model._data_rows(x, context)

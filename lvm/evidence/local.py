@@ -42,6 +42,9 @@ class LocalFit:
         tolerance: nats of the ELBO that the last quarter of the steps may still have gained where a point counts as
             converged, beyond twice the standard error of that gain, which itself must be within the tolerance.
         progress: show a progress bar, if there is a terminal to show it on.
+
+    >>> LocalFit(steps=100).draws, LocalFit(family=DiagonalGaussian(2)).family.features
+    (16, 2)
     """
 
     family: Density | None = None
@@ -68,6 +71,11 @@ class LocalElbo:
         gain: what the last quarter of the steps still gained, ``[n]``.
         converged: where that gain is within tolerance, and known to be, ``[n]``.
         from_encoder: where the start from the encoder did better than the neutral one, ``[n]``.
+
+    >>> from lvm import PPCA
+    >>> local = local_elbo(PPCA(3, 1), torch.zeros(2, 3), LocalFit(steps=20, draws=4, progress=False), draws=10)
+    >>> local.value.shape, local.converged.dtype
+    (torch.Size([2]), torch.bool)
     """
 
     value: Tensor
@@ -107,6 +115,12 @@ def local_elbo(
             features, or unusable data.
 
     Cost O(n · steps · fit.draws) passes of the decoder, twice, forwards and backwards.
+
+    >>> from lvm import PPCA
+    >>> model, x, generator = PPCA(3, 1), torch.zeros(2, 3), torch.manual_seed(0)
+    >>> local = local_elbo(model, x, LocalFit(steps=50, draws=4, progress=False), draws=100, generator=generator)
+    >>> (local.value - model.log_prob(x)).abs().max().item() < 0.1  # of a Gaussian posterior: log p(x)
+    True
     """
     joint = unrolled(model)
     if not isinstance(joint, LatentVariableModel):

@@ -45,6 +45,12 @@ def prior_average(
     Raises:
         TypeError: the model has no decoder density.
         ValueError: draws < 2, unusable data, or a non-finite log p(x|z).
+
+    >>> from lvm import PPCA
+    >>> model, x = PPCA(3, 1), torch.ones(2, 3)
+    >>> claim = prior_average(model, x, draws=100, generator=torch.manual_seed(0))
+    >>> claim.kind.value, (model.log_density(x) - claim).mean > 0
+    ('lower bound', True)
     """
     draws = check_count(draws, "draws")
     if draws < 2:

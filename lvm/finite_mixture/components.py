@@ -34,6 +34,11 @@ class ProductComponents(ComponentFamily):
         numbers: of every component ``[K, N]``, those of all columns side by side.
 
     Cost: O(KN) a point.
+
+    >>> from density import BernoulliLikelihood
+    >>> components = ProductComponents(3, 2, BernoulliLikelihood())
+    >>> components.log_prob_of_each(torch.ones(5, 3)).shape
+    torch.Size([5, 2])
     """
 
     def __init__(self, features: int, components: int, likelihood: Likelihood) -> None:

@@ -26,6 +26,11 @@ class Components(ComponentFamily):
         features: D.
         components: K, the size of the context.
         covariance: structure of the covariances.
+
+    >>> from lvm import Full
+    >>> components = Components(2, 3, Full())
+    >>> components.log_prob_of_each(torch.zeros(5, 2)).shape, components.context_features
+    (torch.Size([5, 3]), 3)
     """
 
     def __init__(self, features: int, components: int, covariance: Covariance) -> None:

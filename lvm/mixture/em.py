@@ -42,6 +42,14 @@ class EM(Algorithm):
 
     Raises:
         ValueError: a setting is out of range.
+
+    >>> import torch
+    >>> from lvm import GaussianMixture
+    >>> generator = torch.manual_seed(0)
+    >>> x = torch.cat([torch.randn(50, 2) - 4, torch.randn(50, 2) + 4]).double()
+    >>> history = GaussianMixture(2, components=2).fit(x, EM(tolerance=1e-6, progress=False))
+    >>> all(b >= a for a, b in zip(history.objective, history.objective[1:])), history.converged
+    (True, True)
     """
 
     max_iterations: int = 1000

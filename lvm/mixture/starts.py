@@ -94,6 +94,10 @@ class KMeansPlusPlus(CentreStart):
 
     Args:
         iterations: of Lloyd's algorithm, at most.
+
+    >>> x = torch.cat([torch.zeros(5, 1), torch.ones(5, 1)])
+    >>> KMeansPlusPlus().centres(x, None, 2, torch.manual_seed(0)).sort(0).values.tolist()
+    [[0.0], [1.0]]
     """
 
     iterations: int = 20
@@ -115,6 +119,10 @@ class RandomPoints(CentreStart):
 
     Args:
         iterations: of Lloyd's algorithm, at most; none unless asked for.
+
+    >>> x = torch.tensor([[1.0], [2.0], [3.0]])
+    >>> RandomPoints().centres(x, None, 3, torch.manual_seed(0)).sort(0).values.tolist()
+    [[1.0], [2.0], [3.0]]
     """
 
     iterations: int = 0
@@ -130,6 +138,10 @@ class RandomResponsibilities(Start):
     Components start broad and overlapping, so without a preference for compact clusters. Rows are 2 (D + 1) for each
     component: drawn for all n, all components would start at the mean of the data but for O(n^(−1/2)), where EM rests
     though it is no maximum.
+
+    >>> from lvm import EM
+    >>> EM(start=RandomResponsibilities(), restarts=5).restarts
+    5
     """
 
     def parameters(
@@ -170,6 +182,12 @@ class Given(Start):
 
     Raises:
         TypeError: one of them is no floating-point tensor.
+
+    >>> from lvm import EM, GaussianMixture
+    >>> x, mixture = torch.tensor([[-1.0], [-1.2], [0.9], [1.1]]), GaussianMixture(1, components=2)
+    >>> history = mixture.fit(x, EM(start=Given(torch.tensor([[-1.0], [1.0]])), max_iterations=5, progress=False))
+    >>> [round(mean, 2) for mean in mixture.decoder.means.squeeze(1).tolist()]
+    [-1.1, 1.0]
     """
 
     means: Tensor

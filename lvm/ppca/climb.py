@@ -30,6 +30,10 @@ class RandomWeight:
 
     Args:
         seed: of ω; further starts draw on.
+
+    >>> from lvm import EMSolver
+    >>> EMSolver(start=RandomWeight(seed=3)).start
+    RandomWeight(seed=3)
     """
 
     seed: int = 0

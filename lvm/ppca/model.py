@@ -35,7 +35,12 @@ CLOSED_FORM = ClosedForm()
 
 @dataclass(frozen=True, eq=False)
 class PrincipalAxes:
-    """Orthonormal axes ``[D, q]`` and the model's variances along them ``[q]``, descending."""
+    """Orthonormal axes ``[D, q]`` and the model's variances along them ``[q]``, descending.
+
+    >>> found = PPCA(3, latent_features=2).principal_axes
+    >>> found.axes.shape, found.variances.shape
+    (torch.Size([3, 2]), torch.Size([2]))
+    """
 
     axes: Tensor
     variances: Tensor
@@ -43,7 +48,12 @@ class PrincipalAxes:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """p(z|x): means ``[*batch, q]`` and the covariance ``[q, q]``, which is the same for every x."""
+    """p(z|x): means ``[*batch, q]`` and the covariance ``[q, q]``, which is the same for every x.
+
+    >>> posterior = PPCA(3, latent_features=2).posterior(torch.zeros(5, 3))
+    >>> posterior.mean.shape, posterior.covariance.shape
+    (torch.Size([5, 2]), torch.Size([2, 2]))
+    """
 
     mean: Tensor
     covariance: Tensor

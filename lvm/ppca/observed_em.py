@@ -51,6 +51,14 @@ class MissingEM(PPCAClimb):
 
     Raises:
         ValueError: a setting is out of range.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> x = torch.randn(60, 3, generator=torch.manual_seed(0)).double()
+    >>> x[::4, 1] = torch.nan
+    >>> history = PPCA(3, 1).observed.fit(x, MissingEM(max_iterations=20, progress=False))
+    >>> history.objective[-1] >= history.objective[0]
+    True
     """
 
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:

@@ -20,7 +20,11 @@ from lvm.ppca.spectrum import Spectrum
 
 
 class Solver(ABC):
-    """A way to the maximum-likelihood μ, W and σ²."""
+    """A way to the maximum-likelihood μ, W and σ².
+
+    >>> [isinstance(solver, Solver) for solver in (ClosedForm(), EMSolver())]
+    [True, True]
+    """
 
     @abstractmethod
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
@@ -49,6 +53,14 @@ class ClosedForm(Solver):
 
     Where μ stays what it is, S is about this μ; where σ² does, W is as above with this σ², and 0 along axes whose
     variance is no larger. Where W stays there is no closed form.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> model, x = PPCA(4, 1), torch.randn(50, 4, generator=torch.manual_seed(0)).double()
+    >>> history = model.fit(x, ClosedForm())
+    >>> eigenvalues = torch.linalg.eigvalsh(x.mT.cov(correction=0))
+    >>> round((eigenvalues[:3].mean() / model.noise_variance).item(), 6)
+    1.0
     """
 
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
@@ -82,6 +94,13 @@ class EMSolver(PPCAClimb, Solver):
 
     Raises:
         ValueError: a setting is out of range.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> x = torch.randn(50, 4, generator=torch.manual_seed(0)).double()
+    >>> exact, by_em = PPCA(4, 1).fit(x), PPCA(4, 1).fit(x, EMSolver(progress=False))
+    >>> abs(exact.objective[-1] - by_em.objective[-1]) < 1e-6
+    True
     """
 
     expanded: bool = True

@@ -18,7 +18,12 @@ ANALYTIC_KL = AnalyticKL()
 
 
 class AmortisedModel(LatentVariableModel, ABC):
-    """A latent-variable model whose encoder is a network that is trained with prior and decoder."""
+    """A latent-variable model whose encoder is a network that is trained with prior and decoder.
+
+    >>> from lvm import VAE, HierarchicalVAE
+    >>> issubclass(VAE, AmortisedModel), issubclass(HierarchicalVAE, AmortisedModel)
+    (True, True)
+    """
 
     def fit(
         self,

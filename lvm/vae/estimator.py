@@ -18,6 +18,11 @@ class GradientEstimator(ABC):
 
     Attributes:
         draws: latent draws for each point.
+
+    >>> from lvm import VAE
+    >>> from lvm.gradients import Reparametrised
+    >>> Reparametrised(draws=3)(VAE.gaussian(4, 2, hidden=(8,)), torch.zeros(5, 4)).shape
+    torch.Size([5])
     """
 
     draws: int

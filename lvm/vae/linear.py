@@ -51,6 +51,10 @@ class LinearEncoder(GaussianFamily):
         features: q.
         context_features: D.
         generator: of the initial V, whose entries are N(0, 1/D).
+
+    >>> encoder = LinearEncoder(2, 3)
+    >>> encoder.expectation(torch.zeros(5, 3)).shape, encoder.weight.shape
+    (torch.Size([5, 2]), torch.Size([2, 3]))
     """
 
     centre: Tensor

@@ -25,6 +25,13 @@ class GreyLevels(UnivariateLikelihood, ABC):
 
     Raises:
         ValueError: levels is not an int, 2 or more.
+
+    >>> import torch
+    >>> from density import CategoricalLevels, DiscretisedLogistic
+    >>> [isinstance(family, GreyLevels) for family in (CategoricalLevels(4), DiscretisedLogistic(levels=4))]
+    [True, True]
+    >>> DiscretisedLogistic(levels=5).encoder_input(2)(torch.tensor([[0.0, 4.0]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     levels: int = 256

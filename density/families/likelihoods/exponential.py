@@ -20,6 +20,12 @@ class ExponentialFamily(Likelihood, ABC):
     Attributes:
         dispersed: whether θ follows from mean and variance of T(x) = x, and not from the mean of T alone.
         vague: the mean of T in a row that is taken for granted beside the data, so that nothing is impossible.
+
+    >>> from density import Poisson
+    >>> counts = torch.tensor([[0.0], [1.0], [5.0]])
+    >>> numbers = Poisson().natural().maximum(Poisson().statistics(counts).mean(0))
+    >>> round(numbers.exp().item(), 4)  # the mean of the counts
+    2.0
     """
 
     dispersed: ClassVar[bool] = False

@@ -34,6 +34,10 @@ class UnivariateLikelihood(Likelihood):
         names: what the numbers are, for errors.
         from_data: whether the parameters start from data (:meth:`start`), and not from 0.
         interior: a value that x may have, wherever ``region`` is not None.
+
+    >>> from density import Poisson
+    >>> Poisson().numbers, round(Poisson().log_prob(torch.tensor([2.0]), torch.zeros(1, 1)).exp().item(), 4)  # e⁻¹/2
+    (1, 0.1839)
     """
 
     names: str = "parameters"
@@ -89,6 +93,11 @@ class IndependentFamily(Density, ABC):
     r"""Independent features of one family, :math:`\log p(x|c) = \sum_j \log p(x_j \,|\, θ_j(c))`.
 
     Measure and support are the family's. O(numbers · D) a point.
+
+    >>> from density import Independent, Laplace
+    >>> density = Independent(3, Laplace())
+    >>> isinstance(density, IndependentFamily), density.parameters_at(None).shape
+    (True, torch.Size([2, 3]))
     """
 
     likelihood: UnivariateLikelihood

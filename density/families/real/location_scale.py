@@ -25,6 +25,10 @@ class LocationScale(UnivariateLikelihood, ABC):
     Attributes:
         standardise: whether the model takes mean and standard deviation of each feature from the data at its first fit,
             and models the standardised features; log p(x) stays that of x.
+
+    >>> from density import Laplace, LocationScaleT
+    >>> [isinstance(family, LocationScale) for family in (Laplace(), LocationScaleT())], Laplace().numbers
+    ([True, True], 2)
     """
 
     standardise: bool = True

@@ -117,6 +117,14 @@ class Sandwich:
         lower: forward chains, kind LOWER; what ``annealed`` says of x.
         upper: reverse chains, kind UPPER. All chains of a point share its one exact posterior draw, whose randomness
             is therefore not in ``monte_carlo_error`` but in the standard error over points.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> from lvm.evidence import Pilot, sandwich
+    >>> pilot = Pilot(chains=2, transitions=1, temperatures=4)
+    >>> found = sandwich(PPCA(3, 1), 4, chains=2, steps=2, pilot=pilot, generator=torch.manual_seed(0))
+    >>> found.lower.kind.value, found.upper.kind.value, found.x.shape
+    ('lower bound', 'upper bound', torch.Size([4, 3]))
     """
 
     x: Tensor

@@ -51,7 +51,12 @@ class Start(ABC):
 
 @dataclass(frozen=True)
 class FromEncoder(Start):
-    """Start at q(z|x). The closer it is to the posterior, the shorter the path."""
+    """Start at q(z|x). The closer it is to the posterior, the shorter the path.
+
+    >>> from lvm import PPCA
+    >>> FromEncoder().sample(PPCA(3, 1), torch.zeros(5, 3), 2, torch.manual_seed(0)).shape
+    torch.Size([2, 5, 1])
+    """
 
     name = "encoder"
 
@@ -67,7 +72,13 @@ class FromEncoder(Start):
 
 @dataclass(frozen=True)
 class FromPrior(Start):
-    """Start at p(z): a longer path, and one that owes nothing to the encoder (Wu et al. 2017)."""
+    """Start at p(z): a longer path, and one that owes nothing to the encoder (Wu et al. 2017).
+
+    >>> from lvm import PPCA
+    >>> z = FromPrior().sample(PPCA(3, 1), torch.zeros(5, 3), 2, torch.manual_seed(0))
+    >>> FromPrior().log_prob(PPCA(3, 1), torch.zeros(5, 3), z).shape
+    torch.Size([2, 5])
+    """
 
     name = "prior"
 

@@ -33,6 +33,13 @@ class Pilot:
 
     Raises:
         ValueError: a setting is out of range.
+
+    >>> import torch
+    >>> from lvm import PPCA
+    >>> from lvm.evidence import annealed
+    >>> pilot = Pilot(chains=2, transitions=1, temperatures=4)  # a hasty one
+    >>> annealed(PPCA(3, 1), torch.zeros(2, 3), chains=2, steps=2, pilot=pilot).kind.value
+    'lower bound'
     """
 
     chains: int = 8

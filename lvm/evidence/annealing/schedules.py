@@ -32,7 +32,14 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """β_t = t/T."""
+    """β_t = t/T.
+
+    >>> import torch
+    >>> beta = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)  # what a pilot found for one point
+    >>> tuning = Tuning(beta, log_step=0 * beta, scale=beta.unsqueeze(2), speed=0 * beta + 1)
+    >>> Linear().betas(4, tuning).squeeze(1).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
 
     name = "linear"
 
@@ -52,6 +59,12 @@ class Sigmoid(Schedule):
 
     Raises:
         ValueError: rad is not positive and finite.
+
+    >>> import torch
+    >>> beta = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)  # what a pilot found for one point
+    >>> tuning = Tuning(beta, log_step=0 * beta, scale=beta.unsqueeze(2), speed=0 * beta + 1)
+    >>> [round(value, 3) for value in Sigmoid(rad=4.0).betas(4, tuning).squeeze(1).tolist()]
+    [0.0, 0.105, 0.5, 0.895, 1.0]
     """
 
     rad: float = 4.0
@@ -81,6 +94,12 @@ class Adaptive(Schedule):
 
     Raises:
         ValueError: floor is outside (0, 1].
+
+    >>> import torch
+    >>> beta = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)  # what a pilot found for one point
+    >>> tuning = Tuning(beta, log_step=0 * beta, scale=beta.unsqueeze(2), speed=3 - 2 * beta)
+    >>> [round(value, 3) for value in Adaptive().betas(4, tuning).squeeze(1).tolist()]  # slow where it is fast
+    [0.0, 0.208, 0.417, 0.688, 1.0]
     """
 
     floor: float = 0.2

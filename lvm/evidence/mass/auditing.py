@@ -32,6 +32,14 @@ class Audit:
         k: Pareto k̂ of the claims' shares in the error (:func:`~density.importance.pareto.pareto_k`); −∞ for no error.
         claims: how many were made, of one point each.
         seconds: that it took.
+
+    >>> from functools import partial
+    >>> from lvm import VAE
+    >>> from lvm.evidence import Bits, importance
+    >>> vae = VAE.bernoulli(3, latent_features=1, hidden=(4,))
+    >>> found = audit(vae, Bits(3), method=partial(importance, draws=20), generator=torch.manual_seed(0))
+    >>> found.mass.shape, abs(found.total - 1) < 5 * found.error
+    (torch.Size([8]), True)
     """
 
     mass: Tensor

@@ -36,6 +36,14 @@ class Interval:
         simulated: draws of the model, behind ``high`` and ``upper``.
         seen: share of these that were among the points.
         seconds: that it took.
+
+    >>> import torch
+    >>> from lvm import VAE
+    >>> from lvm.evidence import interval
+    >>> vae = VAE.bernoulli(4, latent_features=1, hidden=(4,))
+    >>> found = interval(vae, vae.sample(50), draws=10, simulated=1000, generator=torch.manual_seed(0))
+    >>> found.low < found.high, found.confidence
+    (True, 0.95)
     """
 
     low: float

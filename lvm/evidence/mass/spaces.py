@@ -16,7 +16,16 @@ MOST_BITS = 24
 
 
 class Space(ABC):
-    """Points, and how much each counts: Σ p(x) · volume is the mass of the space."""
+    """Points, and how much each counts: Σ p(x) · volume is the mass of the space.
+
+    >>> class Dice(Space):
+    ...     measure = Measure.COUNTING
+    ...
+    ...     def points(self, like):
+    ...         return torch.arange(1.0, 7.0, device=like.device).unsqueeze(1)
+    >>> Dice().points(torch.empty(0)).shape, Dice().volumes(torch.empty(0))
+    (torch.Size([6, 1]), None)
+    """
 
     measure: Measure
 
