@@ -190,7 +190,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
         features: event size D.
         measure: what log p(x) is with respect to.
 
-    >>> from density import Gaussian
+    >>> from density import Gaussian, Model
     >>> model = Gaussian(2)
     >>> history = model.fit(torch.randn(100, 2))
     >>> isinstance(model, Model), model.sample(3).shape, model.log_density(torch.zeros(5, 2)).method
@@ -226,7 +226,7 @@ class Model(Rebuildable, Initialisable, nn.Module, ABC):
 class ExactModel(Density, Model):
     """A model whose log p(x) is exact, up to the numerical method of its parts: its claim is its ``log_prob``.
 
-    >>> from density import Gaussian
+    >>> from density import ExactModel, Gaussian
     >>> isinstance(Gaussian(2), ExactModel), Gaussian(2).log_density(torch.zeros(5, 2)).kind.value
     (True, 'exact')
     """

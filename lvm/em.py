@@ -100,7 +100,7 @@ class Degenerate(ValueError):
 class Present:
     """A start from the model's own parameters: go on with more iterations, other settings or other data.
 
-    >>> from lvm import EM, GaussianMixture
+    >>> from lvm import EM, GaussianMixture, Present
     >>> x, mixture = GaussianMixture(2, components=1).sample(100).detach(), GaussianMixture(2, components=2)
     >>> first = mixture.fit(x, EM(max_iterations=3, progress=False))
     >>> more = mixture.fit(x, EM(start=Present(), max_iterations=3, progress=False))

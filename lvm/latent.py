@@ -162,7 +162,7 @@ class LatentVariableModel(LayeredModel, ABC):
 class ExactLatentVariableModel(ExactModel, LatentVariableModel, ABC):
     """A latent-variable model that knows its marginal, log p(x), beside the log-weights that bound it.
 
-    >>> from lvm import PPCA, VAE, GaussianMixture
+    >>> from lvm import PPCA, VAE, ExactLatentVariableModel, GaussianMixture
     >>> [issubclass(model, ExactLatentVariableModel) for model in (PPCA, GaussianMixture, VAE)]
     [True, True, False]
     """

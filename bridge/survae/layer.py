@@ -58,7 +58,7 @@ class Layer(Link):
 class InferenceSurjection(Layer):
     """A tight layer: z = f(x), and a density on the fibre f⁻¹(z) to generate from. Subclasses write ``_project``.
 
-    >>> from bridge import Abs
+    >>> from bridge import Abs, InferenceSurjection
     >>> layer = Abs(2)  # z = |x|, and a sign is drawn to generate
     >>> z, log_ratio = layer.infer(torch.tensor([-1.0, 2.0]))
     >>> isinstance(layer, InferenceSurjection), z.tolist(), round(log_ratio.item(), 4)
@@ -80,7 +80,7 @@ class InferenceSurjection(Layer):
 class GenerativeSurjection(Layer):
     """A loose layer: x = g(z), and inference draws from a density q(z|x) on the fibre g⁻¹(x).
 
-    >>> from bridge import UniformDequantisation
+    >>> from bridge import GenerativeSurjection, UniformDequantisation
     >>> layer = UniformDequantisation(2)  # x = ⌊z⌋, and z is drawn from the cell of x
     >>> isinstance(layer, GenerativeSurjection), layer.tight, layer.generate(torch.tensor([1.7, 0.2])).tolist()
     (True, False, [1.0, 0.0])

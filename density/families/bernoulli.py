@@ -23,7 +23,7 @@ class BernoulliFamily(Density, ABC):
 
     O(D) a point. Draws are not reparametrised.
 
-    >>> from density import Bernoulli
+    >>> from density import Bernoulli, BernoulliFamily
     >>> bits = Bernoulli(2)  # log-odds 0
     >>> isinstance(bits, BernoulliFamily), round(bits.log_prob(torch.tensor([1.0, 0.0])).exp().item(), 4)
     (True, 0.25)

@@ -18,7 +18,7 @@ from density.measure import Measure
 class CategoricalFamily(Density, ABC):
     """A categorical distribution Cat(π(c)) over the K one-hot vectors of size K, π = softmax(logits). O(K) a point.
 
-    >>> from density import Categorical
+    >>> from density import Categorical, CategoricalFamily
     >>> three = Categorical(3)
     >>> isinstance(three, CategoricalFamily), three.enumerate().tolist()
     (True, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

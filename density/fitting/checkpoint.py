@@ -27,7 +27,7 @@ class CheckpointMismatch(ValueError):
 
     >>> import tempfile
     >>> from torch import nn, ones
-    >>> from density import Training, maximise
+    >>> from density import Checkpoint, CheckpointMismatch, Training, maximise
     >>> line, x = nn.Linear(1, 1), ones(20, 1)
     >>> checkpoint = Checkpoint(tempfile.mkdtemp() + "/fit.ckpt")
     >>> def fit(learning_rate):

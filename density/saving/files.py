@@ -18,7 +18,7 @@ class UnusableFile(ValueError):
     """A file is cut short, altered, of another program or of a later version; nothing was read from it.
 
     >>> import tempfile
-    >>> from density import load
+    >>> from density import UnusableFile, load
     >>> path = Path(tempfile.mkdtemp()) / "model.pt"
     >>> written = path.write_bytes(b"no model")
     >>> try:

@@ -24,7 +24,7 @@ class Relative:
 
     One row far away raises it for all, and so do components far apart: see :class:`Local`.
 
-    >>> from lvm import EM
+    >>> from lvm import EM, Relative
     >>> EM(regularisation=Relative(1e-4)).regularisation
     Relative(share=0.0001)
     """
@@ -47,7 +47,7 @@ class Local:
     are taken; in a feature that has one value for most of the rows, its variance (:class:`Relative`), which s² never
     exceeds. Of long data 2¹³ rows are looked at.
 
-    >>> from lvm import EM
+    >>> from lvm import EM, Local
     >>> EM(regularisation=Local(1e-4)).regularisation
     Local(share=0.0001)
     """

@@ -139,7 +139,7 @@ class RandomResponsibilities(Start):
     component: drawn for all n, all components would start at the mean of the data but for O(n^(−1/2)), where EM rests
     though it is no maximum.
 
-    >>> from lvm import EM
+    >>> from lvm import EM, RandomResponsibilities
     >>> EM(start=RandomResponsibilities(), restarts=5).restarts
     5
     """
@@ -183,7 +183,7 @@ class Given(Start):
     Raises:
         TypeError: one of them is no floating-point tensor.
 
-    >>> from lvm import EM, GaussianMixture
+    >>> from lvm import EM, GaussianMixture, Given
     >>> x, mixture = torch.tensor([[-1.0], [-1.2], [0.9], [1.1]]), GaussianMixture(1, components=2)
     >>> history = mixture.fit(x, EM(start=Given(torch.tensor([[-1.0], [1.0]])), max_iterations=5, progress=False))
     >>> [round(mean, 2) for mean in mixture.decoder.means.squeeze(1).tolist()]

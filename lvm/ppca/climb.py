@@ -32,6 +32,7 @@ class RandomWeight:
         seed: of ω; further starts draw on.
 
     >>> from lvm import EMSolver
+    >>> from lvm.ppca import RandomWeight
     >>> EMSolver(start=RandomWeight(seed=3)).start
     RandomWeight(seed=3)
     """

@@ -54,6 +54,7 @@ class MissingEM(PPCAClimb):
 
     >>> import torch
     >>> from lvm import PPCA
+    >>> from lvm.ppca import MissingEM
     >>> x = torch.randn(60, 3, generator=torch.manual_seed(0)).double()
     >>> x[::4, 1] = torch.nan
     >>> history = PPCA(3, 1).observed.fit(x, MissingEM(max_iterations=20, progress=False))

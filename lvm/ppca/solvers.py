@@ -55,7 +55,7 @@ class ClosedForm(Solver):
     variance is no larger. Where W stays there is no closed form.
 
     >>> import torch
-    >>> from lvm import PPCA
+    >>> from lvm import PPCA, ClosedForm
     >>> model, x = PPCA(4, 1), torch.randn(50, 4, generator=torch.manual_seed(0)).double()
     >>> history = model.fit(x, ClosedForm())
     >>> eigenvalues = torch.linalg.eigvalsh(x.mT.cov(correction=0))
@@ -96,7 +96,7 @@ class EMSolver(PPCAClimb, Solver):
         ValueError: a setting is out of range.
 
     >>> import torch
-    >>> from lvm import PPCA
+    >>> from lvm import PPCA, EMSolver
     >>> x = torch.randn(50, 4, generator=torch.manual_seed(0)).double()
     >>> exact, by_em = PPCA(4, 1).fit(x), PPCA(4, 1).fit(x, EMSolver(progress=False))
     >>> abs(exact.objective[-1] - by_em.objective[-1]) < 1e-6

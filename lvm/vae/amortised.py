@@ -20,7 +20,7 @@ ANALYTIC_KL = AnalyticKL()
 class AmortisedModel(LatentVariableModel, ABC):
     """A latent-variable model whose encoder is a network that is trained with prior and decoder.
 
-    >>> from lvm import VAE, HierarchicalVAE
+    >>> from lvm import VAE, AmortisedModel, HierarchicalVAE
     >>> issubclass(VAE, AmortisedModel), issubclass(HierarchicalVAE, AmortisedModel)
     (True, True)
     """

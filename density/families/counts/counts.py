@@ -27,7 +27,7 @@ class Counts(UnivariateLikelihood, ABC):
     The mean starts at that of each feature in the data of the first fit, and a network's number moves its logarithm
     from there, by at most 7. An encoder sees log(1 + x). Draws are not reparametrised.
 
-    >>> from density import NegativeBinomial, Poisson
+    >>> from density import Counts, NegativeBinomial, Poisson
     >>> isinstance(Poisson(), Counts), isinstance(NegativeBinomial(), Counts), Poisson().measure.value
     (True, True, 'counting')
     """

@@ -27,7 +27,7 @@ class GreyLevels(UnivariateLikelihood, ABC):
         ValueError: levels is not an int, 2 or more.
 
     >>> import torch
-    >>> from density import CategoricalLevels, DiscretisedLogistic
+    >>> from density import CategoricalLevels, DiscretisedLogistic, GreyLevels
     >>> [isinstance(family, GreyLevels) for family in (CategoricalLevels(4), DiscretisedLogistic(levels=4))]
     [True, True]
     >>> DiscretisedLogistic(levels=5).encoder_input(2)(torch.tensor([[0.0, 4.0]])).tolist()

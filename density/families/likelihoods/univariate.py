@@ -94,7 +94,7 @@ class IndependentFamily(Density, ABC):
 
     Measure and support are the family's. O(numbers · D) a point.
 
-    >>> from density import Independent, Laplace
+    >>> from density import Independent, IndependentFamily, Laplace
     >>> density = Independent(3, Laplace())
     >>> isinstance(density, IndependentFamily), density.parameters_at(None).shape
     (True, torch.Size([2, 3]))

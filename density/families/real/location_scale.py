@@ -26,7 +26,7 @@ class LocationScale(UnivariateLikelihood, ABC):
         standardise: whether the model takes mean and standard deviation of each feature from the data at its first fit,
             and models the standardised features; log p(x) stays that of x.
 
-    >>> from density import Laplace, LocationScaleT
+    >>> from density import Laplace, LocationScale, LocationScaleT
     >>> [isinstance(family, LocationScale) for family in (Laplace(), LocationScaleT())], Laplace().numbers
     ([True, True], 2)
     """
