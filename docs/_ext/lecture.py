@@ -89,7 +89,9 @@ def entry(slide: Slide, proven: dict[int, Theorem]) -> list[str]:
     words = [f"[`{function}`]({slide.chapter}.md#what-proves-it) in `{path}`;"]
     if slide.theorem:
         theorem = proven[slide.theorem]
-        words.append(f"[theorem {slide.theorem}](../theorems.md), worst error {theorem.error}, tolerance {theorem.tolerance}")
+        words.append(
+            f"[theorem {slide.theorem}](../theorems.md), worst error {theorem.error}, tolerance {theorem.tolerance}"
+        )
     else:
         words.append(slide.error)
     lines += ["Proof", ": " + " ".join(words), ""]
