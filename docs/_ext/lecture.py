@@ -84,20 +84,19 @@ def entry(slide: Slide, proven: dict[int, Theorem]) -> list[str]:
     lines += [slide.claim, ""]
     if slide.formula:
         lines += ["$$", slide.formula.strip(), "$$", ""]
-    lines += ["Code", ": " + ", ".join(f"{{py:obj}}`~{name}`" for name in slide.names), ""]
     path, _, function = slide.test.partition("::")
-    words = [f"[`{function}`]({slide.chapter}.md#what-proves-it) in `{path}`;"]
+    error = slide.error
     if slide.theorem:
         theorem = proven[slide.theorem]
-        words.append(
-            f"[theorem {slide.theorem}](../theorems.md), worst error {theorem.error}, tolerance {theorem.tolerance}"
-        )
-    else:
-        words.append(slide.error)
-    lines += ["Proof", ": " + " ".join(words), ""]
-    lines += ["Measured", f": {{doc}}`studies.{slide.study} </gallery/{slide.study}>`", ""]
+        error = f"[theorem {slide.theorem}](../theorems.md), worst error {theorem.error}, tolerance {theorem.tolerance}"
     chapter = f"[{chapter_title(slide.chapter)}]({slide.chapter}.md)"
-    lines += ["Chapter", f": {chapter}, [exercise {slide.exercise}]({slide.chapter}.md#exercises)", ""]
+    lines += [
+        "- Code: " + ", ".join(f"{{py:obj}}`~{name}`" for name in slide.names),
+        f"- Proof: [`{function}`]({slide.chapter}.md#what-proves-it) in `{path}`; {error}",
+        f"- Measured: {{doc}}`studies.{slide.study} </gallery/{slide.study}>`",
+        f"- Chapter: {chapter}, [exercise {slide.exercise}]({slide.chapter}.md#exercises)",
+        "",
+    ]
     return lines
 
 

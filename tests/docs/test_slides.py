@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from html.parser import HTMLParser
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +82,56 @@ def test_every_title_of_the_lecture_is_there() -> None:
     plain = {heading.replace("∇theta", "∇θ").replace("∇phi", "∇φ") for heading in plain}
     missing = plain - {name for slide in SLIDES for name in (slide.title, slide.block)} - LABELS
     assert not missing
+
+
+class Page(HTMLParser):
+    """What a page links to, by the words of the link, and the anchors that it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[tuple[str, str]] = []
+        self.anchors: set[str] = set()
+        self._open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.anchors |= {value for value in (values.get("id"),) if value}
+        if tag == "a":
+            self.links.append((values.get("href") or "", ""))
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._open:
+            self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            href, words = self.links[-1]
+            self.links[-1] = (href, words + data)
+
+
+@cache
+def page(path: Path) -> Page:
+    return Page(path)
+
+
+@pytest.mark.slow
+def test_the_chain_of_links_in_the_site() -> None:
+    """For each slide in its place: names to the reference, test to the chapter, study to the gallery, and exercise."""
+    built = ROOT / "docs" / "_build" / "html" / "companion" / "index.html"
+    if not built.exists():
+        pytest.skip("needs the site, which `make docs` builds")
+    links = [link for link in page(built).links if not link[0].startswith(("http", "../live.html"))]
+    at = 0
+    for slide in SLIDES:
+        expected = [name.rsplit(".")[-1] for name in slide.names]
+        expected += [slide.test.partition("::")[2], *([f"theorem {slide.theorem}"] if slide.theorem else [])]
+        expected += [f"studies.{slide.study}", chapter_title(slide.chapter), f"exercise {slide.exercise}"]
+        for words in expected:
+            # In this order, and none left out: a name that leads nowhere has no link.
+            at = next(i for i in range(at, len(links)) if links[i][1].split(".")[-1] == words.split(".")[-1]) + 1
+            file, _, anchor = links[at - 1][0].partition("#")
+            target = (built.parent / file).resolve() if file else built
+            assert target.exists(), f"{named(slide)}: {words} leads to {file}"
+            assert not anchor or anchor in page(target).anchors, f"{named(slide)}: {words} leads to no {anchor}"
