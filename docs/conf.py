@@ -30,6 +30,7 @@ extensions = [
     "docs._ext.reference",
     "docs._ext.gallery",
     "docs._ext.repository",
+    "docs._ext.slides",
 ]
 exclude_patterns = ["_build", "_ext", "_static", "**/.*", "**/__pycache__"]
 nitpicky = False  # docs._ext.names looks after names of ours; those of torch are not linked
@@ -64,6 +65,7 @@ html_theme = "furo"
 html_title = f"elbogap {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["live"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
