@@ -90,9 +90,7 @@ class MarginalBound(Bound):
         with torch.no_grad():
             filled = self.proposal.observed.draw(rows, draws, generator=generator)
             log_q = self.proposal.log_prob(filled) - self.proposal.observed.log_prob(rows)
-            log_q = log_q.masked_fill(
-                ~rows.isnan().any(-1), 0.0
-            )  # and not what rounding leaves of it
+            log_q = log_q.masked_fill(~rows.isnan().any(-1), 0.0)  # not what rounding leaves of it
         return (self.density.log_prob(filled) - log_q).reshape(draws, *x.shape[:-1])
 
     def log_density(self, x: Tensor, *, draws: int = 1000, generator: Generator | None = None) -> LogDensity:

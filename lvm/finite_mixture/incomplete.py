@@ -119,6 +119,7 @@ class IncompleteTable:
         others = (found.sums + bounds.rows * bounds.pooled) / (found.seen + bounds.rows).clamp_min(EMPTY)
         shape = components, -1
         numbers = self.table.numbers(mean.reshape(shape), variance.reshape(shape), others)
-        kept = self.table.of_numbers(unseen.reshape(shape), (found.seen < EMPTY) & (bounds.rows == 0))
+        empty = (found.count < EMPTY).unsqueeze(-1)
+        kept = self.table.of_numbers(unseen.reshape(shape), empty | ((found.seen < EMPTY) & (bounds.rows == 0)))
         logits = (found.count.clamp_min(EMPTY) / found.count.sum()).log()
         return before.keeping(before.having(logits, torch.where(kept, before.numbers, numbers)))

@@ -11,11 +11,13 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_incomplete
-from density.data.rows import Rows
+from density.data.rows import Rows, check_weights
 from density.families.categorical import Categorical, draw_classes
 from density.families.composed.observed_entries import ObservedEntries
 from density.families.likelihoods.exponential import ExponentialFamily
 from density.history import History
+from density.log_density import LogDensity
+from density.measure import ReferenceMeasure
 from lvm.em import Climbed
 from lvm.finite_mixture.components import ProductComponents
 from lvm.finite_mixture.fit import Problem
@@ -34,6 +36,7 @@ class Mixture(Protocol):
 
     features: int
     components: int
+    measure: ReferenceMeasure
     prior: Categorical
     decoder: ProductComponents
 
@@ -75,7 +78,7 @@ class ObservedFiniteMixture(Observed):
 
     def __init__(self, model: Mixture) -> None:
         self.model = model
-        self.features = model.features
+        self.features, self.measure = model.features, model.measure
 
     @property
     def reference(self) -> Tensor:
@@ -125,7 +128,8 @@ class ObservedFiniteMixture(Observed):
                 )
         check_incomplete(x, self.features, owner)
         there = ~x.isnan().all(-1)
-        own = Rows(x[there], self.features, owner, None if weights is None else weights[there], incomplete=True)
+        kept = None if weights is None else check_weights(weights, owner, len(x))[there]
+        own = Rows(x[there], self.features, owner, kept, incomplete=True)
         assert own.whole is not None, "it is a tensor"
         filled = Rows(completed(own.whole, owner), self.features, owner, own.weights)
         present = self.model.parameters_on(own.like.device)
@@ -139,6 +143,12 @@ class ObservedFiniteMixture(Observed):
 
         climbed = problem.climb_by(expected, lambda at, found: table.maximised(found, at, problem.bounds))
         return self.model.take(climbed, own.like)
+
+    def log_density(self, x: Tensor) -> LogDensity:
+        """The claim that ``log_prob`` makes for data ``[n, D]``; ValueError where no component can have an entry."""
+        check_incomplete(x, self.features, type(self).__name__, reference=self.reference)
+        ObservedEntries(self.model.decoder.product).check_support(x)
+        return super().log_density(x)
 
     def _in_float64(self) -> tuple[FiniteParameters, ObservedEntries]:
         """Parameters, differentiable, and the density that takes them."""

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from density.checks import check_count, check_incomplete, check_points
 from density.data.points import Points
 from density.log_density import Kind, LogDensity
+from density.measure import Measure, ReferenceMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Observed(ABC):
     """
 
     features: int
+    measure: ReferenceMeasure = Measure.LEBESGUE
 
     @property
     @abstractmethod
@@ -63,7 +65,9 @@ class Observed(ABC):
         check_incomplete(x, self.features, type(self).__name__, reference=self.reference)
         with torch.no_grad():
             value = self.log_prob(x)
-        return LogDensity(value, Kind.EXACT, "marginal of the observed entries", points=Points.of(x))
+        return LogDensity(
+            value, Kind.EXACT, "marginal of the observed entries", measure=self.measure, points=Points.of(x)
+        )
 
     def impute(self, x: Tensor) -> Imputation:
         """Mean and variance of the missing entries given the observed ones, for x ``[*batch, D]``, differentiable."""

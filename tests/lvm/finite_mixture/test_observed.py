@@ -37,7 +37,10 @@ def test_every_pattern_is_the_marginal(generator: Generator) -> None:
         torch.testing.assert_close(own.detach(), expected.detach().to(own), rtol=1e-12, atol=1e-12)
     value.sum().backward()
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
-    assert model.observed.log_density(some).kind.value == "exact"
+    claim = model.observed.log_density(some)
+    assert (claim.kind.value, claim.measure) == ("exact", model.measure)
+    with pytest.raises(ValueError, match="codes of categories"):
+        model.observed.log_density(torch.where(torch.arange(5) == 0, 7.0, some))
 
 
 def test_imputation_is_bayes_rule(generator: Generator) -> None:
