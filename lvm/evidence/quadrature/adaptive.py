@@ -10,8 +10,11 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from density.checks import check_count
+from density.contract import Density
 from density.data.points import Points
 from density.evaluating import evaluated
+from density.families.categorical import CategoricalFamily
+from density.families.gaussian import GaussianFamily
 from density.log_density import Kind, LogDensity
 from density.parallel import processes
 from lvm.evidence.quadrature.cubature import Tolerance
@@ -22,11 +25,12 @@ from lvm.evidence.quadrature.latents import Latents
 from lvm.evidence.quadrature.prior import GROWTHS, Prior
 from lvm.evidence.quadrature.region import seeds
 from lvm.evidence.quadrature.rules import GaussKronrod
+from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
 
 SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
 STATES_AT_ONCE = 2**9  # of discrete latents
-DEFAULT = Tolerance(aim=1e-8, enough=4e-5)  # nats
+DEFAULT = Tolerance(aim=1e-8, enough=1e-3)  # nats
 
 
 @evaluated
@@ -77,17 +81,18 @@ def quadrature(
         x: points ``[n, D]``.
         context: contexts ``[n, C]`` of a conditional model. Its prior may be unconditional, Gaussian given c (then it
             is whitened, point by point) or categorical.
-        tolerance: largest error estimate of an exact value, nats. If None, 1e-8 is aimed at and 4e-5 is enough: a point
-            whose log-joint has kinks, at which another digit takes ten times as long, is left there.
+        tolerance: largest error estimate of an exact value, nats. If None, 1e-3 is enough, which is little beside the
+            scatter of data, and 1e-8 is aimed at where digits are cheap: with a Gaussian or a mixture for the prior,
+            and no kinks in the log-joint, at which another digit takes ten times as long.
         max_evaluations: of the log-joint, for each point; 10⁵ for one latent, 10⁶ for two and 10⁷ for three if None.
         generator: of the draws of prior and encoder, on the device of x.
 
     Returns:
         A :class:`~density.log_density.LogDensity`, float64, with the error estimate of each point in
-        ``numerical_error``. It is EXACT if all of them meet the tolerance, 4e-5 if there is none, and ``method`` says
+        ``numerical_error``. It is EXACT if all of them meet the tolerance, 1e-3 if there is none, and ``method`` says
         which was met; else it is an ESTIMATE whose ``method`` says how many points miss it. Errors are estimates: at
-        kinks, two points in a hundred were found to exceed theirs, by less than twice. Sums over a discrete latent are
-        exact.
+        kinks, two points in a hundred were found to exceed theirs, by less than twice. Sums over discrete
+        latents are exact.
 
     Raises:
         TypeError: the model has no log-joint.
@@ -158,6 +163,8 @@ def _integrals(
 ) -> tuple[Tensor, Tensor, str]:
     """log Σ_s ∫ p(x, s, z) dz, ``[n]``, its error, nats, and how it came about: an integral for every state."""
     d = len(latents.integrated)
+    if not _plain(latents.prior):
+        tolerance = Tolerance(tolerance.enough, tolerance.enough)
     prior = Prior(Joint(latents).prior, GaussKronrod(d, rows.device), tolerance, max_evaluations, generator)
     if latents.states is None:
         value, error = _integral(Joint(latents), rows, prior, tolerance, max_evaluations, generator)
@@ -172,6 +179,12 @@ def _integrals(
     reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
     how = f"{d}-dimensional adaptive quadrature to {reached:g} nats"
     return value, error, how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
+
+
+def _plain(prior: Density) -> bool:
+    """Whether it is known where a prior is, and cheap to evaluate: a Gaussian, or a mixture."""
+    mixture = isinstance(prior, LatentVariableModel) and isinstance(prior.prior, CategoricalFamily)
+    return mixture or isinstance(prior, GaussianFamily)
 
 
 def _integral(

@@ -24,6 +24,8 @@ class Rows:
     """Tensors with one row per box."""
 
     def __getitem__(self, index: Tensor) -> Self:
+        if index.dtype is torch.bool:
+            index = index.nonzero().squeeze(1)  # how many there are is asked of a device once, and not for every field
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def __add__(self, other: Self) -> Self:

@@ -55,7 +55,9 @@ def integrate(
         best = torch.where(better, lattices.error, error)
         enough = best <= tolerance.enough
         slow = (error > before / FAST) & (cubature.evaluations > CHEAP)
-        unfinished = (best > tolerance.aim) & ~(enough & slow) & ~outgrown
+        # What may be unseen stays: no digits beyond it are looked for.
+        least = 2 * cubature.error_of(value, torch.full_like(value, -torch.inf))
+        unfinished = (best > least.clamp_min(tolerance.aim)) & ~(enough & slow) & ~outgrown
         target = torch.where(enough, tolerance.aim, tolerance.enough)
         before = error
         refined = cubature.refined(leaves, value, unfinished, target)

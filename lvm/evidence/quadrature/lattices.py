@@ -19,7 +19,8 @@ SMOOTH = 1e-5  # the largest error estimate of fast convergence: no lattice gets
 ACCELERATION = 1.4  # least growth of the number of digits from one lattice to the next where convergence is fast
 IN_FINE_LEAF = 6.0  # steps along each axis of a leaf where the prior has fine details
 UNKINKED = 10.0  # by which a difference falls from one lattice to the next where there are no kinks
-SEVERAL = 3  # lattices before the first that is believed at kinks
+SEVERAL = 3  # lattices before the first that is believed at kinks as they come
+EARLY = 2.0  # by which differences of fewer lattices are multiplied
 HALVINGS = 3  # of all boxes, that a lattice may cost which does not follow a good one
 PROMISING = 0.1  # nats of difference, below which lattices are finer than the details of the integrand
 IRRATIONAL = torch.tensor([math.sqrt(2), math.sqrt(3), math.sqrt(5)], dtype=torch.float64)
@@ -36,8 +37,8 @@ class Lattices:
     For a Gaussian the number of its digits doubles from one lattice to the next. Where it grows by two fifths or more,
     the estimate is what that alone predicts from the lattice before. At kinks the error is of the order of h², so each
     difference is about half the one before; the estimate is then what two of them say (in the median six times the
-    error), and lattices go on only until it is small enough. Leaves that hold few points may be missed by all
-    lattices alike: their mass counts as error.
+    error; of the first few lattices, with more reserve), and lattices go on only until it is small enough. Leaves that
+    hold few points may be missed by all lattices alike: their mass counts as error.
 
     Attributes:
         value: ``[n]``, nats.
@@ -50,6 +51,7 @@ class Lattices:
         self.value = value.clone()
         self.error = torch.full_like(error, math.inf)
         self.difference = torch.full_like(error, math.inf)
+        self.own = self.error.clone()  # what finer lattices can lower: not what was neglected or may be unseen
         self.basis = self._whitening()
         usable = self.basis.isfinite().all(-1).all(-1)
         self.log_cell = self.basis.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -90,8 +92,8 @@ class Lattices:
         most = HALVINGS * 2**d * cubature.rule.nodes.shape[0] * count
         # The halves differ by 4 d exp(−2π²/h²) for a Gaussian: start where the second lattice should do,
         # with some reserve for others.
-        aim = min(cubature.tolerance.aim, SMOOTH)
-        step = 0.9 * math.pi * math.sqrt(2 / math.log(4 * d / aim ** (1 / ACCELERATION)))
+        aim = cubature.tolerance.aim
+        step = 0.9 * math.pi * math.sqrt(2 / math.log(4 * d / min(aim, SMOOTH) ** (1 / ACCELERATION)))
         for attempt in range(LATTICES):
             predicted = 2 * (volume - d * math.log(step)).exp()
             trying = trying & ((predicted <= most) | (self.difference < PROMISING))
@@ -101,7 +103,7 @@ class Lattices:
             for group in _groups(trying.nonzero().squeeze(1), predicted):
                 promising = self._sum(group, attempt, step)
                 reached = torch.where(promising, aim, cubature.tolerance.enough)
-                trying[group] = self.error[group] > reached
+                trying[group] = self.own[group] > reached
             step *= FINER
 
     def _sum(self, group: Tensor, attempt: int, step: float) -> Tensor:
@@ -131,11 +133,12 @@ class Lattices:
         noise = ROUNDING * cubature.peak[group].abs() + SHARE * cubature.tolerance.aim
         predicted = torch.maximum(difference, expected)
         fast = (difference <= torch.maximum(expected, noise)) & (predicted <= SMOOTH)
-        slow = torch.maximum(difference, before / 2) if attempt >= SEVERAL else torch.full_like(before, torch.inf)
+        # Two differences tell at kinks of the finer lattice's error; few lattices are believed with some reserve.
+        slow = torch.maximum(difference, before / 2) if attempt >= SEVERAL else EARLY * difference.maximum(before)
         small = self.log_needed[here] < log_cell[point]
         missed = log_sum_by(point[small], chosen.mass[small], n)[group] - value
         error = torch.where(fast, predicted, slow) + missed.exp()
-        self.value[group], self.difference[group] = value, difference
+        self.value[group], self.difference[group], self.own[group] = value, difference, error
         self.error[group] = cubature.error_of(value, value + error.log(), group)
         return fast | (difference < before / UNKINKED)
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import ConditionalGaussian, Density, FixedScale, Kind
-from flows import Affine, Flow
+from density import ConditionalGaussian, Density, FixedScale, Kind, StandardNormal
+from flows import Affine, Flow, real_nvp
 from lvm import VAE, GaussianMixture
 from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.integrand import Integrand
+from tests.laws.transforms import randomise
 
 Record = Callable[[str, float, float], None]
 STANDARD_NORMAL_AT_0 = -0.5 * math.log(2 * math.pi)
@@ -85,7 +87,7 @@ MINOR_MODES = {
 @pytest.mark.parametrize("name", MINOR_MODES)
 def test_minor_modes_of_the_prior_are_found(name: str, generator: Generator, record_measurement: Record) -> None:
     model = telling_nothing(MINOR_MODES[name]())
-    claim = quadrature(model, torch.zeros(2, 1, dtype=torch.float64), generator=generator)
+    claim = quadrature(model, torch.zeros(2, 1, dtype=torch.float64), tolerance=1e-8, generator=generator)
     assert claim.kind is Kind.EXACT
     error = float((claim.value - STANDARD_NORMAL_AT_0).abs().max())
     record_measurement("quadrature: minor modes of the prior", error, 1e-8)
@@ -176,3 +178,33 @@ def test_exact_is_said_of_small_errors(latents: int, count: int, linear: bool) -
 def test_exact_is_said_of_small_errors_200_times(latents: int, linear: bool, record_measurement: Record) -> None:
     share = share_of_exact(range(200), latents, linear)
     record_measurement(f"quadrature: mixtures as prior that are no EXACT, {latents}-D", 1 - share, 0.1)
+
+
+def test_flows_as_priors_cost_little_more_than_gaussians(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, record_measurement: Record
+) -> None:
+    """Against ∫ p(u) p(x|g(u)) du over the flow's base, on a grid; and by the number of places that are looked at."""
+    prior = real_nvp(2, layers=2, hidden=(8,), base=StandardNormal)
+    model = randomise(vae_of(prior, nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 3)), 3, 0.3), generator, 0.4)
+    x = model.sample(20, generator=generator).detach()
+    places, at = [0], Integrand.at
+
+    def counted(self: Integrand, point: Tensor, z: Tensor) -> Tensor:
+        places[0] += len(z)
+        return at(self, point, z)
+
+    monkeypatch.setattr(Integrand, "at", counted)
+    claim = quadrature(model, x, generator=generator)
+    assert claim.kind is Kind.EXACT
+    assert claim.method == "2-dimensional adaptive quadrature to 0.001 nats"
+    assert claim.numerical_error is not None
+    axis = torch.arange(-7, 7, 0.02, dtype=torch.float64)
+    base = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        weights = -0.5 * base.square().sum(1) - math.log(2 * math.pi) + 2 * math.log(0.02)
+        z = prior.transform.inverse(base)[0]
+        expected = torch.stack([(weights + model.decoder.log_prob(row, z)).logsumexp(0) for row in x])
+    error = (claim.value - expected).abs()
+    assert (error <= claim.numerical_error).all()
+    record_measurement("quadrature: flows as priors, nats", float(error.max()), 1e-3)
+    record_measurement("quadrature: places a point, with a flow as prior", places[0] / 20, 20_000)

@@ -137,18 +137,18 @@ def test_kinks_are_covered_by_the_error_estimate(generator: Generator) -> None:
     assert ((claim.value - fine.value).abs() <= claim.numerical_error + fine.numerical_error).all()
 
 
-def test_kinks_are_exact_to_4e_5_and_smooth_points_to_1e_8(generator: Generator) -> None:
+def test_kinks_are_exact_to_1e_3_and_smooth_points_to_1e_8(generator: Generator) -> None:
     """Without a tolerance, digits that would take ten times as long each are left; with one, it is what counts."""
     model = vae_of(random_decoder(2, 3, nn.ReLU(), generator, 1.0), 2, 3, 0.2)
     x = model.sample(3, generator=generator).detach()
     claim = quadrature(model, x, generator=generator)
     assert claim.kind is Kind.EXACT
-    assert claim.method == "2-dimensional adaptive quadrature to 4e-05 nats"
+    assert claim.method == "2-dimensional adaptive quadrature to 0.001 nats"
     fine = quadrature(model, x, tolerance=1e-8, generator=generator)
     assert fine.kind is Kind.ESTIMATE
     assert claim.numerical_error is not None
     assert fine.numerical_error is not None
-    assert (claim.numerical_error <= 4e-5).all()
+    assert (claim.numerical_error <= 1e-3).all()
     assert (fine.numerical_error < claim.numerical_error).all()
     assert ((claim.value - fine.value).abs() <= claim.numerical_error + fine.numerical_error).all()
     smooth = vae_of(random_decoder(2, 3, nn.Tanh(), generator, 1.0), 2, 3, 0.2)
