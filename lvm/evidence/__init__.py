@@ -12,6 +12,7 @@ from lvm.evidence.annealing.bounds import (
     annealed,
     sandwich,
 )
+from lvm.evidence.annealing.reverse import reverse_annealed
 from lvm.evidence.gap import Gap, Parts, gap
 from lvm.evidence.latent_usage import KlParts, LatentUsage, kl_parts, latent_usage
 from lvm.evidence.local import LocalElbo, LocalFit, local_elbo
@@ -56,6 +57,7 @@ __all__ = [
     "prior_average",
     "prior_importance",
     "quadrature",
+    "reverse_annealed",
     "sandwich",
     "weighted_sandwich",
 ]

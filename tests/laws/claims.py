@@ -205,6 +205,11 @@ CLAIMS: dict[str, Asked] = {
     "annealed": Asked(
         lambda m, x, c, g: evidence.annealed(m, x, **given(c), **ANNEALING, generator=g), _continuous, False
     ),
+    "reverse_annealed": Asked(
+        lambda m, x, c, g: evidence.reverse_annealed(m, x, **given(c), **ANNEALING, transitions=1, generator=g),
+        _continuous,
+        False,
+    ),
     "sandwich": Asked(
         lambda m, x, c, g: evidence.sandwich(m, 3, **given(None if c is None else c[:3]), **ANNEALING, generator=g),
         _continuous,

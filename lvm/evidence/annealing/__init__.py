@@ -3,6 +3,7 @@
 from lvm.evidence.annealing.bounds import Sandwich, annealed, sandwich
 from lvm.evidence.annealing.chains import FromEncoder, FromPrior
 from lvm.evidence.annealing.pilot import Pilot
+from lvm.evidence.annealing.reverse import reverse_annealed
 from lvm.evidence.annealing.schedules import Adaptive, Linear, Sigmoid
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Sandwich",
     "Sigmoid",
     "annealed",
+    "reverse_annealed",
     "sandwich",
 ]

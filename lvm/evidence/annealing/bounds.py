@@ -104,7 +104,7 @@ def annealed(
         run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
         log_weights[:, points], accepted = run.forward(generator)
         acceptance += accepted * (points.stop - points.start) / x.shape[0]
-    claim = _bound(model, x, log_weights, Kind.LOWER, _words("annealed importance sampling", budget, acceptance))
+    claim = claim_of(model, x, log_weights, Kind.LOWER, words_of("annealed importance sampling", budget, acceptance))
     return solved(model, claim, joined(x, context), generator)
 
 
@@ -208,8 +208,8 @@ def sandwich(
         reverse[:, points], down = run.reverse(z[points], generator)
         for direction, accepted in enumerate((up, down)):
             acceptance[direction] += accepted * (points.stop - points.start) / n
-    lower = _bound(model, x, forward, Kind.LOWER, _words("annealed importance sampling", budget, acceptance[0]))
-    upper = _bound(model, x, reverse, Kind.UPPER, _words("reverse annealing of exact draws", budget, acceptance[1]))
+    lower = claim_of(model, x, forward, Kind.LOWER, words_of("annealed importance sampling", budget, acceptance[0]))
+    upper = claim_of(model, x, reverse, Kind.UPPER, words_of("reverse annealing of exact draws", budget, acceptance[1]))
     return Sandwich(x, *(solved(model, claim, joined(x, context), generator) for claim in (lower, upper)))
 
 
@@ -228,14 +228,15 @@ def _simulated(
     return x, z
 
 
-def _bound(model: LayeredModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
-    chains = log_weights.shape[0]
+def claim_of(model: LayeredModel, x: Tensor, log_weights: Tensor, kind: Kind, method: str) -> LogDensity:
+    """What weights ``[chains, n]`` say: log w̄ if it is a lower bound, and else −log w̄, of reverse chains."""
+    chains, forward = log_weights.shape[0], kind is Kind.LOWER
     value, error, size = log_mean_exp(log_weights)
     error = error * math.sqrt(chains / (chains - 1))  # the unbiased variance: chains are few
-    bias = (0.5 if kind is Kind.UPPER else -0.5) * error.square()
+    bias = (-0.5 if forward else 0.5) * error.square()
     k = pareto_k(log_weights, dtype=model.prior.reference.dtype, terms=model.features)
     return LogDensity(
-        -value if kind is Kind.UPPER else value,
+        value if forward else -value,
         kind,
         method,
         error,
@@ -246,7 +247,8 @@ def _bound(model: LayeredModel, x: Tensor, log_weights: Tensor, kind: Kind, meth
     )
 
 
-def _words(what: str, budget: Budget, acceptance: float) -> str:
+def words_of(what: str, budget: Budget, acceptance: float) -> str:
+    """How a claim came about."""
     accepted = f", {acceptance:.0%} accepted" if budget.steps > 1 else ""
     return (
         f"{what}, {budget.start.name} start, {budget.schedule.name} schedule, {budget.steps} steps, {budget.chains} "

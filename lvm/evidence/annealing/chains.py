@@ -164,16 +164,35 @@ class Annealing:
         """Log-weights ``[chains, n]`` from the start to the posterior, with E w = p(x), and the acceptance rate."""
         with torch.no_grad():
             z = self.budget.start.sample(self.model, self.x, self.budget.chains, generator)
-            return self._walk(self.path.begin(z), self.betas, generator)
+            return self._walk(self.path.begin(z), self.betas, generator)[1:]
 
     def reverse(self, z: Tensor, generator: Generator | None) -> tuple[Tensor, float]:
-        """Log-weights ``[chains, n]`` from one exact posterior draw z ``[n, d]`` a point, E w = 1/p(x)."""
+        """Log-weights ``[chains, n]``, E w = 1/p(x) from an exact posterior draw z ``[n, d]`` a point, which all of its
+        chains share; or from one for each of them ``[chains, n, d]``.
+        """
         with torch.no_grad():
-            z = z.expand(self.budget.chains, *z.shape)
-            return self._walk(self.path.begin(z), self.betas.flip(0), generator)
+            z = z.expand(self.budget.chains, *z.shape[-2:])
+            return self._walk(self.path.begin(z), self.betas.flip(0), generator)[1:]
 
-    def _walk(self, position: Position, betas: Tensor, generator: Generator | None) -> tuple[Tensor, float]:
-        """Annealed importance weights along β₀ … β_T, in either direction: E w is the ratio of the normalisers."""
+    def posterior(self, transitions: int, generator: Generator | None) -> Tensor:
+        """Approximate draws of the posterior ``[chains, n, d]``: forward chains, resampled by their weights, and then
+        so many transitions at β = 1. Exact in the limit of many steps, or of many transitions.
+        """
+        with torch.no_grad():
+            z = self.budget.start.sample(self.model, self.x, self.budget.chains, generator)
+            position, log_weights, _ = self._walk(self.path.begin(z), self.betas, generator)
+            index = _systematic(log_weights.softmax(0), generator)
+            z = position.z.gather(0, index.unsqueeze(-1).expand_as(position.z))
+            position, beta = self.path.begin(z), self.betas[-1]
+            step = self.tuning.step(beta)
+            for _ in range(transitions):
+                position, _ = transition(self.path, position, beta, step, self.budget.leapfrog, generator)
+            return position.z
+
+    def _walk(self, position: Position, betas: Tensor, generator: Generator | None) -> tuple[Position, Tensor, float]:
+        """Where the chains end along β₀ … β_T, in either direction, their annealed importance weights, of which E w is
+        the ratio of the normalisers, and the acceptance rate.
+        """
         log_weights = (betas[1] - betas[0]) * position.log_ratio
         acceptance = position.start.new_zeros(())
         steps = betas.shape[0] - 1
@@ -188,4 +207,15 @@ class Annealing:
                 acceptance = acceptance + accepted.mean() / (steps - 1)
                 bar.update()
         (rate,) = self.path.look(acceptance)
-        return log_weights, rate
+        return position, log_weights, rate
+
+
+def _systematic(shares: Tensor, generator: Generator | None) -> Tensor:
+    """Systematic resampling: as many indices ``[chains, n]`` as there are shares of each point, each as often as its
+    share says, up to one (Kitagawa 1996).
+    """
+    chains, n = shares.shape
+    uniform = torch.rand(n, generator=generator, dtype=shares.dtype, device=shares.device)
+    ticks = (torch.arange(chains, device=shares.device).unsqueeze(1) + uniform) / chains
+    index = torch.searchsorted(shares.cumsum(0).mT.contiguous(), ticks.mT.contiguous())
+    return index.clamp_max(chains - 1).mT

@@ -107,7 +107,7 @@ class Lattices:
             step *= FINER
 
     def _sum(self, group: Tensor, attempt: int, step: float) -> Tensor:
-        """The lattice of one step for a group of points; returns where the next one promises much more."""
+        """The lattice of one step for a group of points; returns where the next one may well promise much more."""
         cubature, n = self.cubature, self.cubature.points
         here = torch.isin(self.leaves.point, group)
         chosen = self.leaves[here]
@@ -140,7 +140,7 @@ class Lattices:
         error = torch.where(fast, predicted, slow) + missed.exp()
         self.value[group], self.difference[group], self.own[group] = value, difference, error
         self.error[group] = cubature.error_of(value, value + error.log(), group)
-        return fast | (difference < before / UNKINKED)
+        return fast | (difference < before / UNKINKED) if attempt >= SEVERAL else torch.ones_like(fast)
 
 
 def _groups(points: Tensor, predicted: Tensor) -> Iterator[Tensor]:
