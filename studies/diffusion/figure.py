@@ -90,16 +90,16 @@ def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
             axes.errorbar(of.mean, height - 0.12, xerr=2 * of.error, fmt=marker, color=PALETTE[0], markersize=7,
                           capsize=3, label=_known(against) if first else None)  # fmt: skip
         axes.errorbar(pair.naive, height + 0.12, xerr=2 * pair.naive_error, fmt="s", color=PALETTE[3], markersize=6,
-                      capsize=3, label="one column: ELBOs and densities" if first else None)  # fmt: skip
+                      capsize=3, label="one column: ELBO or density" if first else None)  # fmt: skip
     axes.axvline(0, color="0.4", lw=1)
     axes.set_yticks(range(len(against)), [LABELS[pair.model] for pair in against])
     axes.set_ylim(len(against) + 0.3, -0.6)  # room for the legend
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("nats above the chain, ± 2 paired errors", fontsize=11)
     axes.set_title("What one column would say", loc="left", fontweight="bold", fontsize=12)
-    axes.legend(loc="lower left", ncols=2, columnspacing=1, handletextpad=0.4)
+    axes.legend(loc="lower left", ncols=2, columnspacing=0.8, handletextpad=0.3, fontsize=7.5)
 
 
 def _known(against: list[Pair]) -> str:
     exact = all(pair.decision is None or pair.decision.fitted.kind is Kind.EXACT for pair in against)
-    return "log p" if exact else "log p (◂ at most)"
+    return "log p" if exact else "log p (◂ at most, ▸ at least)"
