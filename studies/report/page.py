@@ -52,7 +52,7 @@ class Shown:
     @property
     def held(self) -> int:
         """How many checks passed."""
-        return sum(check.passed is True for check in self.checks)
+        return sum(bool(check.passed) for check in self.checks)
 
     @property
     def tally(self) -> list[tuple[str, int]]:

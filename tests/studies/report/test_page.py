@@ -169,7 +169,8 @@ def test_a_browser_finds_no_error_and_every_image(path: Path, tmp_path: Path) ->
         const images = [...document.images], all = document.documentElement;
         const fetched = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
         document.title = JSON.stringify({images: images.length, missing: images.filter(i => !i.naturalWidth).length,
-            flat: [...document.querySelectorAll("math")].filter(m => !m.closest("details") && !m.clientHeight).length,
+            flat: [...document.querySelectorAll("math")].filter(
+                m => !m.closest("details") && !m.getBoundingClientRect().height).length,
             wide: all.scrollWidth - all.clientWidth, fetched: fetched.length}); });</script></body>"""
     copy = tmp_path / "report.html"
     copy.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
