@@ -22,8 +22,8 @@ study: $(STAMP)  ## how far is each model's ELBO from its exact log-likelihood, 
 report: $(STAMP)  ## every study's question, answer, figure and table on one page, results/report.html
 	$(BIN)/python -m studies.report $(ARGS)
 
-equivalence: $(STAMP)  ## the theorems (a flow is a VAE with delta encoder and decoder, ...), with measured errors
-	$(PYTEST) tests/equivalence $(ARGS)
+equivalence: $(STAMP)  ## the theorems (a flow is a VAE with delta encoder and decoder, ...): statement, formula, errors
+	$(PYTEST) tests/equivalence --theorems $(ARGS)
 
 test: lint  ## lint, type check, every test that is not slow, and the examples in README and docstrings
 	$(PYTEST) -n $(WORKERS) $(ARGS)

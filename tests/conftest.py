@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from tests.equivalence.theorems import stated
+
 pytest.register_assert_rewrite(
     "tests.laws.transforms",
     "tests.laws.densities",
@@ -24,6 +26,7 @@ MEASUREMENT = "measurement"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="torch device for tests that take one, e.g. cuda (default: cpu)")
+    parser.addoption("--theorems", action="store_true", help="say what each theorem states, beside its measured errors")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,7 +74,7 @@ def record_measurement(request: pytest.FixtureRequest) -> Callable[[str, float, 
     return record
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reports = [
         report
         for category in ("passed", "failed")
@@ -83,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     if lines:
         terminalreporter.write_sep("=", "measured errors")
-        for line in lines:
+        for line in stated(lines) if config.getoption("--theorems") else lines:
             terminalreporter.write_line(line)
 
 

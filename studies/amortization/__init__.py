@@ -1,5 +1,9 @@
 """Is the gap of a VAE's ELBO the fault of q's family, or of the one encoder that must serve every image?
 
+In short: It is both. A larger encoder narrows the amortisation gap; a larger decoder widens both, against the claim.
+
+Formula: log p(x) − ELBO = (log p(x) − L^∗) + (L^∗ − ELBO)
+
 Claim: log p(x) − ELBO falls into an approximation gap, log p(x) − L*, and an amortisation gap, L* − ELBO, where L* is
     the ELBO of the best q of the family for each image by itself. A larger encoder narrows the amortisation gap, a
     larger decoder the approximation gap, a flow as posterior the approximation gap.

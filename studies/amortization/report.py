@@ -172,8 +172,10 @@ def figure(rows: pd.DataFrame) -> Figure:
         limit = max(panel.get_xlim()[1] for panel in axes)
         for panel in axes:
             panel.set_xlim(0, limit)
-        told = "; ".join(
-            str(claim).removeprefix(f"{PARTS['test']}: ") for claim in claims(rows) if "test" in claim.words
+        seeds = ", ".join(map(str, sorted(rows["seed"].unique())))
+        caption(
+            drawn,
+            f"{rows['data'].iloc[0]}, seeds {seeds}: a bar ends at the whole gap. ± of each part is the larger error, "
+            "over images or, of three seeds, between them.",
         )
-        caption(drawn, f"{rows['data'].iloc[0]}: on test images {told}. ± the larger error, over images or seeds.")
     return drawn

@@ -1,5 +1,10 @@
 """Do claims about evidence add up to one, what does that sum not see, and between what does the mean log p(x) lie?
 
+In short: Unbiased claims sum to 1, and a factor K/(K − 1) is 83 errors off; a bias of log p̂ of 0.61 nats is not seen.
+    Intervals at 95 % are 0.0034 nats wide.
+
+Formula: Σ p̂(x) = 1
+
 Claim: over all states of a few bits the claims of every unbiased estimator sum to 1 within their error, and a factor
     K/(K − 1) is convicted. The sum is blind to the bias of log p̂ and to a model in another's place. Two bounds that
     hold at a stated confidence enclose the mean log p(x) of rows, the more narrowly the more work is done.

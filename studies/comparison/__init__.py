@@ -1,5 +1,10 @@
 """What do a VAE and a normalizing flow differ in, cell by cell, when every cell is measured?
 
+In short: As in the lecture's table, every cell measured: the VAE's objective is forward KL plus a gap of 0.07 nats, the
+    flow's is forward KL alone.
+
+Formula: E(−log p(x)) = H + KL(data ‖ model),  E(−ELBO(x)) = H + KL(data ‖ model) + E KL(q(z|x) ‖ p(z|x))
+
 Claim: the lecture's table. A VAE maximises the ELBO, with stochastic encoder and decoder and parameters φ, θ; a flow
     maximises log p(x), which is forward KL, with deterministic encoder and decoder that share all parameters, θ ≡ φ.
     And its theorem: the flow is the VAE whose encoder and decoder are deltas, so that its ELBO is log p(x). The deltas

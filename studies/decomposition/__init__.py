@@ -1,5 +1,10 @@
 """log p(x) = ELBO + KL(q ‖ posterior): what does each q pay, and what does learning from the bound cost?
 
+In short: 1.5 of the encoder's 1.51 nats are amortisation. Decoders that learn from the bound end 2.91 ± 0.22 nats below
+    the same decoders that learn from the likelihood: of these fits.
+
+Formula: log p(x) = ELBO(x) + KL(q(z|x) ‖ p(z|x))
+
 Claim: log p(x) does not depend on q; what the ELBO lacks is exactly the divergence of q from the posterior, in PPCA in
     closed form and in a VAE by quadrature. Most of a trained VAE's divergence is the encoder's (amortisation), little
     is the Gaussian family's. And arg max ELBO ≠ arg max likelihood: a decoder trained by the exact likelihood

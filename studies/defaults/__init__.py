@@ -1,5 +1,8 @@
 """Do the builders' defaults lose anything to flows of other libraries, on tables that neither side was tuned for?
 
+In short: Not with the better builder: over three seeds better on 5 of 12 tables and worse on none. Of these fits single
+    builders lose to simple models 12 times in 120.
+
 Claim: a comparison of model families must not be decided by defaults. On each side the builder is chosen by held-out
     rows, on the same training rows and budget of steps; zuko's NSF is trained by early stopping, too, as its users do.
     Tables are real ones without atoms, and toys: rings, groups with heavy tails, a nearly singular Gaussian.

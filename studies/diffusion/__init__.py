@@ -1,5 +1,10 @@
 """One network, read as a diffusion's chain and as a differential equation: how far apart are the two models?
 
+In short: They are two models: on a line the equation is 0.088 ± 0.027 nats below the chain of 1,000 steps, on a ring
+    0.052 ± 0.014 above that of 30. Of networks fitted anew nearly all is open.
+
+Formula: ELBO ≤ log p(x) of the chain ≠ log p(x) of the equation
+
 Claim: they are two models, whose log p(x) differ at every point. The chain reports a bound and the equation a density,
     and one column of both misjudges the chain by the looseness of the bound, which few steps make large. Of what is
     known exactly, neither model is always the better one.

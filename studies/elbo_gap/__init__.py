@@ -1,5 +1,10 @@
 """How far is each model's ELBO from log p(x), and what can each model say exactly?
 
+In short: The gap is 0 to rounding for PPCA, mixtures, flows and the linear VAE. VAEs with a Gaussian encoder lack 4 to
+    7 nats, nearly all of it for want of a better encoder network.
+
+Formula: log p(x) − ELBO(x) = KL(q(z|x) ‖ p(z|x)) ≥ 0
+
 Claim: latent-variable models and flows stand on one scale. Gaussian mixtures and PPCA know their posterior, so their
     gap is 0; a flow is the VAE whose encoder and decoder are deltas, so its gap is 0 too and its ELBO is its
     log-likelihood; a VAE with a Gaussian encoder pays KL(q(z|x) ‖ p(z|x)). An LU-linear flow at its optimum is the

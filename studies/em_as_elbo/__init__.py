@@ -1,5 +1,10 @@
 """Is EM coordinate ascent on the ELBO, and how fast is it beside gradient ascent and the closed form?
 
+In short: Yes, half step by half step. EM is fast where data tell their component, and slow where they do not: 114
+    passes to L-BFGS's 17.
+
+Formula: log p(x|θ) = ELBO(q, θ) + KL(q ‖ p(z|x, θ))
+
 Claim: the E-step makes q the posterior, so that the ELBO touches log p(x); the M-step raises the ELBO at fixed q and
     opens a gap, KL(old posterior ‖ new posterior); log p(x) never falls. EM is fast where knowing z would
     tell little more of the parameters, and slow in mixtures that overlap and in PPCA with little noise. There gradient

@@ -1,5 +1,9 @@
 """Is maximising a flow's likelihood the same as maximising the ELBO of a VAE with delta encoder and decoder?
 
+In short: Yes: value and gradient agree to rounding, and widths σ in place of the deltas cost σ².
+
+Formula: ELBO(x) = log p(z) − log|det ∂g/∂z| = log p(x),  z = f(x)
+
 Claim: the lecture's theorem. With q(z|x) = δ(z − f(x)) and p(x|z) = δ(x − g(z)), g = f⁻¹, the ELBO is log p(x): as a
     value, as a gradient, along training. The deltas are limits: with decoder N(g(z), σ²I) and encoder N(f(x), σ²JJᵀ),
     J = ∂f/∂x, the ELBO and its gradient tend to those of log p(x) as σ².

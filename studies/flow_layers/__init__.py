@@ -1,5 +1,8 @@
 """What do the layers of a flow buy: the mixing between couplings, and the kind of transform, at one budget?
 
+In short: The transform counts: splines gain 13.30 ± 0.49 nats over affine couplings. No layer between couplings is
+    proven to gain or to lose.
+
 Claim: learnt linear layers between couplings are said to help flows of features without a natural order. Papers change
     the coupling at the same time, so that it is not clear what gained what. Here only the layer between the couplings
     changes, on one budget of parameters and one of steps; then, with that layer fixed, the transform: affine and

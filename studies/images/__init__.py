@@ -1,5 +1,10 @@
 """How many bits does an image take, by flows and by autoencoders, and which of these numbers can be compared?
 
+In short: On digits at most 1.87 bits by a VAE and 1.95 by a multi-scale flow, of which nothing follows: both are
+    bounds. As densities, exact, the multi-scale flow beats a vector flow of its size.
+
+Formula: log P(x) ≥ E log p(x + u)
+
 Claim: a multi-scale flow is better than a vector coupling flow of as many parameters. Dequantised flows and discretised
     decoders bound one quantity, the mass of integers, from one side, so that the difference of two such bounds says
     nothing; two densities of the same dequantised images have an exact one. One column of ELBOs and of densities puts

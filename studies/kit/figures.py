@@ -119,7 +119,7 @@ def _slim(tag: re.Match[str]) -> str:
     """A tag whose numbers have one decimal, and no more of names, fonts and angles than it needs."""
     if "base64" in tag[0]:
         return re.sub(r'(?<=[ "])-?\d+\.\d{2,}(?=[ "])', _one_decimal, tag[0])
-    short = re.sub(r' id="[a-z_]+[\d_]*"| transform="rotate\(-0[^"]*"', "", tag[0])
+    short = re.sub(r' id="[\w.]+_\d+"| transform="rotate\(-0[^"]*"', "", tag[0])
     short = re.sub(r"(font(?:-family)?: (?:[\d.]+px )?)[^;\"]*'[^;\"]*", rf"\g<1>{FONTS}", short)
     return re.sub(r"\s+", " ", re.sub(r"-?\d+\.\d{2,}", _one_decimal, short))
 

@@ -54,7 +54,7 @@ def doc(study: Study) -> Doc:
     """The docstring of a study.
 
     >>> sorted(doc(Study("studies.elbo_gap")).sections)
-    ['Answer', 'Claim', 'Command', 'Expected', 'Paper', 'Run time']
+    ['Answer', 'Claim', 'Command', 'Expected', 'Formula', 'In short', 'Paper', 'Run time']
     """
     question, *lines = study.text.splitlines()
     sections: dict[str, list[str]] = {}

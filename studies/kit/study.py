@@ -88,7 +88,7 @@ class Check:
     @property
     def failed(self) -> bool:
         """Whether something is wrong with the run, or with the code."""
-        return self.passed is False
+        return self.passed is not None and not self.passed  # numpy's False too
 
 
 @dataclass(frozen=True)

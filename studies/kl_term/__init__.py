@@ -1,5 +1,10 @@
 """What does the KL term of the ELBO do: dropped, scaled from 0 to 10, and switched on slowly?
 
+In short: β = 1 has the best bounds. Without the KL term test points are not even reconstructed best, and a warm-up
+    doubles the active latents for no ELBO.
+
+Formula: L_β(x) = E log p(x|z) − β KL(q(z|x) ‖ p(z))
+
 Claim: without it a VAE is an autoencoder whose prior means nothing: it reconstructs best, its samples are worst and its
     bound is loosest. Scaled by β it moves along the rate-distortion curve, KL against −E log p(x|z); only β = 1 aims at
     a bound on log p(x), and has the best one. For a Gaussian decoder β is a choice of width: the reconstruction term

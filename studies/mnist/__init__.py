@@ -1,5 +1,10 @@
 """How near do small VAEs come to the published likelihoods of binarised MNIST, and what do flows add?
 
+In short: Within 0.9 nats after 140 epochs instead of 3,280, which is short of them. A flow as prior gains 1.48 ± 0.05
+    nats of the bound, one as posterior 0.16 ± 0.03.
+
+Formula: log p(x) ≥ E log (1/K) Σ w(x, zₖ)
+
 Claim: the architecture of Burda et al. reaches their numbers; learning from more draws (IWAE) raises the bound on
     log p(x); a flow as posterior and as prior narrows the gap between the ELBO and the importance-weighted bound.
 

@@ -1,5 +1,10 @@
 """How many draws from the prior does log p(x) take, and what does the lecture's average of log p(x|z) converge to?
 
+In short: The average of log p(x|z) never gets there, 32.6 nats off at ten latents. The log-mean-exp does, with draws
+    that grow as exp(KL) to the power 1.08 ± 0.04.
+
+Formula: K ≈ exp(KL(p(z|x) ‖ p(z)))
+
 Claim: the average of log p(x|z) over draws from the prior is not log p(x) at any number of draws K: it falls short by
     KL(p(z) ‖ p(z|x)). The log-mean-exp converges, but only with K of the order of exp(KL(p(z|x) ‖ p(z))), which grows
     exponentially with the number of latents. An encoder's draws, weighted, need about exp(KL(p(z|x) ‖ q(z|x))).

@@ -13,9 +13,8 @@ import studies.report
 from studies.kit.errors import InputError
 from studies.kit.registry import every_study
 from studies.kit.rows import write_whole
-from studies.report.argument import in_order
 from studies.report.committed import results
-from studies.report.page import Division, chapter, page
+from studies.report.page import chapter, page
 from studies.report.redraw import redraw
 
 
@@ -46,15 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for line in redraw(every_study(), folder):
                 print(line)
             return 0
-        divisions = [
-            Division(title, [chapter(study, results(study, folder)) for study in found])
-            for title, found in in_order(every_study())
-        ]
-        write_whole(settings.output, page(divisions))
+        chapters = [chapter(study, results(study, folder)) for study in every_study()]
+        write_whole(settings.output, page(chapters))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    chapters = [one for division in divisions for one in division.chapters]
     shown = [(one.name, result) for one in chapters for result in one.results]
     failed = [f"{name}: {check.claim}" for name, result in shown for check in result.checks if check.failed]
     stale = [f"{name}: {result.warning}" for name, result in shown if result.warning]

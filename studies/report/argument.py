@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from studies.kit.study import Study
+
+class Named(Protocol):
+    """A study, or what stands for it."""
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -32,9 +43,10 @@ ARGUMENT = (
 FURTHER = "Further studies"
 
 
-def in_order(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
+def in_order(studies: Sequence[N]) -> list[tuple[str, list[N]]]:
     """Parts of the argument with their studies; what is in none comes last. A part without studies is left out.
 
+    >>> from studies.kit.study import Study
     >>> [title for title, _ in in_order([Study("studies.new"), Study("studies.elbo_gap")])]
     ['One scale', 'Further studies']
     """

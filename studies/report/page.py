@@ -15,6 +15,7 @@ from markupsafe import Markup
 from studies.kit.registry import doc
 from studies.kit.study import TOLD, Check, Finding, Study
 from studies.kit.tables import typeset
+from studies.report.argument import in_order
 from studies.report.committed import Result
 from studies.report.formulas import inline, mathml
 from studies.report.pictures import Picture, picture
@@ -51,7 +52,7 @@ class Shown:
     @property
     def held(self) -> int:
         """How many checks passed."""
-        return sum(check.passed is True for check in self.checks)
+        return sum(bool(check.passed) for check in self.checks)
 
     @property
     def tally(self) -> list[tuple[str, int]]:
@@ -86,16 +87,8 @@ class Chapter:
     results: list[Shown]
 
 
-@dataclass(frozen=True)
-class Division:
-    """Chapters that belong together."""
-
-    title: str
-    chapters: list[Chapter]
-
-
-def page(divisions: Sequence[Division]) -> str:
-    """The HTML, from the template beside this file."""
+def page(chapters: Sequence[Chapter]) -> str:
+    """The HTML, from the template beside this file; chapters in the order of the argument."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -110,7 +103,7 @@ def page(divisions: Sequence[Division]) -> str:
         "numbers": typeset,
         "address": lambda text: Markup(text.replace("&", "&amp;")),
     }
-    return environment.get_template("report.html").render(divisions=divisions)
+    return environment.get_template("report.html").render(divisions=in_order(chapters))
 
 
 def unbroken(text: str) -> str:

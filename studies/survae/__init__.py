@@ -1,5 +1,8 @@
 """What do surjections add to a flow, on data whose density is known?
 
+In short: Absolute values bring four toys within 0.08 nats of their entropies, and gain up to 0.46; the flow alone
+    misses by up to 0.53.
+
 Claim: a flow of four affine couplings cannot cut the plane into pieces. With absolute values before it, which are
     tight, it learns one quarter of a pattern and the signs, and its log p(x) stays exact. For sets, sorting makes the
     flow exchangeable and leaves one mode of 24; permuting at random makes it exchangeable too and pays with a bound.

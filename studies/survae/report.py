@@ -168,6 +168,7 @@ def _densities(column: list[Axes], toy: str, rows: dict[Any, dict[Any, Any]]) ->
             extent=edges,
             interpolation="none",
         )
+        axes.set_facecolor("black")
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_aspect("equal")
         axes.set_xticks([-4, 0, 4])

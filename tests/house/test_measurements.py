@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import measurement_table
+from tests.equivalence.theorems import PAGE, stated, theorems
+from tests.places import ROOT
 
 
 def test_the_worst_error_is_shown_relative_to_its_tolerance() -> None:
@@ -38,3 +41,24 @@ def test_recording_an_error_beyond_its_tolerance_fails(
         record_measurement("x", error, 1e-12)
     assert request.node.user_properties == [("measurement", pytest.approx(("x", error, 1e-12), nan_ok=True))]
     request.node.user_properties.clear()  # not a measurement of anything: keep it out of the summary
+
+
+def test_every_theorem_of_the_table_is_stated_with_its_formula_and_a_proof_that_there_is() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    numbered = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    found = theorems()
+    assert list(found) == numbered
+    for theorem in found.values():
+        assert (ROOT / theorem.proof).exists()
+        assert "record_measurement" in (ROOT / theorem.proof).read_text(encoding="utf-8")
+        assert len(theorem.words) > 30
+        assert len(theorem.formula) > 15
+
+
+def test_errors_stand_under_their_statements() -> None:
+    lines = stated(["worst error", "9  E-step 1e-14", "9b M-step 1e-14", "10b Cholesky 1e-15"])
+    assert [line[:10] for line in lines] == [
+        "worst erro", "", "Theorem 9.", "    log p(", "    docs/t", "9  E-step ", "9b M-step ",
+        "", "Theorem 10", "    N(μ, W", "    docs/t", "10b Choles",
+    ]  # fmt: skip
+    assert lines[4].endswith("docs/theorems.md#theorem-9")

@@ -173,7 +173,7 @@ def test_the_theorem_holds_at_random_weights_and_sees_a_wrong_log_determinant(ge
 
 def test_checks_fail_where_the_claim_does(results: Path) -> None:
     rows = rows_in(results)
-    assert all(check.passed for check in checks(rows))
+    assert not any(check.failed for check in checks(rows))
 
     def failed(model: str, **columns: object) -> list[str]:
         broken = rows.copy()
@@ -184,7 +184,7 @@ def test_checks_fail_where_the_claim_does(results: Path) -> None:
     assert ["share no parameter" in claim for claim in failed("vae", shared_parameters=1)] == [True]
     assert ["below log p(x)" in claim for claim in failed("vae", gap=0.0)] == [True]
     assert ["are stochastic" in claim for claim in failed("vae", encoder_spread=0.0)] == [True]
-    assert ["is not negative" in claim for claim in failed("vae", forward_kl=-1.0)] == [True]
+    assert ["is not negative" in claim for claim in failed("vae", forward_kl=-1.0)] == [True, False]  # nor nearer
     assert ["are deterministic" in claim for claim in failed("flow", encoder_spread=1e-6)] == [True]
     assert ["share every" in claim for claim in failed("flow", shared_parameters=1)] == [True]
     assert ["ELBO = log p(x)" in claim for claim in failed("flow", theorem_gradient_error=1e-6)] == [True]
@@ -204,7 +204,7 @@ def test_table_and_figure_are_written(results: Path) -> None:
     for words in ("Objective", "Encoder", "Decoder", "Parameters", "θ ≡ φ", "φ, θ", "stochastic", "deterministic"):
         assert words in table, words
     assert "FAILED" not in table
-    assert "passed: |ELBO(σ) − log p(x)|" in table
+    assert "confirmed: flow with Gaussians for deltas: |ELBO(σ) − log p(x)|" in table
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (folder / "figure.svg").read_text()
 

@@ -217,7 +217,7 @@ fitted = {
     assert tried["tried"][["right", "wrong"]].tolist() == ["holds", "FAILS"]
     assert pd.isna(tried["tried"]["mass"])
     assert abs(tried["mass"]["wrong"] - np.exp(0.3)) < 5 * tried["mass_error"]["wrong"] + 1e-3
-    (failed,) = (check.claim for check in checks(rows) if not check.passed)
+    (failed,) = (check.claim for check in checks(rows) if check.failed)
     assert failed.startswith("wrong: exact, as it says (mass 1.3")
     (pair,) = comparison(rows).pairs
     assert {pair.first, pair.second} == {"right", "wrong"}

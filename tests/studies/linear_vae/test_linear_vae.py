@@ -38,6 +38,7 @@ def test_the_study_runs_on_a_csv_and_all_its_claims_hold(
     assert main(STUDY, arguments) == 0
     printed = capsys.readouterr().out
     assert printed.count("passed:") == 6
+    assert "open: Adam's path ends with every column within 5 degrees" in printed  # after so few steps
     assert "FAILED" not in printed
     assert list(tmp_path.rglob("figure.png"))
     assert main(STUDY, [*arguments, "--replot"]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html.parser
 import json
 import re
@@ -21,11 +20,15 @@ from studies.kit.registry import doc, every_study
 from studies.kit.study import Study
 from studies.report import __main__ as report
 from studies.report import committed
+from studies.report.argument import ARGUMENT, in_order
 from studies.report.committed import results
-from studies.report.page import prose, rendered
+from studies.report.formulas import inline, mathml
+from studies.report.page import Shown, chapter
+from studies.report.prose import prose, rendered
 from tests.places import ROOT
 
 SURVAE = next(study for study in every_study() if study.name == "survae")
+MOST_BYTES = 2_000_000
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -44,6 +47,8 @@ class Page(html.parser.HTMLParser):
         self.images: list[str] = []
         self.alternatives: list[str] = []
         self.links: list[str] = []
+        self.formulas = 0
+        self.front: list[str] = []
         self.ids: list[str] = []
         self.open: list[str] = []
         self.words = ""
@@ -55,6 +60,9 @@ class Page(html.parser.HTMLParser):
             self.images.append(values.get("src") or "")
             self.alternatives.append(values.get("alt") or "")
         assert tag not in ("script", "link", "iframe", "object"), f"<{tag}> could load something"
+        self.formulas += tag == "math"
+        if tag == "li":
+            self.front.append("")
         if "href" in values:
             self.links.append(values["href"] or "")
         if "id" in values:
@@ -67,6 +75,13 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words += data
+        if "li" in self.open:
+            self.front[-1] += data
+
+
+def squeezed(text: str) -> str:
+    """Without blanks, since formulas have none of the text's."""
+    return re.sub(r"\s+", "", text)
 
 
 def test_the_page_has_every_study_in_one_file_that_loads_nothing(path: Path) -> None:
@@ -75,22 +90,75 @@ def test_the_page_has_every_study_in_one_file_that_loads_nothing(path: Path) -> 
     assert found.open == []
     studies = every_study()
     names = [study.name for study in studies]
-    assert found.ids == names
-    assert found.links == [f"#{name}" for name in names]
-    assert "url(" not in text
-    assert "@import" not in text
+    assert sorted(found.ids) == names
+    assert found.links == [f"#{name}" for name in found.ids]
+    assert not re.search(r"(?:src|href)=.?(?:https?:|//)|@import|url\((?!#)", text.replace("%23", "#"))
     for image in found.images:
-        assert base64.b64decode(image.removeprefix("data:image/png;base64,"))[:4] == b"\x89PNG"
-    assert all(found.alternatives)
+        kind, _, content = image.partition(",")
+        assert kind.startswith(("data:image/svg+xml", "data:image/png;base64"))
+        assert not re.search(r"href='(?!#|%23|data:)|<(?:script|foreignObject)", content)
     assert len(found.images) == sum(result.figure is not None for study in studies for result in results(study))
+    assert all(len(alternative) > 60 for alternative in found.alternatives)
+    assert len(set(found.alternatives)) == len(found.images)  # each says what it alone shows
+    assert len(text.encode()) < MOST_BYTES
     for study in studies:
         about = doc(study)
         assert about.question in found.words
         for section in ("Claim", "Answer"):
             first = about.sections.get(section, "").split("\n")[0]
-            assert first[1:] in re.sub(r"\s+", " ", found.words), study.name
+            assert squeezed(first[1:]) in squeezed(found.words), study.name
     for word in ("settings hash", "data hash", "versions", "seeds", "confirmed"):
         assert word in found.words
+    shown = re.sub(r"<code>.*?</code>|<dl>.*?</dl>", "", text.partition("</style>")[2], flags=re.DOTALL)
+    assert not re.search(r"(?<![\w.)\]-])-\d", Page(shown).words), "a hyphen for a minus sign"
+    assert not re.search(r"\de[+-]?\d{2}\b", Page(shown).words), "a power of ten as computers write it"
+
+
+def test_the_front_has_a_line_a_study_with_question_answer_and_verdict(path: Path) -> None:
+    found = Page(path.read_text(encoding="utf-8"))
+    assert found.ids[0] == "elbo_gap"
+    assert len(found.front) == len(every_study())
+    by_name = {study.name: study for study in every_study()}
+    for name, line in zip(found.ids, found.front, strict=True):
+        about = doc(by_name[name])
+        assert about.question in line
+        assert 10 < len(about.short) < 260, f"{name}: in a sentence or two, not {about.short}"
+        assert squeezed(about.short) in squeezed(line)
+        assert re.search(r"\d (?:confirmed|the opposite|open)|\d checks hold", line), f"{name} has no verdict"
+    assert found.formulas > 100
+    assert sum("the opposite" in line for line in found.front) >= 3  # which are to be seen as well
+
+
+def test_parts_of_the_argument_name_studies_that_there_are() -> None:
+    names = [name for part in ARGUMENT for name in part.names]
+    assert len(names) == len(set(names))
+    assert set(names) <= {study.name for study in every_study()}
+    assert [study.name for _, found in in_order(every_study()) for study in found][: len(names)] == names
+
+
+def test_findings_stand_apart_from_checks() -> None:
+    study = Study("studies.amortization")
+    first, *others = chapter(study, results(study)).results
+    assert isinstance(first, Shown)
+    assert not first.small
+    assert all(other.small for other in others)
+    assert dict(first.tally) == {"confirmed": 4, "the opposite": 2, "open": 2}
+    assert first.anew
+    assert first.held == len(first.checks) > 10
+    assert not any("narrows" in check.claim for check in first.checks)
+
+
+def test_formulas_are_typeset_and_all_else_is_escaped() -> None:
+    assert mathml("½ Σ log Mᵢᵢ").count("<msub>") == 1
+    assert "<mrow><mi>i</mi><mi>i</mi></mrow></msub>" in mathml("Mᵢᵢ")
+    assert mathml("K^(−1/2)").endswith(
+        "<msup><mi>K</mi><mrow><mo>−</mo><mn>1</mn><mo>/</mo><mn>2</mn></mrow></msup></math>"
+    )
+    assert inline("a < b & <i>") == "a &lt; b &amp; &lt;i&gt;"
+    text = "log p(x) − ELBO is KL(q(z|x) ‖ p(z|x)), as log(2) is no formula; log p(x open"
+    found = inline(text)
+    assert found.count("<math>") == found.count("</math>") == 3
+    assert squeezed(re.sub(r"<[^>]+>", "", found)) == squeezed(text)
 
 
 def test_a_browser_finds_no_error_and_every_image(path: Path, tmp_path: Path) -> None:
@@ -101,6 +169,8 @@ def test_a_browser_finds_no_error_and_every_image(path: Path, tmp_path: Path) ->
         const images = [...document.images], all = document.documentElement;
         const fetched = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
         document.title = JSON.stringify({images: images.length, missing: images.filter(i => !i.naturalWidth).length,
+            flat: [...document.querySelectorAll("math")].filter(
+                m => !m.closest("details") && !m.getBoundingClientRect().height).length,
             wide: all.scrollWidth - all.clientWidth, fetched: fetched.length}); });</script></body>"""
     copy = tmp_path / "report.html"
     copy.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
@@ -119,7 +189,13 @@ def test_a_browser_finds_no_error_and_every_image(path: Path, tmp_path: Path) ->
         title = re.search(r"<title>(.*?)</title>", done.stdout)
         assert title is not None
         state = json.loads(title[1])
-        assert state == {"images": len(Page(path.read_text()).images), "missing": 0, "wide": 0, "fetched": 0}
+        assert state == {
+            "images": len(Page(path.read_text()).images),
+            "missing": 0,
+            "wide": 0,
+            "fetched": 0,
+            "formulas": 0,
+        }
 
 
 def test_own_results_stand_beside_the_committed_ones(tmp_path: Path) -> None:
@@ -133,7 +209,7 @@ def test_own_results_stand_beside_the_committed_ones(tmp_path: Path) -> None:
     report.main(["--results", str(tmp_path / "results"), "--output", str(page)])
     found = Page(page.read_text())
     assert "Measured: digits" in found.words
-    assert "Measured: mine, quick run" in found.words
+    assert "Beside it: mine, quick run" in found.words
     assert "<b>row</b>" in found.words  # as text, not as markup
     (folder / "rows.csv").write_text("\n".join(text.splitlines()[:2]) + "\n")  # a run that has just begun
     assert report.main(["--results", str(tmp_path / "results"), "--output", str(page)]) in (0, 1)
