@@ -12,7 +12,7 @@ from textwrap import indent
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from docs._ext.prose import escaped, list_table, with_tables
+from docs._ext.prose import capital, escaped, list_table, with_tables
 from docs._ext.writing import heading, write_folder
 from studies.kit.registry import Doc, doc, every_study
 from studies.kit.study import Check, Study
@@ -58,7 +58,7 @@ def answer(about: Doc) -> str:
     if "In short" not in about.sections:
         first, *others = re.split(r"(?<=[.!?;:])\s+(?=[A-Z])", words)
         words = " ".join([first, *others[: len(first) < 40]])
-    return words[:1].upper() + words[1:]
+    return capital(words)
 
 
 def _text(words: str) -> str:
@@ -98,7 +98,7 @@ def _page(study: Study, found: list[Result]) -> str:
     for title in [*SECTIONS, *(title for title in about.sections if title not in SECTIONS)]:
         if title in about.sections and title != "In short":
             words = about.sections[title]
-            body = _command(words) if title == "Command" else with_tables(words[:1].upper() + words[1:])
+            body = _command(words) if title == "Command" else with_tables(capital(words))
             text += heading(title, "-") + f"{body}\n\n"
     for result in found[:1]:
         text += _checks(result.study.report.checks(result.shown()))

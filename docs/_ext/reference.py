@@ -77,6 +77,14 @@ def extend_docstring(app: Sphinx, what: str, name: str, obj: object, options: ob
         lines += ["", f"From :py:class:`~{base.address}`: {links}."]
 
 
+def shown_bases(app: Sphinx, name: str, obj: type, options: object, bases: list[type]) -> None:
+    """In place of a base that is nobody else's business, those that it has itself."""
+    found: list[type] = []
+    for base in bases:
+        found += base.__bases__ if base.__name__.startswith("_") else (base,)
+    bases[:] = dict.fromkeys(found)
+
+
 def _inherited(value: object) -> list[tuple[Public, list[str]]]:
     """Public bases with the documented methods that a class has from each."""
     if not inspect.isclass(value):
@@ -102,5 +110,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         if field.name == "variable":
             field.label = "Attributes"
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-bases", shown_bases)
     app.connect("autodoc-process-docstring", extend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
