@@ -12,6 +12,11 @@ sys.path.insert(0, str(ROOT))
 # Cells of notebooks run in processes of their own.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Their kernel has a profile of its own: no start-up files of the reader's, and errors alone in its log.
+os.environ["IPYTHONDIR"] = str(ROOT / "docs" / "_build" / "ipython")
+PROFILE = Path(os.environ["IPYTHONDIR"]) / "profile_default"
+PROFILE.mkdir(parents=True, exist_ok=True)
+(PROFILE / "ipython_kernel_config.py").write_text('get_config().Application.log_level = "ERROR"\n', encoding="utf-8")
 
 project = "elbogap"
 author = "The elbogap authors"
@@ -68,6 +73,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["live"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_search_summary = False  # it fetches pages, which browsers refuse where these lie on a disk
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

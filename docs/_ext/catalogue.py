@@ -14,6 +14,13 @@ from types import ModuleType
 
 ROOMS = ("significance", "density", "flows", "lvm", "bridge")
 UNIMPORTABLE = {"bridge.conversions.nflows_transforms", "bridge.estimator.density_estimator"}  # need what may be absent
+# Of the studies, what one of one's own is made of, and what finds those that there are.
+ENTRY_POINTS = {
+    "studies.kit.study": ("Check", "Key", "Study", "Task"),
+    "studies.kit.settings": ("Bound", "CommonSettings", "preset", "quick", "setting"),
+    "studies.kit.registry": ("doc", "every_study"),
+    "studies.report.committed": ("results",),
+}
 GUIDE = Path(__file__).parents[1] / "judge.md"
 
 
@@ -47,8 +54,10 @@ class Public:
 
     @property
     def page(self) -> str:
-        """The package whose page shows it: the room's, or that of a package right under it."""
+        """The package whose page shows it: the room's, or that of a package right under it; one for the studies."""
         parts = self.module.split(".")
+        if parts[0] not in ROOMS:
+            return parts[0]
         return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
 
     @property
@@ -94,29 +103,31 @@ def modules() -> tuple[ModuleType, ...]:
 
 @cache
 def public() -> tuple[Public, ...]:
-    """What any ``__all__`` of the rooms names, once.
+    """What any ``__all__`` of the rooms names, once, and the entry points of the studies.
 
     >>> [found.address for found in public()][:2]
     ['bridge.Abs', 'bridge.AdaptedVAE']
     """
     addresses: dict[int, list[str]] = {}
     values: dict[int, object] = {}
-    for module in modules():
-        for name in getattr(module, "__all__", ()):
+    named = [(module, getattr(module, "__all__", ())) for module in modules()]
+    named += [(import_module(module), names) for module, names in ENTRY_POINTS.items()]
+    for module, names in named:
+        for name in names:
             value = getattr(module, name)
             values[id(value)] = value
             addresses.setdefault(id(value), []).append(f"{module.__name__}.{name}")
     found = []
-    for key, names in addresses.items():
-        first, *others = sorted(names, key=lambda address: (address.count("."), address))
-        found.append(Public(first, tuple(others), _defining(values[key], names), values[key]))
+    for key, known in addresses.items():
+        first, *others = sorted(known, key=lambda address: (address.count("."), address))
+        found.append(Public(first, tuple(others), _defining(values[key], known), values[key]))
     return tuple(sorted(found, key=lambda one: one.address.casefold()))
 
 
 def _defining(value: object, names: list[str]) -> str:
     """The module that defines a value; of one that does not know (a number, a union), the deepest that assigns it."""
     module = getattr(value, "__module__", None)
-    if isinstance(module, str) and module.partition(".")[0] in ROOMS:
+    if isinstance(module, str) and module.partition(".")[0] in (*ROOMS, "studies"):
         return module
     name = names[0].rpartition(".")[2]
     assigning = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -12,28 +11,34 @@ from textwrap import indent
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from docs._ext.prose import escaped, list_table, with_tables
+from docs._ext.prose import capital, escaped, list_table, with_tables
 from docs._ext.writing import heading, write_folder
-from studies.kit.registry import Doc, doc, every_study
+from studies.kit.registry import doc, every_study
 from studies.kit.study import Check, Study
+from studies.report.argument import in_order
 from studies.report.committed import Result, results
+from studies.report.pictures import Picture, picture
 
-FIRST = "elbo_gap"
-SECTIONS = ("Claim", "Answer", "Expected", "Paper", "Command", "Run time")
+SECTIONS = ("Formula", "Claim", "Answer", "Expected", "Paper", "Command", "Run time")
 
 
 def write_pages(app: Sphinx) -> None:
     """``docs/gallery``: an index, and a page a study; figures beside them."""
     folder = Path(app.srcdir) / "gallery"
     folder.mkdir(exist_ok=True)
-    every = sorted(every_study(), key=lambda study: (study.name != FIRST, study.name))
+    parts = in_order(every_study())
+    every = [study for _, found in parts for study in found]
     committed = {study.name: results(study) for study in every}
-    for found in committed.values():
-        for result in found:
-            if result.figure is not None:
-                _copy(result.figure, folder / _picture(result))
+    pictures = {
+        _picture(result): result.figure for found in committed.values() for result in found if result.figure is not None
+    }
+    for name, source in pictures.items():
+        _copy(source, folder / name)
+    for path in folder.iterdir():
+        if path.suffix in (".png", ".svg") and path.name not in pictures:
+            path.unlink()
     pages = {study.name: _page(study, committed[study.name]) for study in every}
-    write_folder(folder, {"index": _index(every, committed), **pages})
+    write_folder(folder, {"index": _index(parts, committed), **pages})
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -48,57 +53,51 @@ def _picture(result: Result) -> str:
     return f"{result.study.name}{'' if inside else '-' + result.figure.parent.name}{result.figure.suffix}"
 
 
-def answer(about: Doc) -> str:
-    """The answer in a sentence: what stands under ``In short:``, or the first sentence that is more than a yes.
-
-    >>> answer(Doc("Is it?", {"Answer": "yes. It is so, at 0.5 nats of all.\\nMore of it."}))
-    'Yes. It is so, at 0.5 nats of all.'
-    """
-    words = " ".join(about.sections.get("In short", about.sections.get("Answer", "")).split())
-    if "In short" not in about.sections:
-        first, *others = re.split(r"(?<=[.!?;:])\s+(?=[A-Z])", words)
-        words = " ".join([first, *others[: len(first) < 40]])
-    return words[:1].upper() + words[1:]
-
-
 def _text(words: str) -> str:
     return "\n".join(escaped(words.splitlines()))
 
 
-def _index(every: list[Study], committed: dict[str, list[Result]]) -> str:
+def _index(parts: list[tuple[str, list[Study]]], committed: dict[str, list[Result]]) -> str:
     text = heading("Gallery", "=")
     text += (
         "Questions asked of live models, each with the answer that its committed rows give. Every figure is drawn by "
         "its study; a page of each has the numbers, the command that computes them, and what it may be asked.\n\n"
     )
-    text += ".. grid:: 1 1 2 2\n   :gutter: 3\n\n"
-    for study in every:
-        about = doc(study)
-        pictures = [result for result in committed[study.name] if result.figure is not None]
-        card = f".. grid-item-card:: {_text(about.question)}\n   :link: {study.name}\n   :link-type: doc\n"
-        if pictures:
-            card += f"   :img-bottom: {_picture(pictures[0])}\n   :img-alt: {_alternative(pictures[0])}\n"
-        text += indent(f"{card}\n   {_text(answer(about))}\n\n", "   ")
-    text += ".. toctree::\n   :hidden:\n\n" + "".join(f"   {study.name}\n" for study in every)
+    for title, found in parts:
+        text += heading(title, "-") + ".. grid:: 1 1 2 2\n   :gutter: 3\n\n"
+        text += "".join(indent(_card(study, committed[study.name]), "   ") for study in found)
+        text += ".. toctree::\n   :hidden:\n\n" + "".join(f"   {study.name}\n" for study in found) + "\n"
     return text
 
 
-def _alternative(result: Result) -> str:
-    shown = " ".join((result.study.report.table.__doc__ or "").split())
-    return f"{result.study.name} on {result.data}: {shown}"
+def _card(study: Study, found: list[Result]) -> str:
+    about = doc(study)
+    card = f".. grid-item-card:: {_text(about.question)}\n   :link: {study.name}\n   :link-type: doc\n"
+    for result in [result for result in found if result.figure is not None][:1]:
+        card += f"   :img-bottom: {_picture(result)}\n   :img-alt: {_shown(result).alternative}\n"
+    return f"{card}\n   {_text(about.short)}\n\n"
+
+
+def _shown(result: Result) -> Picture:
+    """What its file says of it."""
+    assert result.figure is not None
+    words = " ".join((result.study.report.table.__doc__ or "").split())
+    return picture(result.figure, f"{result.study.name} on {result.data}: {words}")
 
 
 def _page(study: Study, found: list[Result]) -> str:
     about = doc(study)
     text = f".. _study-{study.name}:\n\n" + heading(study.name, "=")
-    text += f"**{_text(about.question)}** {_text(answer(about))}\n\n"
+    text += f"**{_text(about.question)}** {_text(about.short)}\n\n"
     for result in found:
         if result.figure is not None:
-            text += f".. figure:: {_picture(result)}\n   :alt: {_alternative(result)}\n   :class: study\n\n"
+            shown = _shown(result)
+            text += f".. figure:: {_picture(result)}\n   :alt: {shown.alternative}\n   :class: study\n"
+            text += f"\n   {_text(shown.caption)}\n\n"
     for title in [*SECTIONS, *(title for title in about.sections if title not in SECTIONS)]:
         if title in about.sections and title != "In short":
             words = about.sections[title]
-            body = _command(words) if title == "Command" else with_tables(words[:1].upper() + words[1:])
+            body = _command(words) if title == "Command" else with_tables(capital(words))
             text += heading(title, "-") + f"{body}\n\n"
     for result in found[:1]:
         text += _checks(result.study.report.checks(result.shown()))

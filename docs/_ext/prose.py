@@ -75,9 +75,22 @@ def list_table(rows: list[list[str]], kind: str = "") -> str:
     text = ".. list-table::\n   :header-rows: 1\n   :widths: auto\n" + (f"   :class: {kind}\n" if kind else "") + "\n"
     for row in rows:
         for number, cell in enumerate(row):
-            words = "" if cell == ".." else _bars(cell)
+            words = "" if cell == ".." else _bars(re.sub(r" ?([±≥≤]) ", _kept_together, cell))
             text += f"   {' ' if number else '*'} - {words}".rstrip() + "\n"
     return text
+
+
+def _kept_together(sign: re.Match[str]) -> str:
+    return sign[0].replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def capital(words: str) -> str:
+    """The beginning of a sentence: a word gets a capital letter, a formula none.
+
+    >>> capital("as claimed"), capital("log p(x) and gap")
+    ('As claimed', 'log p(x) and gap')
+    """
+    return words if words.startswith(("log ", "p(")) else words[:1].upper() + words[1:]
 
 
 def _bars(line: str) -> str:

@@ -15,6 +15,7 @@ from docs._ext.catalogue import ROOMS, Public, pages
 from docs._ext.names import by_address, by_value
 from docs._ext.prose import escaped, summary_and_rest
 from docs._ext.writing import heading, write_folder
+from studies.kit.registry import doc, every_study
 
 DIRECTIVES = {"class": "autoclass", "exception": "autoexception", "function": "autofunction"}
 
@@ -29,7 +30,7 @@ def write_pages(app: Sphinx) -> None:
 def _index() -> str:
     text = heading("Reference", "=")
     text += "Every public name, by room: what it is, its formula, and an example that the tests run.\n\n"
-    for room in ROOMS:
+    for room in (*ROOMS, "studies"):
         title, _ = summary_and_rest(import_module(room).__doc__)
         text += heading(room, "-") + f"{title}.\n\n.. toctree::\n   :maxdepth: 1\n\n"
         text += "".join(f"   {page}\n" for page in pages() if page.partition(".")[0] == room) + "\n"
@@ -39,6 +40,7 @@ def _index() -> str:
 def _page(page: str, names: list[Public]) -> str:
     title, body = summary_and_rest(import_module(page).__doc__)
     text = f".. _api-{page}:\n\n" + heading(page, "=") + f"{title}.\n\n{body}\n\n"
+    text += _commands() if page == "studies" else ""
     text += ".. list-table::\n   :widths: auto\n   :class: names\n\n"
     for one in sorted(names, key=lambda one: one.name.casefold()):
         summary, _ = summary_and_rest(one.docstring.split("\n\n")[0].replace("\n", " "))
@@ -49,6 +51,16 @@ def _page(page: str, names: list[Public]) -> str:
         text += heading("The package itself", "-") if module == page else heading(title, "-") + f"{words}\n\n"
         text += "".join(_entry(one) for one in group)
     return text
+
+
+def _commands() -> str:
+    """What can be run, and where its page is."""
+    text = "What can be run; ``python -m studies`` lists it, ``python -m studies.report`` makes a page of results.\n\n"
+    text += ".. list-table::\n   :widths: auto\n   :class: names\n\n"
+    for study in every_study():
+        question = escaped([doc(study).question])[0]
+        text += f"   * - :doc:`python -m {study.package} </gallery/{study.name}>`\n     - {question}\n"
+    return text + "\nAnd what a study of one's own is made of (:doc:`/architecture` says how):\n\n"
 
 
 def _entry(one: Public) -> str:
@@ -77,6 +89,14 @@ def extend_docstring(app: Sphinx, what: str, name: str, obj: object, options: ob
         lines += ["", f"From :py:class:`~{base.address}`: {links}."]
 
 
+def shown_bases(app: Sphinx, name: str, obj: type, options: object, bases: list[type]) -> None:
+    """In place of a base that is nobody else's business, those that it has itself."""
+    found: list[type] = []
+    for base in bases:
+        found += base.__bases__ if base.__name__.startswith("_") else (base,)
+    bases[:] = dict.fromkeys(found)
+
+
 def _inherited(value: object) -> list[tuple[Public, list[str]]]:
     """Public bases with the documented methods that a class has from each."""
     if not inspect.isclass(value):
@@ -102,5 +122,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         if field.name == "variable":
             field.label = "Attributes"
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-bases", shown_bases)
     app.connect("autodoc-process-docstring", extend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

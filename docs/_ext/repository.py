@@ -13,7 +13,8 @@ PAGES = {"../README.md": "index.md", "../ARCHITECTURE.md": "architecture.md", ".
 
 
 def rewrite(app: Sphinx, docname: str, source: list[str]) -> None:
-    """In the pages right under ``docs``, which are also read beside the code."""
+    """In the pages right under ``docs``, which are also read beside the code; and no blank line ends an example."""
+    source[0] = re.sub(r"\n\n```(?=\n)", "\n```", source[0])
     if "/" in docname:
         return
 

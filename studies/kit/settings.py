@@ -22,12 +22,20 @@ ADDED_LATER: Mapping[str, Any] = {
 
 
 def preset(name: str, value: object) -> Mapping[str, Any]:
-    """The setting's value where a preset of that name is in force, unless the user chose one."""
+    """The setting's value where a preset of that name is in force, unless the user chose one.
+
+    >>> dict(preset("full", 3280))
+    {'full': 3280}
+    """
     return {name: value}
 
 
 def quick(value: object) -> Mapping[str, Any]:
-    """The setting's value with ``--quick``, unless the user chose one."""
+    """The setting's value with ``--quick``, unless the user chose one.
+
+    >>> dict(quick(12))
+    {'quick': 12}
+    """
     return preset("quick", value)
 
 
@@ -38,6 +46,10 @@ class Bound:
     Attributes:
         holds: whether a value meets it.
         words: what stands between the option and the value in the error, such as "must be positive".
+
+    >>> even = Bound(lambda value: value % 2 == 0, "must be even")
+    >>> even.holds(4), even.words
+    (True, 'must be even')
     """
 
     holds: Callable[[Any], bool]

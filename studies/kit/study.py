@@ -18,6 +18,12 @@ class Key:
     """What names a row among those of equal settings; a study's own key adds columns.
 
     A row is a function of settings, data and key, and of nothing else: so it need not be computed twice.
+
+    >>> @dataclass(frozen=True)
+    ... class OfAModel(Key):
+    ...     model: str
+    >>> OfAModel("digits", "0f3a", 0, model="ppca").model
+    'ppca'
     """
 
     data: str
@@ -40,6 +46,10 @@ class Task(Generic[K, D]):
         makes: files that are written beside the row; where one is missing the row counts as unfinished.
         needs: files that must be there, or else the task is passed over.
         refused: why this data is none for it, in words; it is then left out, and the run says so.
+
+    >>> task = Task(Key("digits", "0f3a", seed=0), None, label="seed 0")
+    >>> task.key.seed, task.refused
+    (0, '')
     """
 
     key: K

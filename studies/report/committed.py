@@ -73,6 +73,10 @@ def results(study: Study, folder: Path | None = None) -> list[Result]:
 
     Raises:
         InputError: a file of rows cannot be read.
+
+    >>> from studies.kit.study import Study
+    >>> [result.figure.stem for result in results(Study("studies.survae"))]
+    ['survae']
     """
     found = [result for path in _committed(study.name) for result in _split(study, path, committed=True)]
     if folder is not None:

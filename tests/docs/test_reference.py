@@ -26,6 +26,10 @@ def test_every_public_name_is_on_one_page() -> None:
     assert len(set(shown)) == len(shown) > 300
 
 
+def test_the_studies_have_a_page_of_their_own() -> None:
+    assert {one.name for one in pages()["studies"]} >= {"Study", "Key", "Task", "Check", "setting", "every_study"}
+
+
 def test_a_name_has_its_shortest_address_and_keeps_the_others() -> None:
     found = {one.address: one for one in public()}
     assert found["density.Training"].aliases == ("density.fitting.Training",)
