@@ -16,6 +16,7 @@ from studies.kit.registry import every_study
 from tests.docs.chapter_cells import chapters
 from tests.places import ROOT
 
+TITLES = COMPANION / "titles.txt"  # of slides and of their blocks, each once
 LECTURE = ROOT.parent / "shared" / "lecture-3.txt"
 COVER = 2  # the headings of the first page
 LABELS = {"Examples", "Gradient ∇θ", "Gradient ∇φ"}  # of parts of slides, without a claim of their own
@@ -75,13 +76,19 @@ def test_the_index_has_every_slide_once() -> None:
 
 
 def test_every_title_of_the_lecture_is_there() -> None:
+    titles = TITLES.read_text(encoding="utf-8").splitlines()
+    assert len(titles) == 50
+    missing = set(titles) - {name for slide in SLIDES for name in (slide.title, slide.block)} - LABELS
+    assert not missing
+
+
+def test_the_list_of_titles_is_the_lectures() -> None:
     if not LECTURE.exists():
         pytest.skip(f"needs the lecture's text at {LECTURE}")
     headings = re.findall(r"^#+ (.+)$", LECTURE.read_text(encoding="utf-8"), re.MULTILINE)[COVER:]
-    plain = {re.sub(r"\$\\nabla_\{\\(theta|phi)\}.*\$", r"∇\1", heading).strip("* ") for heading in headings}
-    plain = {heading.replace("∇theta", "∇θ").replace("∇phi", "∇φ") for heading in plain}
-    missing = plain - {name for slide in SLIDES for name in (slide.title, slide.block)} - LABELS
-    assert not missing
+    plain = (re.sub(r"\$\\nabla_\{\\(theta|phi)\}.*\$", r"∇\1", heading).strip("* ") for heading in headings)
+    titles = [title.replace("∇theta", "∇θ").replace("∇phi", "∇φ") for title in plain]
+    assert TITLES.read_text(encoding="utf-8").splitlines() == list(dict.fromkeys(titles))
 
 
 class Page(HTMLParser):
