@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from density.checks import find_reference
-from flows.layers.activation_norm import ActNorm
+from flows.layers.activation_norm import ActNorm, Diagonal
 from flows.layers.elementwise import Affine
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
@@ -28,7 +28,8 @@ class Fold(NamedTuple):
     r"""A run of affine layers as one map z = ((x − centre)/unit) Aᵀ + offset, or its inverse.
 
     The first layer's centre and unit stay apart: an offset of 10⁸ is subtracted before anything is rounded, as the
-    layer itself does it. Where the run does not begin with such a layer they are None.
+    layer itself does it. Where the run does not begin with such a layer they are None. The matrix of a run of
+    activation norms is a diagonal ``[D]``.
     """
 
     centre: Tensor | None
@@ -50,21 +51,26 @@ class Fold(NamedTuple):
         return x, -self.log_abs_det
 
     def _applied(self, x: Tensor) -> Tensor:
+        if self.matrix.ndim == 1:
+            diagonal = self.matrix.unsqueeze(1)
+            return diagonal * x if self.offset is None else torch.addcmul(self.offset.unsqueeze(1), diagonal, x)
         return self.matrix @ x if self.offset is None else torch.addmm(self.offset.unsqueeze(1), self.matrix, x)
 
 
 def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Transform | Fold]:
-    """The parts, with each run of affine layers that holds a matrix folded into one map.
+    """The parts, with each run of affine layers that holds a matrix folded into one map, and so are activation norms.
 
-    The matrices of all layers of a kind are formed in one batch. Nothing is folded for an inverse of fewer points than
-    features: solving against the factors is then cheaper than inverting them.
+    The matrices of all layers of a kind are formed in one batch, the activation norms in another. Nothing is folded for
+    an inverse of fewer points than features: solving against the factors is then cheaper than inverting them.
 
     Cost: O(D³) a layer, no more than forming W.
     """
     layers = [part for part in parts if isinstance(part, Linear) and type(part) in LINEAR]
     fixed = [part for part in parts if isinstance(part, Whitening)]
-    if not (layers or fixed) or (inverse and rows < _width(parts)):
+    norms = list(dict.fromkeys(part for part in parts if type(part) is ActNorm))
+    if not (layers or fixed or len(norms) > 1) or (inverse and rows < _width(parts)):
         return list(parts)
+    diagonals = dict(zip(norms, ActNorm.diagonals(norms), strict=True)) if len(norms) > 1 else {}
     matrices: dict[Transform, tuple[Tensor, Tensor]] = {
         part: (part.matrix(inverse=inverse), part.log_abs_det()) for part in fixed
     }
@@ -75,11 +81,17 @@ def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Tran
     folds: list[Transform | Fold] = []
     for affine, run in groupby(parts, key=lambda part: type(part) in AFFINE):
         some = list(run)
-        folds += [_fold(some, matrices, inverse)] if affine and any(part in matrices for part in some) else some
+        holds = any(part in matrices for part in some) or all(part in diagonals for part in some)
+        folds += [_fold(some, matrices, diagonals, inverse)] if affine and holds else some
     return folds
 
 
-def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]], inverse: bool) -> Fold:
+def _fold(
+    run: list[Transform],
+    matrices: dict[Transform, tuple[Tensor, Tensor]],
+    diagonals: dict[ActNorm, Diagonal],
+    inverse: bool,
+) -> Fold:
     """One map of a run, part by part: A ← F A and offset ← F offset + shift for a part z = F y + shift.
 
     Of the inverse, A⁻¹ ← A⁻¹ F⁻¹, and from the offset A⁻¹ shift is taken.
@@ -101,7 +113,8 @@ def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]]
             (factor, log_det), shift = matrices[part], part.bias if isinstance(part, Linear) else None
         else:
             assert isinstance(part, ActNorm | Affine)
-            part_centre, part_unit, factor, shift, log_det = part.diagonal(_width(run))
+            known = diagonals.get(part) if isinstance(part, ActNorm) else None
+            part_centre, part_unit, factor, shift, log_det = known or part.diagonal(_width(run))
             if position == 0:
                 centre, unit = part_centre, part_unit
             else:
@@ -115,9 +128,10 @@ def _fold(run: list[Transform], matrices: dict[Transform, tuple[Tensor, Tensor]]
         else:
             moved, offset = shift, None if offset is None else _applied(factor, offset)
         offset = moved if offset is None else offset if moved is None else offset + moved
-    return Fold(
-        centre, unit, _full(matrix, run), offset, log_dets[0] if len(log_dets) == 1 else torch.stack(log_dets).sum()
-    )
+    if matrix is None or any(part in matrices for part in run):
+        matrix = _full(matrix, run)
+    log_det = log_dets[0] if len(log_dets) == 1 else torch.stack(log_dets).sum()
+    return Fold(centre, unit, matrix, offset, log_det)
 
 
 def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
@@ -143,4 +157,4 @@ def _full(matrix: Tensor | None, run: list[Transform]) -> Tensor:
 
 
 def _width(run: Sequence[Transform]) -> int:
-    return next(part.features for part in run if isinstance(part, Linear | Whitening))
+    return next(part.features for part in run if isinstance(part, Linear | Whitening | ActNorm))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from density.checks import check_count
 from density.initialisation import StartingPoints, check_units
 from flows.transform import Transform
+
+Diagonal = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class ActNorm(Transform):
@@ -60,10 +64,20 @@ class ActNorm(Transform):
         x = (z * torch.exp(self.log_scale) + self.shift) * self.std + self.mean
         return x, self._log_abs_det().expand(z.shape[:-1])
 
-    def diagonal(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def diagonal(self, width: int) -> Diagonal:
         """Centre, unit, scale, offset of z = ((x − centre)/unit)·scale + offset, each ``[D]``, and the log-det."""
         scale = torch.exp(-self.log_scale)
         return self.mean, self.std, scale, -self.shift * scale, -self._log_abs_det()
+
+    @staticmethod
+    def diagonals(layers: Sequence[ActNorm]) -> list[Diagonal]:
+        """The same of several layers of one width, formed together: a few kernels for all."""
+        mean, std = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("mean", "std"))
+        log_scale = torch.stack([layer.log_scale for layer in layers])
+        scale = torch.exp(-log_scale)
+        offset = -torch.stack([layer.shift for layer in layers]) * scale
+        log_det = -(std.log() + log_scale).sum(1)
+        return list(zip(*(t.unbind(0) for t in (mean, std, scale, offset, log_det)), strict=True))
 
     def _log_abs_det(self) -> Tensor:
         return (self.std.log() + self.log_scale).sum()

@@ -124,6 +124,8 @@ class Coupling(Transform):
     def _move(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         if self._order:
             x_passed, x_moved = torch.split_with_sizes(x, self._sizes)[:: self._order]
+        elif self._pairs and torch.is_grad_enabled():  # whose gradients are joined by one copy
+            x_passed, x_moved = x.unflatten(0, (-1, 2)).unbind(1)[:: self._pairs]
         else:
             passed, moved = self._stripes or (self.passed, self.moved)
             x_passed, x_moved = x[passed], x[moved]
@@ -132,14 +134,19 @@ class Coupling(Transform):
         theta = columns(self.conditioner, seen, monotone.parameters * count, type(self).__name__, monotone.names)
         theta = theta.view(monotone.parameters, count, -1)
         z_moved, log_derivative = monotone.inverse(x_moved, theta) if inverse else monotone.forward(x_moved, theta)
-        z = torch.cat([x_passed, z_moved][:: self._order]) if self._order else x.index_copy(0, self.moved, z_moved)
+        if self._order:
+            z = torch.cat([x_passed, z_moved][:: self._order])
+        elif self._pairs and torch.is_grad_enabled():
+            z = torch.stack([x_passed, z_moved][:: self._pairs], 1).flatten(0, 1)
+        else:
+            z = x.index_copy(0, self.moved, z_moved)
         return z, log_derivative.sum(0) if count > FEW else log_derivative
 
     def _arrange(self) -> None:
         """Find whether the mask is two blocks, which are split and joined by one copy, or two stripes, which are views.
 
-        An order of 1 has the block that passes first, −1 the block that is moved; 0 are no blocks. Where there are no
-        stripes either, features are picked by index.
+        An order of 1 has the block that passes first, −1 the block that is moved; 0 are no blocks. Likewise pairs, that
+        are stripes of every other feature. Without stripes, features are picked by index.
         """
         passed, moved = self.passed.tolist(), self.moved.tolist()
         features = list(range(self.features))
@@ -147,6 +154,9 @@ class Coupling(Transform):
         self._sizes = [len(passed), len(moved)][:: self._order or 1]
         stripes = _stripe(passed), _stripe(moved)
         self._stripes = None if None in stripes else stripes
+        first = 1 if passed[:1] == [0] else -1
+        paired = [passed, moved][::first] == [features[::2], features[1::2]] and self.features % 2 == 0
+        self._pairs = first if paired else 0
 
 
 class AffineCoupling(Coupling):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from density.fitting.search_on_host import SearchOnHost
+from density.fitting.optimisers import SearchOnHost
 
 
 def test_it_is_l_bfgs(generator: Generator) -> None:
