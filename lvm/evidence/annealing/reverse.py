@@ -6,7 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
+from density.data.joined import joined
 from density.evaluating import evaluated
+from density.importance.bound import solved
 from density.log_density import Kind, LogDensity
 from lvm.evidence.annealing.bounds import ADAPTIVE, ENCODER, PILOT, claim_of, words_of
 from lvm.evidence.annealing.chains import Annealing, Budget, Start
@@ -79,4 +81,5 @@ def reverse_annealed(
         "reverse annealing of approximate posterior draws, from above only if they were exact: annealed, resampled, "
         f"{transitions} transitions on"
     )
-    return claim_of(model, x, log_weights, Kind.ESTIMATE, words_of(what, budget, acceptance))
+    claim = claim_of(model, x, log_weights, Kind.ESTIMATE, words_of(what, budget, acceptance))
+    return solved(model, claim, joined(x, context), generator)

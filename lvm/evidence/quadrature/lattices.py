@@ -78,11 +78,15 @@ class Lattices:
         return torch.where(usable[:, None, None], basis, torch.nan)
 
     def _affordable(self) -> Tensor:
-        """Whether lattices may become fine enough for all leaves with mass worth counting: ``[n]``."""
+        """Whether lattices fine enough for all leaves with mass worth counting have fewer points than halving costs:
+        ``[n]``."""
         cubature, point = self.cubature, self.leaves.point
-        counts = self.leaves.mass > self.value[point] + math.log(cubature.tolerance.enough)
+        count = point.bincount(minlength=cubature.points)
+        least = self.value + math.log(cubature.tolerance.enough) - count.log()  # of which all together may be missed
+        counts = self.leaves.mass > least[point]
         finest = self.log_volume.clone().scatter_reduce(0, point[counts], self.log_needed[counts], "amin")
-        return (self.log_volume - finest).exp() < cubature.max_evaluations / 4
+        nodes = cubature.rule.nodes.shape[0] * count
+        return (self.log_volume - finest).exp() < nodes.clamp_max(cubature.max_evaluations // 4)
 
     def _refine(self, trying: Tensor) -> None:
         cubature, leaves = self.cubature, self.leaves
