@@ -12,7 +12,7 @@ from bridge import MarginalBound
 from density import Bernoulli, Density, Gaussian, StandardNormal, Training
 from flows import maf, real_nvp
 from lvm import EM, PPCA, GaussianMixture
-from tests.laws.densities import grid
+from tests.laws.density_case import grid
 from tests.laws.transforms import randomise
 from tests.lvm.missing.incomplete import awkward, holes
 
