@@ -120,7 +120,7 @@ def test_marginals_of_the_compiled_mixture_are_the_quadrature(name: str, generat
 
 def test_estimators_bound_the_truth(generator: Generator) -> None:
     model, x = trained("Bernoulli", generator, mask=True)
-    some = awkward(x, generator)[:16]
+    some = awkward(x, generator)[:10]
     truth = evidence(model.observed, some)
     assert truth.kind is Kind.EXACT
     for claim in (importance(model.observed, some, draws=2000, generator=generator),
@@ -128,7 +128,7 @@ def test_estimators_bound_the_truth(generator: Generator) -> None:
         assert claim.kind is Kind.LOWER
         assert claim.monte_carlo_error is not None
         reliable = claim.weights.reliable
-        assert reliable.sum() > 5
+        assert reliable.sum() > 3
         assert ((claim.value - truth.value)[reliable] < 4.5 * claim.monte_carlo_error[reliable] + 1e-9).all()
         assert ((claim.value - truth.value)[reliable].abs() < 4.5 * claim.monte_carlo_error[reliable] + 1e-2).all()
     assert gap(model.observed, some, log_density=truth, generator=generator).difference.value.mean() > 0
@@ -182,7 +182,7 @@ def test_fit_of_complete_rows_is_the_models(generator: Generator) -> None:
         torch.manual_seed(0)
         model = VAE.gaussian(3, 1, hidden=(8,))
         fit = model.observed.fit if incomplete else model.fit
-        fits.append(fit(x, Training(epochs=3), generator=Generator().manual_seed(0)).objective)
+        fits.append(fit(x, Training(epochs=1), generator=Generator().manual_seed(0)).objective)
     torch.testing.assert_close(torch.tensor(fits[0]), torch.tensor(fits[1]), rtol=1e-10, atol=1e-10)
 
 
@@ -222,9 +222,9 @@ def test_hierarchies_and_mixed_up_models(generator: Generator) -> None:
     model, x = trained("Gaussian", generator)
     deep = HierarchicalVAE.above(model, (1,), hidden=(4,)).double()
     some = awkward(x, generator)[:12]
-    claim = quadrature(deep.observed, some[:3])
+    claim = quadrature(deep.observed, some[:1])
     assert claim.kind is Kind.EXACT
-    found = importance(deep.observed, some[:3], draws=4000, generator=generator)
+    found = importance(deep.observed, some[:1], draws=4000, generator=generator)
     assert ((found.value - claim.value).abs() < 0.5).all()
     joint = VAE(model.prior, model.encoder, glow(4, 2, (4,), context_features=1).double())
     with pytest.raises(TypeError, match="takes a density of independent features"):
