@@ -28,9 +28,10 @@ from density import (
     ZeroInflated,
 )
 from flows import glow
-from lvm import PPCA, VAE, HierarchicalVAE, ObservedModel
+from lvm import PPCA, VAE, HierarchicalVAE, LatentVariableModel, ObservedModel
 from lvm.evidence import annealed, evidence, gap, importance, quadrature
 from lvm.vae.gradients import DoublyReparametrised
+from tests.cases.bounds import BOUNDS
 from tests.laws.transforms import randomise
 from tests.lvm.missing.incomplete import awkward, holes
 
@@ -235,3 +236,21 @@ def test_hierarchies_and_mixed_up_models(generator: Generator) -> None:
         model.observed.fit(torch.where(torch.arange(4) == 1, torch.nan, x), Training(epochs=1))
     with pytest.raises(ValueError, match="or nan where an entry is missing; row 0, column 2 is inf"):
         model.observed.log_density(torch.where(torch.arange(60).unsqueeze(1) + torch.arange(4) == 2, torch.inf, x))
+
+
+@pytest.mark.parametrize("name", ["VAE, flow encoder", "VAE, categorical latent", "VAE, linear, context", "LinearVAE"])
+def test_encoders_and_priors_of_any_kind(name: str, generator: Generator) -> None:
+    """The mean weight of rows with holes is p(x_o), which quadrature or the sum over the latent knows."""
+    case = BOUNDS[name]
+    model = case.make(generator)
+    assert isinstance(model, LatentVariableModel)
+    x, given = case.points(model, generator, 5), case.given(model, generator, 5)
+    x[1:, 0] = torch.nan
+    x[2, 1] = torch.nan
+    observed = ObservedModel(model)
+    truth = quadrature(observed, x, **given).value
+    torch.testing.assert_close(truth[:1], quadrature(model, x[:1], **{k: v[:1] for k, v in given.items()}).value)
+    claim = importance(observed, x, draws=3000, generator=generator, **given)
+    assert claim.monte_carlo_error is not None
+    assert ((claim.value - truth).abs() <= 5 * claim.monte_carlo_error + 1e-2).all()
+    assert observed.elbo(x, draws=50, generator=generator, **given).isfinite().all()
