@@ -180,9 +180,7 @@ def answers(module: nn.Module) -> Iterator[Tensor]:
         x = x if levels is None else x.clamp(0, levels - 1)
         yield module.log_weights(x, 3, **given, generator=Generator().manual_seed(2))
     elif isinstance(module, Bound):
-        x = normal(4, module.features)
-        x[0, 0] = torch.nan if module.incomplete else 0.0
-        yield module.log_weights(x, 3, generator=Generator().manual_seed(2))
+        yield module.log_weights(normal(4, module.features), 3, generator=Generator().manual_seed(2))
 
 
 def tensors(module: nn.Module) -> tuple[Iterator[tuple[str, Tensor]], Iterator[tuple[str, Tensor]]]:
