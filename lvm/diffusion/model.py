@@ -24,8 +24,10 @@ from density.history import History
 from density.log_density import Kind, LogDensity
 from density.own_precision import in_own_precision
 from lvm.diffusion.denoiser import Denoiser, Prediction, alpha, sigma
+from lvm.diffusion.levels import levels
 from lvm.diffusion.link import DiffusionLink
 from lvm.diffusion.schedule import LinearSchedule, Schedule
+from lvm.hierarchy.model import HierarchicalVAE
 from lvm.layered import LinkedModel
 
 GROUPS = 8  # of draws, each spread over all times: independent, so that their scatter is the error of their mean
@@ -252,6 +254,22 @@ class GaussianDiffusion(LinkedModel):
             measure=self.measure,
             points=Points.of(x),
         )
+
+    def hierarchy(self) -> HierarchicalVAE:
+        """The chain as a hierarchical VAE of T levels, which it is, on the same network; of the schedule as it is now.
+
+        Its latents (z_1, …, z_T) are one of T·D features, and it has a ``log_joint``: so what asks for that can be
+        asked of a diffusion, annealed importance sampling above all, ``annealed(model.hierarchy(), x)``. It pays where
+        there are hundreds of latents; of a few, importance weights know more for the same work (docs/continuous.md).
+
+        Raises:
+            ValueError: a conditional model.
+        """
+        if self.context_features:
+            raise ValueError(
+                f"HierarchicalVAE is unconditional; this diffusion takes a context of {self.context_features} features"
+            )
+        return HierarchicalVAE(self.prior, *levels(self.layer))
 
     def _in_the_limit(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
         low, high = self.layer.schedule(torch.tensor([0.0, 1.0], dtype=rows.dtype, device=rows.device))

@@ -233,6 +233,22 @@ def test_weights_average_to_the_density_of_the_chain() -> None:
     assert abs(float(entropy.mean() - known)) < 4.5 * float(entropy.std()) / math.sqrt(len(sample)) + 0.01
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_hierarchy_has_the_log_weights_of_the_chain(steps: int) -> None:
+    """In the units of the data, with the same draws; and log p(x, z) less log q(z|x) is what they are."""
+    model, x = small(steps=steps), points(4)
+    model.layer.standardise.match(points(50, 1) * 3 + 1)
+    hierarchy = model.hierarchy()
+    with torch.no_grad():
+        ours, theirs = (m.log_weights(x, 10, generator=Generator().manual_seed(0)) for m in (model, hierarchy))
+        torch.testing.assert_close(theirs, ours, rtol=1e-11, atol=1e-11)
+        z, log_q = hierarchy.encoder.sample_with_log_prob(10, context=x, generator=Generator().manual_seed(0))
+        torch.testing.assert_close(hierarchy.log_joint(x, z) - log_q, ours, rtol=1e-11, atol=1e-11)
+    assert hierarchy.level_features == (2,) * steps
+    with pytest.raises(ValueError, match="takes a context of 1 features"):
+        GaussianDiffusion.of_vectors(2, hidden=(4,), steps=2, context_features=1).hierarchy()
+
+
 def test_networks_that_say_the_same_in_other_words_are_the_same() -> None:
     z, gamma = points(5), torch.tensor(-1.0, dtype=torch.float64)
 

@@ -141,7 +141,7 @@ def test_images_and_the_line_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_preset_of_a_gpu_runs_on_images_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_size_of_mnist_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise in files such as MNIST's; small networks and few steps, on the CPU."""
     pixels = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
     labels = np.arange(300, dtype=np.uint8) % 10
