@@ -16,7 +16,7 @@ from density import Kind, LogDensity
 from density.data.points import Points
 from flows import Flow, Hutchinson
 from lvm import VAE, HierarchicalVAE
-from lvm.evidence import gap, quadrature
+from lvm.evidence import annealed, gap, quadrature
 from studies.data.load import Dataset
 from studies.data.ring import ring_log_density
 from studies.diffusion.grid import grid_claim
@@ -32,6 +32,7 @@ TRUTHS = {"line": line_log_density, "ring": ring_log_density}
 LIMIT_DRAWS = 128  # of the limit, for each draw of a chain's terms
 TIGHTER = 1e-3  # than the smallest tolerance is the solution that others are compared with
 COVERED = 2.0  # Monte Carlo errors
+CHAINS = 8  # of annealing, for each image
 MANY = 16  # times as many draws for two levels of a toy, whose log p(x) no quadrature gives
 
 
@@ -78,6 +79,8 @@ def read(fits: Fits, key: Key) -> Reading:
     match key.model:
         case "chain":
             return chain(fits, int(key.number))
+        case "annealed":
+            return short_chain(fits)
         case "simple":
             return chain(fits, fits.settings.longest_known(fits.data), simple=True)
         case "limit":
@@ -119,6 +122,16 @@ def chain(fits: Fits, steps: int, *, simple: bool = False) -> Reading:
     else:
         claim = LogDensity(terms.elbo, Kind.LOWER, "ELBO", measure=model.measure, points=Points.of(x))
     return Reading(claim, terms.elbo, fits.simple if simple else fits.diffusion, about)
+
+
+def short_chain(fits: Fits) -> Reading:
+    """log p(x) of a chain of few steps, bounded by annealing over all of its latents, and its ELBO."""
+    settings, x = fits.settings, fits.test
+    model, generator = fits.chain(settings.annealed), fits.generator("annealed")
+    with torch.no_grad():
+        elbo = model.elbo_terms(x, draws=settings.elbo_draws, generator=generator).elbo
+    claim = annealed(model.hierarchy(), x, steps=settings.temperatures, chains=CHAINS, generator=generator)
+    return Reading(claim, elbo, fits.diffusion, {"steps": settings.annealed})
 
 
 def ode(fits: Fits) -> Reading:

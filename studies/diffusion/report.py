@@ -21,6 +21,7 @@ SIGMAS = 3.0  # several chains, each with a gap
 COVERED = 0.99  # of the points, by the solver's stated error
 SAID = {
     ("ode", "limit"): "The ODE less the chain as T → ∞",
+    ("ode", "annealed"): "The ODE less a short chain of the network, by annealing",
     ("likelihood", "matching"): "Maximum likelihood less flow matching, as many parameters and about as many seconds",
     ("simple", "chain"): "The chain of a network that was fitted by the simple loss less the chain by the ELBO",
     ("coupling", "ode"): "A coupling flow of equal size less the ODE",
@@ -177,7 +178,13 @@ def _answers(rows: pd.DataFrame, data: str) -> list[str]:
             pair = found[names]
             naive = "" if pair.naive_text in pair.text else f", in the column {pair.naive_text}"
             lines.append(f"{words}, {pair.text}{_open(pair)}{naive}.")
+    if ("simple", "chain") in found and ("simple", "chain") not in said:
+        lines.append(f"The ELBO of a network fitted by the simple loss less this one's, "
+                     f"{found['simple', 'chain'].naive_text}.")  # fmt: skip
     for row in readings(rows, data):
+        if row["model"] == "annealed":
+            loose = with_error(row["gap"], row["gap_error"])
+            lines.append(f"Of {row['steps']:.0f} steps the ELBO is loose by at least {loose}, by annealing.")
         if row["model"] == "probes":
             off = with_error(row["off"], row["off_error"])
             lines.append(

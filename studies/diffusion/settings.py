@@ -14,6 +14,7 @@ from studies.data.ring import ring
 from studies.diffusion.line import line
 from studies.kit import study
 from studies.kit.settings import (
+    ADDED_LATER,
     OF_THE_RUN,
     POSITIVE,
     SOME_WIDTHS,
@@ -75,6 +76,10 @@ class Settings(CommonSettings):
     """Steps of a chain whose log p(x) grids in two dimensions still give."""
     most_weighted: int = setting(100, POSITIVE)
     """Steps of a chain of images whose log p(x) importance weighting bounds; of longer ones the ELBO does."""
+    annealed: int = setting(10, ADDED_LATER, POSITIVE)
+    """Steps of the chain of images whose log p(x) annealing bounds, over all of its latents together."""
+    temperatures: int = setting(100, ADDED_LATER, POSITIVE)
+    """Steps of annealing, of 8 runs for each image."""
     draws: int = setting(64, quick(16), SEVERAL)
     """Draws of a latent, or of a chain's, of the importance-weighted bound."""
     elbo_draws: int = setting(2, POSITIVE)
@@ -115,9 +120,9 @@ class Settings(CommonSettings):
 class Key(study.Key):
     """A model of a set, or a way to read one; or two, point by point.
 
-    Models are "chain" (of so many steps), "limit", "ode" (by default, or to a tolerance), "probes", "simple" (the chain
-    of which more than the ELBO is known, by the simple loss), "matching", "likelihood", "coupling", "vae" and
-    "hierarchy".
+    Models are "chain" (of so many steps), "annealed" (the same of few steps, of images), "limit", "ode" (by default, or
+    to a tolerance), "probes", "simple" (the chain of which more than the ELBO is known, by the simple loss),
+    "matching", "likelihood", "coupling", "vae" and "hierarchy".
     """
 
     model: str
@@ -146,6 +151,8 @@ def readings(settings: Settings, data: Dataset) -> Iterator[tuple[str, float]]:
     """Models of such data, and by which number."""
     for steps in settings.chain:
         yield "chain", steps
+    if data.name not in TOYS:  # there grids know more
+        yield "annealed", 0
     yield from [("limit", 0), ("ode", 0)]
     if data.features > 1:  # else one probe is the trace
         yield "probes", 0

@@ -14,6 +14,7 @@ from studies.kit.tables import averaged, with_error
 Reading = dict[str, Any]
 LABELS = {
     "chain": "chain",
+    "annealed": "short chain, annealed",
     "limit": "chain, T → ∞",
     "ode": "its ODE",
     "simple": "chain by the simple loss",
