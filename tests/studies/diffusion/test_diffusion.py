@@ -161,11 +161,10 @@ def test_checks_see_what_is_wrong(rows: pd.DataFrame) -> None:
     def failed(change: str, value: float | str, where: pd.Series) -> list[str]:
         spoilt = good.copy()
         spoilt.loc[where, change] = value
-        before = {check.claim for check in checks(good) if check.passed is False}
         return [check.claim for check in checks(spoilt) if check.passed is False and check.claim not in before]
 
     good = rows.assign(stated_rms=rows["off_rms"])
-
+    before = {check.claim for check in checks(good) if check.passed is False}
     on_ring = (rows["data"] == "ring") & rows["versus"].isna()
     assert "no ELBO is above" in failed("gap", -1.0, on_ring & (rows["model"] == "vae"))[0]
     assert "few steps make" in failed("gap", 0.0, on_ring & (rows["model"] == "chain"))[0]
