@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from significance import Kind
-from studies.diffusion.standings import LABELS, Pair, chains, longest_known, pairs, reading, sets
+from studies.diffusion.standings import LABELS, Pair, chains, longest_known, pairs, reading, readings, sets
 from studies.kit.figures import PALETTE, caption, legend_below, panels
 
 FEW = 4  # steps: shorter chains are far below, and out of the panel
@@ -41,6 +41,10 @@ def _along(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     all_steps, elbo, elbo_error = ([each[name] for each in every] for name in ("number", "elbo", "elbo_error"))
     axes.errorbar(all_steps, elbo, elbo_error, color=PALETTE[1], marker="<", markersize=5, capsize=3,
                   linestyle="--", label="chain: ELBO")  # fmt: skip
+    for short in (each for each in readings(rows, data) if each["model"] == "annealed"):
+        axes.errorbar([short["steps"]], [short["value"]], [short["value_error"]], color=PALETTE[0], marker="^",
+                      markersize=7, capsize=3, linestyle="", label="chain: log p, annealed, at least")  # fmt: skip
+        log_p = [*log_p, short["value"]]
     limit, ode = reading(rows, data, "limit")["elbo"], reading(rows, data, "ode")
     axes.axhline(limit, color=PALETTE[1], ls=":", label="ELBO, T → ∞")
     axes.axhline(ode["value"], color=PALETTE[2], label=f"its ODE: log p, {ode['kind']}")
@@ -78,7 +82,8 @@ def _points(axes: Axes, rows: pd.DataFrame, data: str) -> None:
 
 def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
     """How far each model is above the chain, in nats: as known, and as one column has it."""
-    against = [pair for pair in pairs(rows, data).values() if pair.versus == "chain" and pair.model != "limit"]
+    other = ("limit", "annealed")  # steps
+    against = [pair for pair in pairs(rows, data).values() if pair.versus == "chain" and pair.model not in other]
     for height, pair in enumerate(against):
         first = height == 0
         if pair.decision is not None:
