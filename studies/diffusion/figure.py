@@ -92,7 +92,7 @@ def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
             axes.errorbar(of.mean, height - 0.12, xerr=2 * of.error, fmt=marker, color=PALETTE[0], markersize=7,
                           capsize=3, label=_known(against) if first else None)  # fmt: skip
         axes.errorbar(pair.naive, height + 0.12, xerr=2 * pair.naive_error, fmt="s", color=PALETTE[3], markersize=6,
-                      capsize=3, label="one column: ELBOs and densities" if first else None)  # fmt: skip
+                      capsize=3, label="one column: ELBO or density" if first else None)  # fmt: skip
     axes.axvline(0, color="0.4", lw=1)
     axes.set_yticks(range(len(against)), [LABELS[pair.model] for pair in against])
     axes.set_ylim(len(against) - 0.4, -0.6)
@@ -104,4 +104,4 @@ def _columns(axes: Axes, rows: pd.DataFrame, data: str) -> None:
 
 def _known(against: list[Pair]) -> str:
     exact = all(pair.decision is None or pair.decision.fitted.kind is Kind.EXACT for pair in against)
-    return "log p" if exact else "log p (◂ at most)"
+    return "log p" if exact else "log p (◂ at most, ▸ at least)"
