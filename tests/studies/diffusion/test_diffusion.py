@@ -41,7 +41,7 @@ TINY = [
     "200",
 ]
 TINY += ["--hidden", "6", "--image-hidden", "6", "--chain", "1", "3", "--draws", "4", "--repeats", "2", "--tolerances"]
-TINY += ["1e-2", "--layers", "2", "--latents", "2", "--most-on-planes", "1"]
+TINY += ["1e-2", "--layers", "2", "--latents", "2", "--most-on-planes", "1", "--annealed", "2", "--temperatures", "2"]
 
 
 def test_the_line_has_its_entropy_in_the_mean() -> None:
@@ -130,6 +130,8 @@ def test_images_and_the_line_run(tmp_path: Path) -> None:
     assert (alone.loc[("line", "chain"), "kind"] == "exact").all()
     digits = alone.loc["digits"]
     assert (digits.loc["chain", "kind"] == "lower bound").all()
+    assert digits.loc["annealed"].loc[0]["kind"] == "lower bound"
+    assert digits.loc["annealed"].loc[0]["steps"] == 2
     assert digits["below"].isna().all()
     both = rows[rows["versus"].notna() & (rows["data"] == "digits")].set_index(["model", "versus"])
     assert both.loc[("ode", "chain"), "kind"] == "upper bound"
@@ -154,7 +156,7 @@ def test_images_of_the_size_of_mnist_run(tmp_path: Path, monkeypatch: pytest.Mon
     alone = rows[rows["versus"].isna()].set_index("model")
     assert (alone["features"] == 784).all()
     assert np.isfinite(alone["value"]).all()
-    assert set(alone.index) == {"chain", "limit", "ode", "probes", "simple", "coupling", "vae", "hierarchy"}
+    assert set(alone.index) == {"chain", "limit", "ode", "probes", "simple", "coupling", "vae", "hierarchy", "annealed"}
 
 
 def test_checks_see_what_is_wrong(rows: pd.DataFrame) -> None:
