@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 from rich.table import Table
 
+from studies.literature import Known
+
 SUITE = ("power", "gas", "hepmass", "miniboone", "bsds300")
 
 
@@ -36,7 +38,8 @@ class Published:
 
 MAF_PAPER, NSF_PAPER = "Papamakarios et al. 2017", "Durkan et al. 2019"
 
-# Taken from reprints of the two papers' tables; architectures and budgets are theirs, not ours.
+# Architectures and budgets are theirs, not ours.
+KNOWN = Known.REPRINT
 TABLE = (
     Published("Gaussian", MAF_PAPER, (-7.74, -3.58, -27.93, -37.24, 96.67), "gaussian"),
     Published("MADE", MAF_PAPER, (-3.08, 3.56, -20.98, -15.59, 148.85)),
@@ -67,7 +70,7 @@ def published_table(data: str, ours: pd.DataFrame, labels: dict[str, str]) -> Ta
     if data not in SUITE:
         return None
     found = Table(title=f"{data}: published mean log p(x), nats a point, beside ours", title_justify="left")
-    for header in ("model", "source"):
+    for header in ("model", "source", "read"):
         found.add_column(header)
     for header in ("published", "ours, of that kind"):
         found.add_column(header, justify="right", no_wrap=True)
@@ -77,6 +80,6 @@ def published_table(data: str, ours: pd.DataFrame, labels: dict[str, str]) -> Ta
         if line.like in values.index:
             row = values.loc[line.like]
             own = f"{labels[line.like]}: {row['value']:.2f} ± {2 * row['standard_error']:.2f}"
-        found.add_row(line.model, line.source, line.text(data), own)
+        found.add_row(line.model, line.source, KNOWN.value, line.text(data), own)
     found.caption = "± is two standard errors, as in the papers; their architectures and training budgets are not ours"
     return found

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from studies.images.standings import Standing
 from studies.kit.tables import empty
+from studies.literature import Known
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def published_table(ours: dict[tuple[str, str], Standing]) -> Table | None:
     lines = [line for line in TABLE if (line.data, line.like) in ours]
     if not lines:
         return None
-    words, numbers = ["images", "model", "setting"], ["published", "ours", "of"]
-    found = empty("Published bits per dimension, recalled, beside ours of that kind", words, numbers, wrap=True)
+    words, numbers = ["images", "model", "setting", "read"], ["published", "ours", "of"]
+    found = empty("Published bits per dimension beside ours of that kind", words, numbers, wrap=True)
     for line in lines:
         own = ours[line.data, line.like]
         bits = f"{own.density_bits:.2f}" if own.adds_noise else f"≤ {own.bits:.2f}"
         reached = "" if (own.density_bits if own.adds_noise else own.bits) <= line.bits else ", missed"
-        found.add_row(line.data, line.model, line.source, f"{line.bits:.2f}", bits + reached, own.label)
+        known = Known.RECALLED.value
+        found.add_row(line.data, line.model, line.source, known, f"{line.bits:.2f}", bits + reached, own.label)
     found.caption = "Their networks, budgets and numbers of training images are not ours"
     return found

@@ -15,6 +15,7 @@ from significance import Kind, Statement, Verdict, of_all, verdicts
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import PASSED, Check, Finding
 from studies.kit.tables import Number, empty
+from studies.literature import Known
 from studies.mnist.settings import Settings
 
 LABELS = {
@@ -25,9 +26,8 @@ LABELS = {
     "flow-prior": "VAE, flow prior",
     "flow-both": "VAE, both flows",
 }
-PUBLISHED = {"vae": -88.71, "iwae-5": -87.63, "iwae-50": -87.10}  # Burda et al. 2016, by a secondary source
+PUBLISHED = {"vae": -88.71, "iwae-5": -87.63, "iwae-50": -87.10}  # Burda et al. 2016, read in a reprint
 MNIST, TEST_IMAGES = "mnist-binary", 10_000
-SIGMAS = 2.0  # of one bound over test images, beside a published number
 BAR, NEAR = -91.0, 0.5  # nats: of the CPU preset; of the full preset, to the published numbers
 
 
@@ -123,14 +123,15 @@ def _only(rows: pd.DataFrame, column: str) -> Number | None:
 def table(rows: pd.DataFrame) -> Group:
     """Every model's bound, ELBO, gap and sandwich, beside what was published."""
     mnist = is_mnist(rows)
-    headers = ("images", "log p(x) ≥", "all images", "ELBO", "gap", *(["published"] if mnist else []))
+    headers = ("images", "log p(x) ≥", "all images", "ELBO", "gap", *(["published", "read"] if mnist else []))
     checked = ("sandwich", "above VAE", "gap narrower", "active", "k̂ high", "CPU min")
     bounds = empty("Test images, nats per image, ± standard error over images", ["model"], headers)
     title = "How far the bound is to be trusted, and beside the VAE on the same images"
     others = empty(title, ["model"], checked)
     for row in standings(rows):
         whole = "" if row.whole is row.bound else f"{row.whole}"
-        published = [f"{PUBLISHED[row.model]:.2f}" if row.model in PUBLISHED else ""] if mnist else []
+        known = [f"{PUBLISHED[row.model]:.2f}", Known.REPRINT.value] if row.model in PUBLISHED else ["", ""]
+        published = known if mnist else []
         bounds.add_row(row.name, f"{row.images}", f"{row.bound}", whole, f"{row.elbo}", f"{row.gap}", *published)
         others.add_row(
             row.name,
@@ -198,12 +199,24 @@ def _claims(rows: pd.DataFrame) -> list[Check]:
         if not full and row.model == "iwae-5":
             over = f"over {TEST_IMAGES:,} test images ({row.bound} over {row.images:,})"
             found.append(Check(f"{row.name}: at least {BAR} nats {over}", row.bound.mean >= BAR and whole))
-        if not full and row.model in PUBLISHED:
-            bar, short = PUBLISHED[row.model], PUBLISHED[row.model] - row.whole.mean
-            reached = True if short <= 0 else False if short > SIGMAS * row.whole.error else None
-            claim = f"{row.name}: reaches the published bound, of 3,280 epochs"
-            found.append(Finding(claim, reached, f"{bar:.2f}, recalled", str(row.whole)))
-    return found + _differences(rows)
+    return found + ([] if full else _beside_published(rows)) + _differences(rows)
+
+
+def _beside_published(rows: pd.DataFrame) -> list[Finding]:
+    """Whether bounds reach the published ones, of a budget that is many times ours; of all by Holm."""
+    beside = [row for row in standings(rows) if row.model in PUBLISHED]
+    family = [
+        Statement(Kind.EXACT, row.whole.mean - PUBLISHED[row.model], row.whole.error, row.images - 1) for row in beside
+    ]
+    return [
+        Finding(
+            f"{row.name}: its bound is above the published one, after 3,280 epochs",
+            PASSED[sign],
+            f"{PUBLISHED[row.model]:.2f}, read {Known.REPRINT.value}",
+            str(row.whole),
+        )
+        for row, sign in zip(beside, verdicts(family), strict=True)
+    ]
 
 
 def _differences(rows: pd.DataFrame) -> list[Finding]:

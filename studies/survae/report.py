@@ -18,6 +18,7 @@ from studies.data.survae_patterns import toys
 from studies.kit.figures import caption
 from studies.kit.study import Check, Finding
 from studies.kit.tables import empty, least_points, with_error
+from studies.literature import Known
 from studies.survae.settings import Settings
 
 RECALLED = {
@@ -51,10 +52,11 @@ def parts(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def table(rows: pd.DataFrame) -> Group:
     """Nats of every model beside the entropy and what the paper is recalled to say."""
     models, pairs = parts(rows)
-    numbers = ("entropy", "−log p(x)", "above the truth", "paper (recalled)", "parameters", "seconds")
+    numbers = ("entropy", "−log p(x)", "above the truth", "published", "parameters", "seconds")
     title = "−log p(x) of test points, nats a point; the entropy is its least mean"
     shown = empty(title, ("toy", "model"), numbers)
     shown.add_column("kind", no_wrap=True)
+    shown.add_column("published, read", no_wrap=True)
     for _, row in models.iterrows():
         recalled = RECALLED.get(row["toy"], {}).get(row["model"])
         bound = "≤ " if row["kind"] == "lower bound" else ""  # of log p(x): an upper bound on this
@@ -68,6 +70,7 @@ def table(rows: pd.DataFrame) -> Group:
             f"{int(row['parameters'])}",
             f"{row['seconds']:.0f}",
             row["kind"],
+            "" if recalled is None else Known.RECALLED.value,
         )
     lines = [
         f"{row['toy']}: {LABELS[row['model']]} is {'better' if row['excess'] <= 0 else 'worse'} than the flow alone by "

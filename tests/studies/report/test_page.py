@@ -126,7 +126,7 @@ def test_the_front_has_a_line_a_study_with_question_answer_and_verdict(path: Pat
         assert squeezed(about.short) in squeezed(line)
         assert re.search(r"\d (?:confirmed|the opposite|open)|\d checks hold", line), f"{name} has no verdict"
     assert found.formulas > 100
-    assert sum("the opposite" in line for line in found.front) >= 3  # which are to be seen as well
+    assert sum("the opposite" in line for line in found.front) >= 3  # disagreement is to be seen as well
 
 
 def test_parts_of_the_argument_name_studies_that_there_are() -> None:
