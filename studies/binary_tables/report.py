@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -174,14 +175,15 @@ def _panel(axes: Axes, name: str, models: list[Standing], *, labelled: bool) -> 
     lines = [(other.method, value) for other, value in published(name)]
     if models and (over := models[0].over_truth) is not None:
         lines.append(("what made them up", models[0].log_p.mean - over.mean))
-    for place, (called, value) in enumerate(lines):
+    for place, (called, value) in enumerate(sorted(lines, key=lambda line: line[1])):
         axes.axvline(value, color=OTHERS, linewidth=1.2, linestyle="--", zorder=0)
         axes.annotate(
-            called, (value, 0.75 - 0.45 * (place % 2)), fontsize=8, color=OTHERS, rotation=0, ha="center",
-            va="bottom", annotation_clip=False,
+            called, (value, 0.4 + 0.5 * (place % 3)), fontsize=8, color=OTHERS, ha="center",
+            va="bottom", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, annotation_clip=False,
         )  # fmt: skip
     axes.set_yticks([-place for place in range(len(order))], list(LABELS.values()) if labelled else [""] * len(order))
-    axes.set_ylim(0.6 - len(order), 1.4)
+    axes.set_ylim(0.6 - len(order), 2)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.12)
     axes.set_xlabel("mean test log p(x), nats" + (": ● exact, ▶ at least" if labelled else ""))
     axes.set_title(name, loc="left", fontweight="bold")

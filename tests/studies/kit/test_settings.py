@@ -34,6 +34,7 @@ SETTINGS = {study.name: study.settings for study in every_study()}
 DIGESTS = {
     "amortization": ("06a9c0f3512f", "bce757a2bc0f"),
     "audit": ("c250174979a8", "fd49529ddaf8"),
+    "binary_tables": ("13268c098962", "149b0d10b511"),
     "choice": ("3da0122d01e2", "74fe768bc8db"),
     "comparison": ("b0efdc077b2a", "473d3e69d7f5"),
     "decomposition": ("815f38078dd0", "a29820cfff9f"),
@@ -74,6 +75,7 @@ def test_rows_of_defaults_and_of_quick_runs_are_found_again(name: str) -> None:
         ("images", {"preset": "gpu"}, "af7fdc272706"),
         ("audit", {"data": "nltcs"}, "10c08078c901"),
         ("choice", {"data": "oil-flow"}, "ed2934f7a390"),
+        ("binary_tables", {"data": "debd"}, "3309daefa74f"),
         ("diffusion", {"preset": "gpu"}, "10435171c52a"),
         ("amortization", {"data": "mnist"}, "66efdf3ca4ea"),
         ("amortization", {"data": "mnist", "quick": True}, "2ce15d13218d"),
