@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.data.debd import debd
+from studies.data.binary.debd import debd
 from studies.kit.seeds import derived_seed
 
 TableName = Literal["questions", "nltcs"]

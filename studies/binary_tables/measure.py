@@ -11,7 +11,7 @@ from lvm.evidence import interval
 from studies.binary_tables.models import Fits, Fitted, log_p_of
 from studies.binary_tables.settings import FEW_COLUMNS, Key, ModelName, Settings
 from studies.binary_tables.source import BinaryTable
-from studies.data.debd import DEBD
+from studies.data.binary.debd import DEBD
 from studies.kit.compute import mean_and_error
 from studies.kit.rows import Row
 from studies.kit.study import Task

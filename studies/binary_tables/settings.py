@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from studies.binary_tables.source import ALL, NAMES, BinaryTable, binary_table
-from studies.data.debd import DEBD
+from studies.data.binary.debd import DEBD
 from studies.kit import study
 from studies.kit.settings import (
     OF_THE_RUN,

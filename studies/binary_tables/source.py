@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.data.debd import DEBD, DebdName, Split, debd
+from studies.data.binary.debd import DEBD, DebdName, Split, debd
 from studies.kit.seeds import derived_seed
 
 TableName = Literal["answers"] | DebdName

@@ -20,7 +20,7 @@ from studies.audit.measure import Fitted, added_up, bounded, fitted, with_factor
 from studies.audit.report import checks, selected, table
 from studies.audit.settings import Key, Method, Settings, tasks
 from studies.audit.standings import sums, widths
-from studies.data import debd
+from studies.data.binary import debd
 from studies.kit.compute import gauss_hermite
 from studies.kit.errors import InputError
 from studies.kit.study import Check

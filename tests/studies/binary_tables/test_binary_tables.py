@@ -24,7 +24,7 @@ from studies.binary_tables.report import checks, figure, selected, table
 from studies.binary_tables.settings import MODELS, Settings, tasks
 from studies.binary_tables.source import Answers, binary_table
 from studies.binary_tables.standings import judged, standings
-from studies.data import debd
+from studies.data.binary import debd
 from studies.kit.errors import InputError
 from studies.kit.study import Check
 from tests.studies.running import Refused, run
