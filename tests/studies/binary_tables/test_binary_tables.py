@@ -26,7 +26,7 @@ from studies.binary_tables.source import Answers, binary_table
 from studies.binary_tables.standings import judged, standings
 from studies.data.binary import debd
 from studies.kit.errors import InputError
-from studies.kit.study import Check
+from studies.kit.study import Finding
 from tests.studies.running import Refused, run
 
 STUDY = "studies.binary_tables"
@@ -145,8 +145,8 @@ def made_up() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("name", "model", "changed", "words", "passed"),
     [
-        ("dna", "through", {"over_twin": -0.1}, "ELBO's twin, by Holm at 5 %; lower on dna", False),
-        ("dna", "through", {"over_twin": -0.1, "size": 500}, "not after 500 steps", None),
+        ("dna", "through", {"over_twin": -0.1}, "dna: trained as a mixture", False),
+        ("dna", "through", {"over_twin": 0.01}, "dna: trained as a mixture", None),
         ("nltcs", "mixture", {"log_p": -6.04}, "some model at -6.03 or more", False),
         ("dna", "ELBO", {"over_truth": 0.05}, "above what made up the table", False),
         ("nltcs", "flow", {"high": -20.0}, "the upper ends of their intervals (7 of 8)", False),
@@ -157,12 +157,11 @@ def test_claims_are_decided_by_the_numbers(
 ) -> None:
     rows = made_up()
     assert [check for check in checks(rows) if not check.passed] == []
-    assert checks(rows)[0].measured == "higher on nltcs, dna"
     rows.loc[(rows["data"] == name) & (rows["model"] == model), list(changed)] = list(changed.values())
     (check,) = [check for check in checks(rows) if not check.passed]
-    assert isinstance(check, Check)
     assert words in check.claim
     assert check.passed is passed
+    assert check.failed is not isinstance(check, Finding)
 
 
 def test_what_is_below_the_mixture_only_as_a_bound_is_open() -> None:
