@@ -158,7 +158,7 @@ class Standardisation(Rebuildable, InputLayer):
         if x.known and not x.latent and (x.fixed or not bool(self.matched)):
             self.match(x.rows, x.what)
 
-    def blank(self) -> Tensor:
+    def blank(self, like: Tensor) -> Tensor:
         return self.shift
 
     def forward(self, x: Tensor) -> Tensor:

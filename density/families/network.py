@@ -32,8 +32,8 @@ class InputLayer(OutOfPlace):
 
     features: int
 
-    def blank(self) -> Tensor:
-        """What stands for missing entries, ``[features]``: what becomes 0; nan, where that does."""
+    def blank(self, like: Tensor) -> Tensor:
+        """What stands for missing entries of such points, ``[features]``: what becomes 0; nan, where that does."""
         raise TypeError(f"{type(self).__name__} does not say what stands for a missing entry")
 
 
@@ -43,8 +43,8 @@ def with_blanks(rows: Tensor, features: int, network: nn.Module) -> Tensor:
     What the network's :class:`InputLayer` makes 0 of stands there; 0, where it has none.
     """
     layers = (layer for layer in network.modules() if isinstance(layer, InputLayer))
-    blank = next((layer.blank() for layer in layers if layer.features in (features, rows.shape[-1])), None)
     points = rows[..., :features]
+    blank = next((layer.blank(points) for layer in layers if layer.features in (features, rows.shape[-1])), None)
     instead = points.new_zeros(()) if blank is None else blank[:features].to(points)
     filled = torch.where(points.isnan(), instead, points)
     return filled if rows.shape[-1] == features else torch.cat([filled, rows[..., features:]], -1)

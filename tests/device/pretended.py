@@ -35,6 +35,7 @@ class Pretended(Tensor):
     device = property(lambda self: CUDA)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
     is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    __torch_function__ = nn.Parameter.__torch_function__  # as tensors are: what becomes of a result the mode says
 
     def numpy(self, *, force: bool = False) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to the host")
@@ -84,13 +85,19 @@ class _Device(TorchFunctionMode):
         if place is not None:
             args, kwargs = tree_map_only((torch.device, str), _here, args), {**kwargs, **_placed(kwargs)}
         if func is Tensor.to and place is not None:
-            moved = func(_bare(args[0]), *(_bare(a) if isinstance(a, Tensor) else a for a in args[1:]), **kwargs)
-            changes = isinstance(args[0], Pretended) is not (place.type == "cuda")
-            return _on(moved.clone() if changes and moved.data_ptr() == args[0].data_ptr() else moved, place)
+            args = args[0], *(_bare(a) if isinstance(a, Tensor) else a for a in args[1:])
         found = func(*args, **kwargs)
-        if func == Tensor.grad.__get__ and there and found is not None:  # type: ignore[attr-defined]
-            return found.as_subclass(Pretended)
-        return found if place is None else tree_map_only(Tensor, lambda t: _on(t, place), found)
+        if place is None:
+            place = CUDA if there and func != Tensor.as_subclass else None
+            given = leaves(args, kwargs)  # what was written into stays where it lies
+            results = [t for t in leaves(found) if isinstance(t, Tensor) and all(t is not own for own in given)]
+        else:
+            found = _apart(found, args, place)
+            results = [t for t in leaves(found) if isinstance(t, Tensor)]
+        for t in results if place is not None else ():
+            if type(t) in (Tensor, Pretended):  # an alias would be a view, of which gradients are taken otherwise
+                t.__class__ = Pretended if place.type == "cuda" else Tensor
+        return found
 
 
 def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: Any) -> nn.Module:
@@ -145,12 +152,11 @@ def _bare(t: Tensor) -> Tensor:
     return t.as_subclass(Tensor) if isinstance(t, Pretended) else t
 
 
-def _on(t: Tensor, place: torch.device) -> Tensor:
-    if isinstance(t, Pretended) is (place.type == "cuda"):
-        return t
-    trains = t.requires_grad and t.is_leaf
-    moved = (t.detach() if trains else t).as_subclass(Pretended if place.type == "cuda" else Tensor)  # type: ignore[arg-type]
-    return moved.requires_grad_() if trains else moved
+def _apart(found: Any, args: Any, place: torch.device) -> Any:
+    """A copy of what is asked for elsewhere than where it lies, and was given back as it is."""
+    moved = isinstance(found, Tensor) and isinstance(found, Pretended) is not (place.type == "cuda")
+    same = any(isinstance(t, Tensor) and found.data_ptr() == t.data_ptr() for t in leaves(args)) if moved else False
+    return found.clone() if same else found
 
 
 def _require_together(func: Any, args: Any, kwargs: Any) -> None:

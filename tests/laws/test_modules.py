@@ -49,6 +49,22 @@ def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], gen
     law(MODULES[name], generator)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_compiled_draw_is_one_graph(name: str, generator: Generator) -> None:
+    """Captured without a break, and of equal value."""
+    case = DENSITIES[name]
+    density = case.make(generator)
+    context = case.context(density, generator, 3)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda: density.sample(4, context=context), backend="eager", fullgraph=True)
+    draws = []
+    for draw in (compiled, lambda: density.sample(4, context=context)):
+        torch.manual_seed(0)
+        draws.append(draw())
+    torch.testing.assert_close(*draws)
+
+
 OF_LIKELIHOODS = [  # graphs take a second each
     pytest.param(law, marks=pytest.mark.slow if law is a_compiled_model_is_one_graph else (), id=law.__name__)
     for law in module_laws

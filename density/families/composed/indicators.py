@@ -23,8 +23,8 @@ class Indicators(Rebuildable, InputLayer):
         self.features = check_count(features, "features")
         self.levels = check_count(levels, "levels")
 
-    def blank(self) -> Tensor:
-        return torch.full((self.features,), torch.nan)  # no code
+    def blank(self, like: Tensor) -> Tensor:
+        return like.new_full((self.features,), torch.nan)  # no code
 
     def forward(self, x: Tensor) -> Tensor:
         codes = torch.arange(self.levels, dtype=x.dtype, device=x.device).unsqueeze(-1)

@@ -58,10 +58,10 @@ class TableInput(Standardisation):
     def match(self, x: Tensor, what: str = "data") -> None:
         super().match(torch.where(self.numbers, x, 0.0), what)  # of the others nothing is taken, and they may change
 
-    def blank(self) -> Tensor:
+    def blank(self, like: Tensor) -> Tensor:
         """Means of numbers; of all else what its layer says."""
         each = [
-            layer.blank() if isinstance(layer, InputLayer) else self.shift.new_zeros(width)
+            layer.blank(like) if isinstance(layer, InputLayer) else self.shift.new_zeros(width)
             for layer, width in zip(self.layers, self.widths, strict=True)
         ]
         return self.shift + torch.cat([own.to(self.shift) for own in each])[self.order.argsort()]

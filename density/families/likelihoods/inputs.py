@@ -28,8 +28,8 @@ class Recentred(Rebuildable, InputLayer):
             raise ValueError(f"Recentred expects low < high; got {low} and {high}")
         self.low, self.high = low, high
 
-    def blank(self) -> Tensor:
-        return torch.full((self.features,), 0.5 * (self.low + self.high))
+    def blank(self, like: Tensor) -> Tensor:
+        return like.new_full((self.features,), 0.5 * (self.low + self.high))
 
     def forward(self, x: Tensor) -> Tensor:
         moved = (x[..., : self.features] - self.low) * (2 / (self.high - self.low)) - 1
@@ -47,8 +47,8 @@ class LogCounts(Rebuildable, InputLayer):
         super().__init__()
         self.features = check_count(features, "features")
 
-    def blank(self) -> Tensor:
-        return torch.zeros(self.features)
+    def blank(self, like: Tensor) -> Tensor:
+        return like.new_zeros(self.features)
 
     def forward(self, x: Tensor) -> Tensor:
         moved = x[..., : self.features].log1p()
@@ -71,8 +71,8 @@ class Masked(Rebuildable, InputLayer):
         self.features = check_count(features, "features")
         self.first = nn.Identity() if first is None else first
 
-    def blank(self) -> Tensor:
-        return torch.full((self.features,), torch.nan)
+    def blank(self, like: Tensor) -> Tensor:
+        return like.new_full((self.features,), torch.nan)
 
     def forward(self, x: Tensor) -> Tensor:
         observed = ~x[..., : self.features].isnan()
