@@ -138,7 +138,7 @@ def _settings(study: Study) -> str:
         option = f"--{field.name.replace('_', '-')}"
         default = field.default if field.default is not MISSING else ""
         value = f" (``{_plain(default)}``)" if _plain(default) else ""
-        text += f"``{option}``{value}\n   {_text(words.get(field.name, '')) or 'no more than its name'}\n\n"
+        text += f"``{option}``{value}\n   {_text(words.get(field.name, '')) or '–'}\n\n"
     return text
 
 
