@@ -88,7 +88,8 @@ def entry(slide: Slide, proven: dict[int, Theorem]) -> list[str]:
     error = slide.error
     if slide.theorem:
         theorem = proven[slide.theorem]
-        error = f"[theorem {slide.theorem}](../theorems.md), worst error {theorem.error}, tolerance {theorem.tolerance}"
+        statement = f"[theorem {slide.theorem}](../theorems.md#theorem-{slide.theorem})"
+        error = f"{statement}, worst error {theorem.error}, tolerance {theorem.tolerance}"
     chapter = f"[{chapter_title(slide.chapter)}]({slide.chapter}.md)"
     lines += [
         "- Code: " + ", ".join(f"{{py:obj}}`~{name}`" for name in slide.names),
