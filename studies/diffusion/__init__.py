@@ -1,7 +1,8 @@
 """One network, read as a diffusion's chain and as a differential equation: how far apart are the two models?
 
 In short: They are two models: on a line the equation is 0.088 ± 0.027 nats below the chain of 1,000 steps, on a ring
-    0.052 ± 0.014 above that of 30. Of networks fitted anew nearly all is open.
+    0.052 ± 0.014 above that of 30; on digits it is at least 5.81 ± 1.04 below the chain of 10 steps, whose ELBO is
+    loose by 60.48 ± 0.88 or more. Of networks fitted anew nearly all is open but that.
 
 Formula: ELBO ≤ log p(x) of the chain ≠ log p(x) of the equation
 

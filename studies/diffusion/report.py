@@ -32,6 +32,7 @@ SAID = {
 }
 CLAIMED = {
     ("ode", "chain"): "the ODE has more log p(x) than the chain of the same network",
+    ("ode", "annealed"): "the ODE has more than a short chain of the same network, annealed",
     ("likelihood", "matching"): "maximum likelihood gets further than flow matching",
     ("coupling", "ode"): "a coupling flow of equal size has more than the ODE",
     ("vae", "chain"): "a VAE of equal size has more than the chain",
