@@ -18,7 +18,6 @@ from torch import Generator, Tensor, nn
 
 from density import Bound, ExactModel, GaussianFamily, Kind, LogDensity, Measure, Model, StandardNormal
 from density.data.points import Points
-from density.families.categorical import CategoricalFamily
 from density.parallel.sharded import sharded
 from flows import maf
 from flows.networks.columns import ELEMENTWISE
@@ -123,7 +122,7 @@ def _continuous(model: Model) -> bool:
 
 def _integrable(model: Model) -> bool:
     return isinstance(model, LatentVariableModel) and (
-        isinstance(model.prior, CategoricalFamily) or (_continuous(model) and model.prior.features < 3)
+        bool(model.prior.alphabets) or (_continuous(model) and model.prior.features < 3)
     )
 
 
