@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from significance.kind import Kind
 from significance.student import quantile, tail
@@ -83,7 +84,7 @@ class Statement:
         beyond = signed - self.slack
         if self.error == 0:
             return 0.0 if beyond > 0 else 1.0
-        return min(1.0, (1 if sided else 2) * self._beyond(beyond))
+        return min(1.0, (1 if sided else 2) * _chance_beyond(self, beyond))
 
     @property
     def leaning(self) -> Verdict:
@@ -118,6 +119,12 @@ class Statement:
             middle = (low + high) / 2
             low, high = (middle, high) if self._reach(math.exp(middle)) > size else (low, middle)
         return math.exp(high)
+
+
+@lru_cache(maxsize=4096)
+def _chance_beyond(statement: Statement, size: float) -> float:
+    """Kept, since a report asks of one statement many times, and an inverse takes a millisecond."""
+    return statement._beyond(size)
 
 
 def holm(p_values: Sequence[float], chance: float) -> list[bool]:

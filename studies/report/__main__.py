@@ -13,6 +13,7 @@ import studies.report
 from studies.kit.errors import InputError
 from studies.kit.registry import every_study
 from studies.kit.rows import write_whole
+from studies.kit.study import Study
 from studies.report.committed import results
 from studies.report.page import chapter, page
 from studies.report.redraw import redraw
@@ -26,6 +27,8 @@ class Settings:
     """A folder of your own results, shown beside the committed ones; it need not exist."""
     output: Path = Path("results/report.html")
     """The page."""
+    studies: tuple[str, ...] = ()
+    """Names of the studies that the page shows; without any, all."""
     redraw: bool = False
     """Draw the committed figures again from the committed rows, and make no page. Figures of arrays, which are not
     committed, need those of a run of the same settings in the folder of results."""
@@ -41,11 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         folder = settings.results if settings.results.is_dir() else None
+        chosen = asked(settings.studies)
         if settings.redraw:
-            for line in redraw(every_study(), folder):
+            for line in redraw(chosen, folder):
                 print(line)
             return 0
-        chapters = [chapter(study, results(study, folder)) for study in every_study()]
+        chapters = [chapter(study, results(study, folder)) for study in chosen]
         write_whole(settings.output, page(chapters))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,6 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, file=sys.stderr)
     print(f"{settings.output}: {len(chapters)} studies, {len(shown)} results")
     return 1 if failed or stale else 0
+
+
+def asked(names: Sequence[str]) -> list[Study]:
+    """The studies of these names, or all.
+
+    Raises:
+        InputError: there is none of a name.
+    """
+    every = {study.name: study for study in every_study()}
+    if unknown := [name for name in names if name not in every]:
+        raise InputError(f"--studies: there is no {', '.join(unknown)}; there are {', '.join(every)}")
+    return [every[name] for name in names] if names else list(every.values())
 
 
 if __name__ == "__main__":

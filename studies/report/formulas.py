@@ -58,7 +58,8 @@ def _row(tokens: list[tuple[str, str]]) -> str:
             place, radicand = _argument(tokens, place + 1)
             parts.append(f"<msqrt>{radicand}</msqrt>")
         else:
-            parts.append(_atom(kind, text))
+            apart = text in FUNCTIONS and bool(parts) and parts[-1].endswith("</mi>")
+            parts.append(('<mspace width="0.17em"/>' if apart else "") + _atom(kind, text))
             place += 1
     return "".join(filter(None, parts))
 
