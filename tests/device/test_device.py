@@ -272,6 +272,18 @@ def test_rows_far_out_take_another_path_of_em_to_the_same() -> None:
     both(call)
 
 
+def test_a_row_whose_features_are_not_safe_is_found_without_looking_at_it() -> None:
+    """One far beyond the mixture, but not so far that its component loses digits: the E-step is done again."""
+    model, x = GaussianMixture(4, 3).double().to("cuda"), torch.randn(2000, 4, dtype=torch.float64, device="cuda")
+    waits = []
+    for far in (1.0, 1e4):
+        x[7] = far
+        with counting() as counts:
+            model.summarise(x)
+        waits.append(counts.waits.total())
+    assert waits[1] > waits[0]
+
+
 @pytest.mark.parametrize("structure", [Full(), Tied(), Diagonal(), Spherical()])
 def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(structure: Covariance) -> None:
     x = torch.tensor([[0.0, 0.0]] * 3 + [[9.0, 1.0]] * 3, dtype=torch.float64)
