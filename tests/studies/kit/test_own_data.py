@@ -123,8 +123,13 @@ def test_undecided_is_neither_a_failure_nor_a_success(
         assert main(study, arguments) == status
         assert f"undecided: so\n{'passed' if passed else 'FAILED'}: it is" in capsys.readouterr().out
     html = page([chapter(Study(study), results(Study(study), tmp_path))])
-    assert '<td class="undecided">undecided</td>' in html
-    assert '<td class="failed">not confirmed</td>' in html
+    assert '<td class="whole undecided">undecided</td>' in html
+    assert '<td class="whole failed">failed</td>' in html
+    monkeypatch.setattr(fake, "checks", lambda rows: [Check("so", None), Finding("it may be", False, measured="-1.5")])
+    assert main(study, arguments) == 0
+    assert "undecided: so\nthe opposite: it may be: -1.5" in capsys.readouterr().out
+    html = page([chapter(Study(study), results(Study(study), tmp_path))])
+    assert '<td class="whole the-opposite">the opposite</td>' in html
 
 
 def test_help_of_every_study_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from studies.kit.figures import caption_in, title_in
 from studies.kit.registry import doc, every_study
 from studies.kit.study import Study
 from studies.report import __main__ as report
@@ -113,6 +114,16 @@ def test_the_page_has_every_study_in_one_file_that_loads_nothing(path: Path) -> 
     shown = re.sub(r"<code>.*?</code>|<dl>.*?</dl>", "", text.partition("</style>")[2], flags=re.DOTALL)
     assert not re.search(r"(?<![\w.)\]-])-\d", Page(shown).words), "a hyphen for a minus sign"
     assert not re.search(r"\de[+-]?\d{2}\b", Page(shown).words), "a power of ten as computers write it"
+
+
+def test_committed_figures_have_all_that_they_refer_to_and_a_caption() -> None:
+    for path in sorted(committed.REFERENCE.rglob("*.svg")):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', text)) <= set(re.findall(r' id="([^"]+)"', text)), path
+        assert len(caption_in(text)) > 40, path
+        assert len(title_in(text)) > 60, path
+        assert "/tmp" not in text
+        assert path.stat().st_size < 250_000
 
 
 def test_the_front_has_a_line_a_study_with_question_answer_and_verdict(path: Path) -> None:
