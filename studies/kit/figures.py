@@ -97,7 +97,8 @@ def draw(name: str, figure: Figure, *paths: Path, about: str = "") -> None:
 
 def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=160, bbox_inches="tight", metadata=metadata)
+    dpi = 110 if form == "svg" else 160  # of an SVG, for the pictures in it alone
+    figure.savefig(buffer, format=form, dpi=dpi, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()
 
 

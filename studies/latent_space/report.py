@@ -139,7 +139,7 @@ def _points(axes: Axes, rows: pd.DataFrame, label: str) -> None:
         return
     for kind, colour in zip(order or [""], colours or PALETTE[:1], strict=True):
         mine = z[np.array(kinds) == kind] if kinds else z
-        axes.plot(mine[:, 0], mine[:, 1], "o", color=colour, markersize=4, markeredgewidth=0)
+        axes.plot(mine[:, 0], mine[:, 1], "o", color=colour, markersize=4, markeredgewidth=0, rasterized=True)
     if kinds and order and len(order) <= 12:  # each class is named where it lies, so that colour is not all
         for kind in order:
             at = np.median(z[np.array(kinds) == kind], axis=0)

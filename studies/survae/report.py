@@ -34,7 +34,7 @@ LABELS = {
     "permute-flow": "random permutation, flow",
 }
 WITHIN = 0.25
-FINE = 160  # cells of a picture along a side, at the most
+FINE = 100  # cells of a picture along a side, at the most
 ENOUGH_ROWS = 100_000
 
 
