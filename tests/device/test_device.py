@@ -309,7 +309,7 @@ def test_ppca_without_a_maximum_says_so_in_the_same_words() -> None:
     x[::3, 1] = torch.nan
     words = []
     for device in ("cpu", "cuda"):
-        with pytest.raises(ValueError, match="PPCA") as found:
+        with pytest.raises(ValueError, match="the data varies along no more than 2 axes") as found:
             PPCA(4, 2).observed.fit(x.to(device), MissingEM(progress=False))
         words.append(str(found.value))
     assert words[0] == words[1], words

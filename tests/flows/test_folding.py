@@ -144,6 +144,18 @@ def test_log_determinants_of_couplings_few_and_many_features_wide(features: int,
     torch.testing.assert_close((z, log_det), (y, total), rtol=1e-13, atol=1e-12)
 
 
+@pytest.mark.parametrize("features", [2, 4, 5])
+@pytest.mark.parametrize("first", [0, 1])
+def test_features_are_parted_alike_with_and_without_a_graph(features: int, first: int, generator: Generator) -> None:
+    layer = randomise(AffineCoupling(torch.arange(features) % 2 == first, (4,)), generator)
+    x = torch.stack([vector(generator, features) for _ in range(6)])
+    with torch.no_grad():
+        z, log_det = layer(x)
+        assert z[:, first::2].equal(x[:, first::2])
+    torch.testing.assert_close(layer(x), (z, log_det), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(layer.inverse(z)[0], x, rtol=1e-10, atol=1e-10)
+
+
 class Calls(TorchDispatchMode):
     """Counts the kernels that a computation starts, views aside."""
 
