@@ -137,9 +137,9 @@ function drawWeights() {
     .axes([[0.5, "1"], [9.5, "10"], [19.5, "20"]], lines.map((v) => [v, `${(100 * v).toFixed(each < 0.01 ? 1 : 0)} %`]), "").show();
   numbers("weights-numbers", [
     ["logP", "log p(x)", found.logP], ["estimate", "log of the mean weight", found.estimate], ["elbo", "mean log-weight", found.elbo],
-    ["k", "Pareto k̂", found.k, 3, found.k > found.threshold], ["threshold", "believed up to", found.threshold, 3],
+    ["k", "Pareto k̂", found.k, 3, found.k > found.threshold], ["threshold", "k̂ believed up to", found.threshold, 3],
     ["limit", "k in the limit, 1 − r²", 1 - r * r, 3], ["error", "stated error", found.error],
-    ["effective", "effective draws", found.effective, 1], ["largest", "largest share", largest[0], 4, largest[0] > found.allowed], ["allowed", "believed up to", found.allowed, 4],
+    ["effective", "effective draws", found.effective, 1], ["largest", "largest share", largest[0], 4, largest[0] > found.allowed], ["allowed", "share allowed", found.allowed, 4],
   ]);
 }
 
