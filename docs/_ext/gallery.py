@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -148,6 +147,5 @@ def _plain(value: object) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Before the build."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
     app.connect("builder-inited", write_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

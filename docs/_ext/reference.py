@@ -116,6 +116,12 @@ def _is_method(member: object) -> bool:
     return isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member)
 
 
+def whole_property(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """An empty line before what a property says: napoleon takes words before a colon in the first for its type."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Pages before the build; our word for what a class has."""
     for field in PyObject.doc_field_types:
@@ -123,5 +129,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
             field.label = "Attributes"
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-bases", shown_bases)
+    app.connect("autodoc-process-docstring", whole_property, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", extend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from significance import Decision, Statement, Verdict, decisions, over_seeds
 from studies.defaults.settings import AFFINE, ARMS, SPLINES, Arm, Ours, Peer, Settings
+from studies.defaults.tables import SHIPPED
 from studies.kit.figures import MARKERS, PALETTE, caption, panels
 from studies.kit.study import TOLD, Check, Finding
 from studies.kit.tables import Number, narrow, with_error
@@ -24,8 +25,8 @@ BUILDERS, PEERS, CLASSICAL = get_args(Ours), get_args(Peer), ("gaussian", "mixtu
 
 
 def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
-    """Of these tables; arms only where they were asked for."""
-    return rows[rows["data"].isin(settings.tables)] if set(settings.tables) < set(rows["data"]) else rows
+    """Of the tables that were asked for, or all that there are."""
+    return rows if settings.tables == SHIPPED else rows[rows["data"].isin(settings.tables)]
 
 
 def text(one: Decision) -> str:
