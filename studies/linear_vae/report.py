@@ -53,8 +53,8 @@ def words(rows: pd.DataFrame) -> str:
     end = path[(path["step"] == path["step"].max()) & (path["label"] == PATHS["closed form"])]
     return (
         f"By L-BFGS the linear VAE's ELBO ends {best['elbo_shortfall'].mean():.0e} nats below PPCA's log p(x), its "
-        f"worst column {best['axis_angle'].mean():.1f} degrees off a principal axis; by {int(end['step'].max()):,} steps of "
-        f"Adam (the paths that are drawn) {end['elbo_shortfall'].mean():.3f} nats below, the worst column "
+        f"worst column {best['axis_angle'].mean():.1f} degrees off a principal axis; by {int(end['step'].max()):,} "
+        f"steps of Adam (the paths that are drawn) {end['elbo_shortfall'].mean():.3f} nats below, the worst column "
         f"{end['axis_angle'].mean():.0f} degrees off. In {exact} of {len(collapse)} fits at fixed "
         f"σ² as many columns live as eigenvalues exceed it. A rotation changes log p(x) by "
         f"{rotated['log_p_change'].max():.0g} and costs up to {rotated['formula'].max():.2f} nats of ELBO."
