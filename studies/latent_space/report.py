@@ -118,7 +118,7 @@ def figure(rows: pd.DataFrame) -> Figure:
             _points(each, rows[(rows["model"] == model) & (rows["dimensions"] == shown)], LABELS[model])
         for each, name in zip(axes[3:], ("classes", "trustworthiness", "continuity"), strict=True):
             _kept(each, found, name)
-        legend_below(axes[3], 2)
+        legend_below(axes[3] if axes[3].lines else axes[4], 2)  # without classes the first is empty
         caption(drawn, words(rows))
     return drawn
 

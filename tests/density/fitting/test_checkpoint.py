@@ -157,7 +157,7 @@ def test_a_model_cut_in_the_middle_of_an_epoch(name: str, tmp_path: Path, monkey
     assert fit(path)[1].seconds == result[1].seconds
 
 
-@pytest.mark.parametrize("name", ["flow", "vae"])
+@pytest.mark.parametrize("name", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
 def test_killed_three_times(name: str, tmp_path: Path) -> None:
     _killed(name, tmp_path, 10, lambda seconds: [0.4 * seconds] * 3, at_least=2)
 

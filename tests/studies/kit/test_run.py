@@ -42,7 +42,7 @@ def rows_in(folder: Path) -> pd.DataFrame:
     return frame(Rows(folder / "fake" / "digits" / "rows.csv", KEY))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, kills: int) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
