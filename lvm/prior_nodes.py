@@ -65,7 +65,7 @@ class PriorNodes:
 def _lattice(n: int, prior: Density) -> Tensor:
     """A square of nodes, of a normal density as broad as balances what it leaves out and what lies between them."""
     each = math.floor(n ** (1 / prior.features) + 1e-9)
-    reach = min(math.sqrt(math.pi * each), REACH)
+    reach = min(math.sqrt(math.pi * each), REACH) if each > 1 else 0.0  # a single node is the mean
     axis = torch.linspace(-reach, reach, each, dtype=torch.float64, device=prior.reference.device)
     return torch.cartesian_prod(*[axis] * prior.features).reshape(-1, prior.features)
 

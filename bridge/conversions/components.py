@@ -49,7 +49,7 @@ class ComponentColumns:
         if isinstance(decoder, Product):
             return _of_product(decoder, z)
         if isinstance(decoder, BernoulliFamily):
-            return _of_columns(BernoulliLikelihood(), decoder.logits_at(z).unsqueeze(1), len(z))
+            return _of_columns(BernoulliLikelihood(), decoder.logits_at(z).unsqueeze(-2), len(z))
         if isinstance(decoder, IndependentFamily):
             likelihood = decoder.likelihood
             if isinstance(likelihood, CategoricalLevels):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from density.checks import settle_counts
+from density.contract import Density
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
+from density.measure import Measure
 from density.own_precision import in_own_precision
 from lvm.components import MixtureModel
 from lvm.latent import LatentVariableModel
@@ -85,10 +87,17 @@ class MixtureLikelihood(GradientEstimator):
         prior = model.prior
         if not torch.is_grad_enabled() or not any(p.requires_grad for p in prior.parameters()):
             return
-        pathwise = nodes.z.requires_grad and not isinstance(prior, MixtureModel)
-        if not pathwise and not isinstance(prior, GaussianFamily | CategoricalFamily):
+        if isinstance(prior, GaussianFamily | CategoricalFamily):
+            return
+        if not nodes.z.requires_grad or any(_chooses(part) for part in prior.modules()):
             raise TypeError(
                 f"MixtureLikelihood differentiates through the nodes, and draws of {type(prior).__name__} do not "
                 "depend on its parameters by a differentiable path. Fix them, prior.requires_grad_(False), or take "
                 "another estimator"
             )
+
+
+def _chooses(part: nn.Module) -> bool:
+    """Whether it is a density with parameters whose draws choose between values, along which no gradient passes."""
+    chooses = isinstance(part, MixtureModel) or (isinstance(part, Density) and part.measure is Measure.COUNTING)
+    return chooses and any(p.requires_grad for p in part.parameters())

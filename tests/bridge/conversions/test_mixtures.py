@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from bridge import as_mixture
 from density import (
+    Bernoulli,
     BernoulliLikelihood,
     Categorical,
     CategoricalLevels,
@@ -26,6 +27,7 @@ from density import (
     NegativeBinomial,
     PerFeatureScale,
     Poisson,
+    Product,
     Rescaled,
     mlp,
 )
@@ -235,6 +237,26 @@ def test_numbers_become_a_gaussian_mixture(generator: Generator) -> None:
     )
     moments: Tensor = found.sample(50_000, generator=generator).mean(0) - found.expectation()
     assert (moments.abs() < 5 * found.sample(50_000, generator=generator).std(0) / 50_000**0.5).all()
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_a_lattice_of_one_node_is_the_mean(nodes: int, generator: Generator) -> None:
+    model = numbers(2, generator)
+    found = as_mixture(model, nodes)
+    assert isinstance(found, GaussianMixture)
+    assert found.decoder.means.equal(model.decode(torch.zeros(1, 2, dtype=torch.float64)))
+
+
+def test_a_part_that_reads_no_latent_is_the_same_in_every_component() -> None:
+    part = Bernoulli(2)
+    with torch.no_grad():
+        part.logits.copy_(torch.tensor([1.0, -2.0]))
+    read = ConditionalBernoulli(nn.Linear(2, 3), 3, 2)
+    decoder = Product([read, part], columns=[[0, 2, 4], [1, 3]])
+    model = VAE(DiagonalGaussian(2), ConditionalGaussian(nn.Linear(5, 4), 2, 5), decoder).double()
+    x = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    error = as_mixture(model, 400).log_density(x) - evidence(model, x)
+    assert error.value.abs().max() < 1e-6
 
 
 def test_what_is_no_such_model_is_refused() -> None:

@@ -9,13 +9,17 @@ from torch.autograd import grad
 
 from bridge import as_mixture, with_flow_prior
 from density import (
+    Bernoulli,
     BernoulliLikelihood,
     Category,
     Columns,
+    Density,
     DiagonalGaussian,
+    Gaussian,
     GaussianLikelihood,
     Likelihood,
     PerFeatureScale,
+    Product,
     Training,
 )
 from flows import maf
@@ -149,6 +153,17 @@ def test_what_cannot_be_trained_is_refused(generator: Generator) -> None:
         MixtureLikelihood(1)
     with pytest.raises(ValueError, match="nodes must be an int, 2 or more; got True"):
         MixtureLikelihood(True)
+
+
+@pytest.mark.parametrize("part", [Bernoulli(1), GaussianMixture(1, 2)], ids=["bits", "mixture"])
+def test_a_part_of_the_prior_that_cannot_be_trained_is_refused(part: Density, generator: Generator) -> None:
+    model = vae("bits", 2, generator)
+    model.prior = Product([part, Gaussian(1)]).double()
+    x = torch.ones(3, 4, dtype=torch.float64)
+    with pytest.raises(TypeError, match="draws of Product do not depend on its parameters"):
+        MixtureLikelihood(8)(model, x, generator)
+    part.requires_grad_(False)
+    assert MixtureLikelihood(8)(model, x, generator).requires_grad
 
 
 def test_a_flow_prior_is_trained_through_its_draws(generator: Generator) -> None:
