@@ -8,9 +8,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lvm.evidence.quadrature.rules import GaussKronrod
 
+REACH = 2  # nodes each way, whose second differences count: those of one may vanish by chance among narrow modes
 OPTIMISM = 0.5  # of the second difference: the peak of a parabola is at most 1/8 of it above the nearest node
 ROUGH = 4.0  # nats of second difference, as of a Gaussian with nodes two standard deviations apart
 CAUTION = 1.0  # nats an axis, taken off the mass of a peak that is guessed from its height and second differences
@@ -122,9 +124,10 @@ def assess(
     r"""Read the values at the nodes of each box.
 
     A node is worth a closer look where the mass of the box would matter if the log-joint all over it were the node's
-    plus half the second differences along the axes. For a parabola of any width the log-joint between equidistant nodes
-    exceeds the nearest node's by at most an eighth of them, so a peak however narrow is seen from the nodes around it;
-    what can be missed is a peak on a log-joint that is flat around it, and then the seeds help.
+    plus half the second differences along the axes, the largest of a few nodes around it. For a parabola of any width
+    the log-joint between equidistant nodes exceeds the nearest node's by at most an eighth of them, so a peak however
+    narrow is seen from the nodes around it; what can be missed is a peak on a log-joint that is flat around it, and
+    then the seeds help.
 
     Args:
         boxes: m boxes.
@@ -137,7 +140,8 @@ def assess(
     grid = rule.grid(log_joint)
     axes = range(1, grid.ndim)
     bends = [_bend(grid, j) for j in axes]
-    hopeful = (grid + OPTIMISM * torch.stack(bends).sum(0)).flatten(1)
+    nearby = [_largest_near(bend, j) for j, bend in zip(axes, bends, strict=True)]
+    hopeful = (grid + OPTIMISM * torch.stack(nearby).sum(0)).flatten(1)
     log_volume = boxes.log_volume
     peak = log_joint.amax(1)
 
@@ -201,6 +205,13 @@ def _bend(grid: Tensor, axis: int) -> Tensor:
     bend = grid.diff(n=2, dim=axis).abs().nan_to_num(nan=0.0, posinf=0.0)
     first, last = bend.narrow(axis, 0, 1), bend.narrow(axis, bend.shape[axis] - 1, 1)
     return torch.cat([first, bend, last], axis)
+
+
+def _largest_near(bend: Tensor, axis: int) -> Tensor:
+    """The largest second difference of each node and its neighbours along an axis."""
+    wide = bend.movedim(axis, -1)
+    rows = functional.max_pool1d(wide.reshape(-1, 1, wide.shape[-1]), 2 * REACH + 1, stride=1, padding=REACH)
+    return rows.reshape(wide.shape).movedim(-1, axis)
 
 
 def _slope(grid: Tensor, places: Tensor, axis: int) -> Tensor:
