@@ -1,5 +1,6 @@
 """Exact densities by change of variables."""
 
+from density.compilation.functions import compiled
 from density.images.networks import ResidualBlock, convolutional_network, residual_network
 from flows.architectures.arrangements import (
     alternating,
@@ -16,7 +17,6 @@ from flows.architectures.couplings import glow, neural_spline_flow, real_nvp
 from flows.architectures.images import image_flow, image_nvp
 from flows.architectures.linear_gaussian import linear_flow
 from flows.chain import Chain
-from flows.compilation import compiled
 from flows.continuous.flow_matching import FlowMatching
 from flows.continuous.solver import UnsolvedODE
 from flows.continuous.trace import ExactTrace, Hutchinson

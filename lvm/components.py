@@ -49,6 +49,10 @@ class Responsibilities(CategoricalFamily):
         self.prior = prior
         self.components = components
 
+    @property
+    def reference(self) -> Tensor:
+        return self.prior.reference
+
     def logits_at(self, context: Tensor | None) -> Tensor:
         assert context is not None, "the base class has checked it"
         log_prior = self.prior.logits.log_softmax(-1)

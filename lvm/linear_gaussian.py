@@ -164,6 +164,10 @@ class LinearGaussianPosterior(GaussianFamily):
         self.context_features = decoder.features
         self.decoder = decoder
 
+    @property
+    def reference(self) -> Tensor:
+        return self.decoder.reference
+
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
         assert context is not None
         factor = self.decoder.latent_factor()

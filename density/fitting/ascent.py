@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from density.compilation.objectives import compiled_steps
 from density.data.stream import Stream
 from density.evaluating import evaluating, mode_kept
 from density.fitting.autocast import lowered
@@ -110,15 +111,13 @@ class _Ascent:
         period: int,
         generator: Generator | None,
     ) -> None:
-        self.module, self.training = module, training
-        self.started = time.perf_counter()
+        self.module, self.training, self.started = module, training, time.perf_counter()
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
         self._make_optimiser()
         self.clip = None if isinstance(self.optimiser, torch.optim.LBFGS) else training.clip
-        stream = data if isinstance(data, Stream) else None
-        tensors = () if isinstance(data, Stream) else data
+        stream, tensors = (data, ()) if isinstance(data, Stream) else (None, data)
         self.randomness = Randomness(generator, data.device if isinstance(data, Stream) else data[0].device)
         self.arrived = self.randomness.state()
         parts = training.parts or processes.world()
@@ -138,7 +137,8 @@ class _Ascent:
             objective, stepwise = weighted(objective), None if stepwise is None else weighted_by_step(stepwise)
         self.at: Stepwise = stepwise or (lambda step: objective)
         least = max(1, min(LEAST_ROWS, self.rows.batch_size // parts))
-        self.batches = batches_of(objective, self.parameters, parts, self.randomness, least, self.at)
+        at = compiled_steps(objective, stepwise, self.rows, parts, self.randomness) if training.compiled else self.at
+        self.batches = batches_of(objective, self.parameters, parts, self.randomness, least, at)
         self.watch = Watch(module, History())
         self.course = Course(training, self.rows.count, self.rows.steps, held_out=self.held_out, period=period)
         self.average = None if training.averaging is None else Average(self.parameters, training.averaging)

@@ -66,6 +66,31 @@ class Randomness:
         return own not in state or not state[own].equal(self.state()[own])
 
 
+@contextmanager
+def lent(generator: Generator | None) -> Iterator[None]:
+    """Torch's own random numbers, on the generator's device, are those of the generator, which moves on with them.
+
+    Afterwards torch's own stand where they stood. None changes nothing.
+
+    >>> generator, again = Generator().manual_seed(0), Generator().manual_seed(0)
+    >>> with lent(generator):
+    ...     x = torch.randn(3)
+    >>> bool(x.equal(torch.randn(3, generator=again))), generator.get_state().equal(again.get_state())
+    (True, True)
+    """
+    if generator is None:
+        yield
+        return
+    own = Randomness(None, generator.device)
+    before, place = own.state(), ACCELERATOR if generator.device.type == "cuda" else HOST
+    own.restore({**before, place: generator.get_state()})
+    try:
+        yield
+        generator.set_state(own.state()[place])
+    finally:
+        own.restore(before)
+
+
 class Streams:
     """Independent streams of random numbers, numbered from 0, that follow from one draw of a generator.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from density import StandardNormal
-from flows import AffineCoupling, Chain, Flow, LULinear, compilation
-from flows.compilation import compiled
+from density.compilation import functions
+from flows import AffineCoupling, Chain, Flow, LULinear, compiled
 from tests.laws.transforms import randomise
 
 
@@ -39,7 +39,7 @@ def test_without_a_compiler_the_function_runs_as_it_is(monkeypatch: pytest.Monke
 
         return fast
 
-    monkeypatch.setattr(compilation.torch, "compile", broken)
+    monkeypatch.setattr(functions.torch, "compile", broken)
     double = compiled(lambda x: 2 * x)
     with pytest.warns(UserWarning, match=r"torch\.compile failed and the function runs as it is: no C\+\+ compiler$"):
         assert double(torch.ones(1)).item() == 2
@@ -48,7 +48,7 @@ def test_without_a_compiler_the_function_runs_as_it_is(monkeypatch: pytest.Monke
 
 
 def test_an_error_of_the_function_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation.torch, "compile", lambda function: function)
+    monkeypatch.setattr(functions.torch, "compile", lambda function: function)
 
     def fails(x: Tensor) -> Tensor:
         raise ValueError("a shape does not fit")

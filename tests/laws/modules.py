@@ -96,6 +96,34 @@ def a_compiled_model_is_one_graph(case: ModuleCase, generator: Generator) -> Non
     _close(_seeded(compiled, *inputs), _seeded(model, *inputs))
 
 
+def a_compiled_step_is_one_graph(case: ModuleCase, generator: Generator) -> None:
+    """log p and the ELBO, and their gradients in training: forward and backward without a break, of equal values.
+
+    By the backend "aot_eager", which captures both as torch's own compiler does and generates no code.
+    """
+    model, (x, *context) = _made(case, generator)
+    model.train()
+    given = {"context": context[0]} if context else {}
+    questions: list[Callable[..., Tensor]] = []
+    if isinstance(model, Density):
+        questions.append(lambda x, **given: model.log_prob(x, **given))
+    if isinstance(model, Bound):
+        questions.append(lambda x, **given: model.elbo(x, **given, draws=2))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for question in questions:
+        torch.compiler.reset()
+        answers = []
+        for call in (torch.compile(question, backend="aot_eager", fullgraph=True), question):
+            torch.manual_seed(0)
+            value = call(x, **given)
+            found = torch.autograd.grad(value.mean(), trained, allow_unused=True) if value.requires_grad else ()
+            answers.append((value.detach(), *found))
+        for captured, expected in zip(*answers, strict=True):
+            assert (captured is None) == (expected is None)
+            if expected is not None:
+                torch.testing.assert_close(captured, expected, rtol=1e-9, atol=1e-9)
+
+
 module_laws: list[Callable[[ModuleCase, Generator], None]] = [
     forward_is_log_prob_or_else_the_elbo,
     other_parameters_can_be_put_in,

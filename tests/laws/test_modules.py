@@ -16,7 +16,7 @@ from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.laws.bounds import BoundCase
 from tests.laws.density_case import DensityCase
-from tests.laws.modules import ModuleCase, a_compiled_model_is_one_graph, module_laws
+from tests.laws.modules import ModuleCase, a_compiled_model_is_one_graph, a_compiled_step_is_one_graph, module_laws
 
 
 def of_density(case: DensityCase) -> ModuleCase:
@@ -47,6 +47,18 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator) -> None:
     law(MODULES[name], generator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_a_compiled_step_is_one_graph(name: str, generator: Generator) -> None:
+    a_compiled_step_is_one_graph(MODULES[name], generator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_compiled_step_of_likelihoods_is_one_graph(name: str, generator: Generator) -> None:
+    a_compiled_step_is_one_graph(of_density(LIKELIHOODS[name]), generator)
 
 
 @pytest.mark.slow

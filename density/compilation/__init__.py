@@ -1,0 +1,1 @@
+"""Compilation by ``torch.compile``: of functions, and of what the steps of a fit maximise."""
