@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,30 @@ def main(package: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(study: Study, arguments: Sequence[str] | None) -> CommonSettings:
-    """Settings from the command line; ``--help`` shows each with its default."""
-    chosen = tyro.cli(
+    """Settings from the command line; ``--help`` shows each with its default.
+
+    An option that is given counts as chosen, also where its value is the default: no preset changes it.
+    """
+    chosen = _read(study, arguments, study.settings())
+    chosen.check()
+    presets = chosen.of_presets()
+    if not presets:
+        return chosen
+    flags = {name for name, value in presets.items() if isinstance(value, bool)}  # given, they differ from the default
+    others = {name: value for name, value in presets.items() if name not in flags}
+    chosen = _read(study, arguments, replace(study.settings(), **others))
+    return replace(chosen, **{name: presets[name] for name in flags})
+
+
+def _read(study: Study, arguments: Sequence[str] | None, default: CommonSettings) -> CommonSettings:
+    return tyro.cli(
         study.settings,
         prog=f"python -m {study.package}",
         description=study.text,
         args=None if arguments is None else list(arguments),
+        default=default,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    chosen.check()
-    return chosen.quickened()
 
 
 def compute(study: Study, settings: CommonSettings, folder: Path) -> Outcome:

@@ -190,14 +190,15 @@ class CommonSettings:
         """The presets in force, the one that counts most first."""
         return ("quick",) if self.quick else ()
 
+    def of_presets(self) -> dict[str, Any]:
+        """What the presets in force have for settings, whether the user chose these or not."""
+        every = [(f, name) for name in reversed(self.presets()) for f in fields(self)]  # the one that counts most last
+        return {f.name: f.metadata[name] for f, name in every if name in f.metadata}
+
     def quickened(self) -> Self:
         """Every setting that is still at its default takes the value that a preset in force has for it."""
-        values: dict[str, Any] = {}
-        for f in fields(self):
-            chosen = [f.metadata[name] for name in self.presets() if name in f.metadata]
-            if chosen and getattr(self, f.name) == f.default:
-                values[f.name] = chosen[0]
-        return replace(self, **values)
+        own = {f.name for f in fields(self) if getattr(self, f.name) == f.default}
+        return replace(self, **{name: value for name, value in self.of_presets().items() if name in own})
 
     @property
     def digest(self) -> str:
