@@ -5,14 +5,15 @@ A :class:`Pretended` tensor is a CPU tensor of another class, and every call of 
 makes them where ``device=`` or a default says so, moves them, and raises what CUDA raises where tensors, or a tensor
 and a generator, lie apart. Computations that never ask where they run give bit for bit what they give on the CPU.
 
-What it cannot see: the inside of torch's own functions, ``torch.func``, compilation, rounding, asynchrony. Kernels and
-waits are counted by :mod:`tests.device.counting`.
+Transforms of ``torch.func`` hand their functions new tensors, which are told here where they lie. What it cannot see:
+the inside of torch's own functions, compilation, rounding, asynchrony. Kernels and waits are counted by
+:mod:`tests.device.counting`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -113,6 +114,13 @@ def _saved(content: Any, *arguments: Any, save: Any = torch.save) -> None:
     save(tree_map_only(Pretended, lambda t: t.detach().as_subclass(Tensor), content), *arguments)
 
 
+def _loaded(source: Any, *arguments: Any, map_location: Any = None, load: Any = torch.load, **how: Any) -> Any:
+    """What was written, where it is wanted."""
+    found = load(source, *arguments, map_location=None if map_location is None else CPU, **how)
+    there = isinstance(map_location, str | torch.device) and torch.device(map_location).type == "cuda"
+    return _told(found, [there] * len(leaves(found)))
+
+
 def leaves(*given: Any) -> list[Any]:
     """What lists, tuples and dictionaries hold, in any order: torch's own walk takes most of the time of a test."""
     found, left = [], [*given]
@@ -176,6 +184,50 @@ def _require_near(func: Any, generator: torch.Generator, place: torch.device) ->
         raise RuntimeError(f"Expected a '{place}' device type for generator but found '{generator.device}' ({func})")
 
 
+def _told(given: Any, there: list[bool]) -> Any:
+    """The same tensors, each on the device where there says so."""
+    for t, lies in zip(leaves(given), there, strict=True):
+        if lies and type(t) is Tensor:
+            t.__class__ = Pretended
+    return given
+
+
+def _inside(function: Any, there: list[bool]) -> Any:
+    return lambda *args, **kwargs: function(*_told((args, kwargs), there)[0], **kwargs)
+
+
+def _transformed(transform: Any) -> Any:
+    """``vmap`` and ``grad_and_value``, whose function is told where its arguments lie."""
+
+    def of(function: Any, *how: Any, **named: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            there = [isinstance(t, Pretended) for t in leaves((args, kwargs))]
+            found = transform(_inside(function, there), *how, **named)(*args, **kwargs)
+            return _told(found, [any(there)] * len(leaves(found)))
+
+        return call
+
+    return of
+
+
+def _vjp(function: Any, *primals: Any) -> Any:
+    there = [isinstance(t, Pretended) for t in leaves((primals, {}))]
+    value, pull = torch.func.vjp(_inside(function, there), *primals)
+
+    def told_pull(*cotangents: Any) -> Any:
+        found = pull(*cotangents)
+        return _told(found, [any(there)] * len(leaves(found)))
+
+    return _told(value, [any(there)] * len(leaves(value))), told_pull
+
+
+IMPORTED = {
+    "Generator": (torch.Generator, Generator),
+    "vjp": (torch.func.vjp, _vjp),
+    **{f.__name__: (f, _transformed(f)) for f in (torch.func.vmap, torch.func.grad_and_value)},
+}
+
+
 @contextmanager
 def pretended() -> Iterator[None]:
     """There is a device called cuda within."""
@@ -188,11 +240,13 @@ def pretended() -> Iterator[None]:
     with ExitStack() as stack:
         for name, replacement in torch_cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, replacement))
-        for name, module in list(sys.modules.items()):  # whoever imported it by name
-            if name.partition(".")[0] in PACKAGES and vars(module).get("Generator") is torch.Generator:
-                stack.enter_context(patch.object(module, "Generator", Generator))
+        for name, module in list(sys.modules.items()):  # whoever imported them by name
+            for word, (own, replacement) in IMPORTED.items():
+                if name.partition(".")[0] in PACKAGES and vars(module).get(word) is own:
+                    stack.enter_context(patch.object(module, word, replacement))
         stack.enter_context(patch.object(nn.Module, "to", _module_to))
         stack.enter_context(patch.object(torch, "save", _saved))
+        stack.enter_context(patch.object(torch, "load", _loaded))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.enter_context(_Device())
