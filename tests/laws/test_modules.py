@@ -43,8 +43,19 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("law", module_laws, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", MODULES)
+def laws_of(name: str) -> list[object]:
+    """Graphs take a second each: of every third model always, of the others where slow tests run."""
+    dear = list(MODULES | LIKELIHOODS).index(name) % 3 or name in LIKELIHOODS
+    return [
+        pytest.param(
+            name, law, id=f"{name}-{law.__name__}",
+            marks=pytest.mark.slow if dear and law is a_compiled_model_is_one_graph else (),
+        )
+        for law in module_laws
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "law"), [each for name in MODULES for each in laws_of(name)])
 def test_module_law(name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator) -> None:
     law(MODULES[name], generator)
 
@@ -77,14 +88,7 @@ def test_a_compiled_draw_is_one_graph(name: str, generator: Generator) -> None:
     torch.testing.assert_close(*draws)
 
 
-OF_LIKELIHOODS = [  # graphs take a second each
-    pytest.param(law, marks=pytest.mark.slow if law is a_compiled_model_is_one_graph else (), id=law.__name__)
-    for law in module_laws
-]
-
-
-@pytest.mark.parametrize("law", OF_LIKELIHOODS)
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize(("name", "law"), [each for name in LIKELIHOODS for each in laws_of(name)])
 def test_module_law_of_likelihoods(
     name: str, law: Callable[[ModuleCase, Generator], None], generator: Generator
 ) -> None:
