@@ -25,7 +25,16 @@ from torch.utils._pytree import tree_map_only
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 PACKAGES = ("density", "flows", "lvm", "bridge", "studies", "tests")
-MOVES = {Tensor.copy_, Tensor.to, Tensor.cpu, Tensor.cuda, torch.as_tensor, Tensor.data.__set__, Tensor.grad.__set__}  # type: ignore[attr-defined]
+MOVES = {
+    Tensor.__deepcopy__,
+    Tensor.copy_,
+    Tensor.to,
+    Tensor.cpu,
+    Tensor.cuda,
+    torch.as_tensor,
+    Tensor.data.__set__,  # type: ignore[attr-defined]
+    Tensor.grad.__set__,  # type: ignore[attr-defined]
+}
 COMPARISONS = {"_has_compatible_shallow_copy_type"}  # may ``module.to`` keep the tensor object?
 INDEXED = {Tensor.__getitem__, Tensor.__setitem__}  # whose indices may lie on the CPU
 
