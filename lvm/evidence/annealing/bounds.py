@@ -99,11 +99,7 @@ def annealed(
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
     joint = budget.joint(model)
     rows = model._data_rows(x, context)
-    log_weights, acceptance = _empty(chains, x), 0.0
-    for points in budget.blocks(x.shape[0]):
-        run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
-        log_weights[:, points], accepted = run.forward(generator)
-        acceptance += accepted * (points.stop - points.start) / x.shape[0]
+    ((log_weights, acceptance),) = budget.walked(joint, rows, generator, _forward)
     claim = claim_of(model, x, log_weights, Kind.LOWER, words_of("annealed importance sampling", budget, acceptance))
     return solved(model, claim, joined(x, context), generator)
 
@@ -201,16 +197,18 @@ def sandwich(
     n = check_count(n, "n")
     x, z = _simulated(joint, n, context, generator)
     rows = model._data_rows(x, context)
-    forward, reverse, acceptance = _empty(chains, x), _empty(chains, x), [0.0, 0.0]
-    for points in budget.blocks(n):
-        run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
-        forward[:, points], up = run.forward(generator)
-        reverse[:, points], down = run.reverse(z[points], generator)
-        for direction, accepted in enumerate((up, down)):
-            acceptance[direction] += accepted * (points.stop - points.start) / n
-    lower = claim_of(model, x, forward, Kind.LOWER, words_of("annealed importance sampling", budget, acceptance[0]))
-    upper = claim_of(model, x, reverse, Kind.UPPER, words_of("reverse annealing of exact draws", budget, acceptance[1]))
+
+    def back(run: Annealing, points: slice, generator: Generator | None) -> tuple[Tensor, float]:
+        return run.reverse(z[points], generator)
+
+    (forward, up), (reverse, down) = budget.walked(joint, rows, generator, _forward, back)
+    lower = claim_of(model, x, forward, Kind.LOWER, words_of("annealed importance sampling", budget, up))
+    upper = claim_of(model, x, reverse, Kind.UPPER, words_of("reverse annealing of exact draws", budget, down))
     return Sandwich(x, *(solved(model, claim, joined(x, context), generator) for claim in (lower, upper)))
+
+
+def _forward(run: Annealing, points: slice, generator: Generator | None) -> tuple[Tensor, float]:
+    return run.forward(generator)
 
 
 @torch.no_grad()
@@ -254,7 +252,3 @@ def words_of(what: str, budget: Budget, acceptance: float) -> str:
         f"{what}, {budget.start.name} start, {budget.schedule.name} schedule, {budget.steps} steps, {budget.chains} "
         f"chains, HMC of {budget.leapfrog} leapfrog steps{accepted}"
     )
-
-
-def _empty(chains: int, x: Tensor) -> Tensor:
-    return x.new_empty(chains, x.shape[0], dtype=torch.float64)

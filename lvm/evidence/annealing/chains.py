@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -21,6 +22,7 @@ from lvm.hierarchy.unrolled import unrolled
 from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
 
+Walk: TypeAlias = "Callable[[Annealing, slice, Generator | None], tuple[Tensor, float]]"  # of some of the points
 SPREAD_DRAWS = 64  # draws of the start that the pilot's first scales come from; they need no decoder
 SECONDS_BEFORE_BAR = 3.0
 
@@ -126,7 +128,21 @@ class Budget:
             )
         return model
 
-    def blocks(self, n: int) -> Iterator[slice]:
+    def walked(
+        self, joint: LatentVariableModel, rows: Tensor, generator: Generator | None, *walks: Walk
+    ) -> list[tuple[Tensor, float]]:
+        """Log-weights ``[chains, n]`` and acceptance rate of each walk, of all rows: block by block, float64."""
+        n = len(rows)
+        log_weights = [rows.new_empty(self.chains, n, dtype=torch.float64) for _ in walks]
+        rates = [0.0] * len(walks)
+        for points in self._blocks(n):
+            run = Annealing(joint, rows[points], self, first_point=points.start, generator=generator)
+            for number, walk in enumerate(walks):
+                log_weights[number][:, points], accepted = walk(run, points, generator)
+                rates[number] += accepted * (points.stop - points.start) / n
+        return list(zip(log_weights, rates, strict=True))
+
+    def _blocks(self, n: int) -> Iterator[slice]:
         """The points that run together."""
         points = max(1, ROWS_AT_ONCE // max(self.chains, self.pilot.chains))
         for start in range(0, n, points):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from density.checks import check_count
@@ -59,6 +58,7 @@ def reverse_annealed(
 
     Cost: twice that of :func:`annealed`, and that of ``transitions`` more steps.
 
+    >>> import torch
     >>> from lvm.vae.linear import LinearVAE
     >>> model = LinearVAE(4, 2, generator=torch.Generator().manual_seed(0)).double()
     >>> generator = torch.Generator().manual_seed(1)
@@ -71,12 +71,11 @@ def reverse_annealed(
     budget = Budget(steps, chains, start, schedule, leapfrog, pilot)
     joint = budget.joint(model)
     rows = model._data_rows(x, context)
-    log_weights, acceptance = x.new_empty(chains, x.shape[0], dtype=torch.float64), 0.0
-    for points in budget.blocks(x.shape[0]):
-        run = Annealing(joint, rows[points], budget, first_point=points.start, generator=generator)
-        z = run.posterior(transitions, generator)
-        log_weights[:, points], accepted = run.reverse(z, generator)
-        acceptance += accepted * (points.stop - points.start) / x.shape[0]
+
+    def back(run: Annealing, points: slice, generator: Generator | None) -> tuple[Tensor, float]:
+        return run.reverse(run.posterior(transitions, generator), generator)
+
+    ((log_weights, acceptance),) = budget.walked(joint, rows, generator, back)
     what = (
         "reverse annealing of approximate posterior draws, from above only if they were exact: annealed, resampled, "
         f"{transitions} transitions on"
