@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -246,6 +247,10 @@ def test_blocks_do_not_matter(generator: Generator, monkeypatch: pytest.MonkeyPa
     ):
         assert within(value, error, model.log_prob(at).detach(), 5) == 1
     assert (result.upper.value - model.log_prob(result.x)).abs().max() < 0.5
+    for each in (claim, result.lower, result.upper):  # a mean over blocks, and not their sum
+        accepted = re.search(r"(\d+)% accepted", each.method)
+        assert accepted is not None
+        assert 50 < int(accepted[1]) <= 100
 
 
 def test_one_call_for_all_points_and_chains(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
