@@ -35,10 +35,25 @@ class Rebuildable:
         return made
 
 
+def call_signature(cls: type) -> inspect.Signature:
+    """What a class is called with: the parameters of its ``__init__``.
+
+    Of a class that inherits both, ``inspect.signature`` reads ``__new__`` in some versions of Python (3.11.2), which
+    here takes anything.
+
+    >>> class Own(Rebuildable):
+    ...     def __init__(self, width: int, depth: int = 2) -> None: ...
+    >>> list(call_signature(type("Heir", (Own,), {})).parameters)
+    ['width', 'depth']
+    """
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 def arguments_of(built: Rebuildable) -> tuple[list[object], dict[str, object]]:
     """What an object was built with: the variadic arguments, and all others by name, defaults included."""
     positional, keywords = built._built_with
-    signature = inspect.signature(type(built))
+    signature = call_signature(type(built))
     bound = signature.bind(*positional, **keywords)
     bound.apply_defaults()
     variadic: list[object] = []

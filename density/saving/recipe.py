@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from density.rebuildable import Rebuildable, arguments_of
+from density.rebuildable import Rebuildable, arguments_of, call_signature
 from density.saving.classes import TORCH, class_named, name_of
 from density.saving.files import UnusableFile
 
@@ -176,7 +176,7 @@ class Builder:
         if cls is nn.Sequential:
             variadic, named = [OrderedDict(named)], {}
         elif variadic:  # what stands before them can only be passed by position as well
-            parameters = inspect.signature(cls).parameters.values()
+            parameters = call_signature(cls).parameters.values()
             before = takewhile(lambda parameter: parameter.kind is not inspect.Parameter.VAR_POSITIONAL, parameters)
             variadic = [named.pop(parameter.name) for parameter in before] + variadic
         self.parts.append(cls(*variadic, **named))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density.rebuildable import arguments_of
+from density.rebuildable import arguments_of, call_signature
 from flows import Transform
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -297,7 +297,8 @@ def a_bad_argument_is_reported_by_the_class_that_was_called(case: TransformCase,
     if own.__init__ is nn.Module.__init__:
         return  # takes no arguments
     variadic, arguments = arguments_of(transform)
-    first, *_ = inspect.signature(own).parameters.values()
+    assert arguments_of(own(*variadic, **arguments)) == (variadic, arguments)  # though it has no __init__ of its own
+    first, *_ = call_signature(own).parameters.values()
     several = first.kind is inspect.Parameter.VAR_POSITIONAL
     for bad in ("abc", None):
         with pytest.raises((TypeError, ValueError), match=r"^Own\b.*\bgot\b|^Own is made of Transforms; part 1 is a"):
