@@ -54,7 +54,7 @@ from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
 from density.fitting.optimisers import adam, constant, cosine, lbfgs
 from density.fitting.selection import Selection, select
-from density.fitting.training import Training
+from density.fitting.training import LastBatch, Training
 from density.history import History
 from density.images.encoding import Enlarged, ImageDecoder, ImageEncoder
 from density.images.networks import ResidualBlock, convolutional_network, residual_network
@@ -113,6 +113,7 @@ __all__ = [
     "Indicators",
     "Kind",
     "Laplace",
+    "LastBatch",
     "Likelihood",
     "LocationScale",
     "LocationScaleT",

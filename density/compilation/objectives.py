@@ -30,9 +30,9 @@ def compiled_steps(
     was given, and they are drawn by torch's own kernels, not by the compiler's: the draws are those that the objective
     makes without a compiler. Networks that draw themselves (dropout) draw from the same numbers there.
 
-    Shapes are static: the last, smaller batch of an epoch would be a second graph, and is not worth one. On CUDA the
-    kernels of a step are launched together, as a CUDA graph, where a batch is one part: gradients of several parts are
-    added up in memory that the graph would use again.
+    Shapes are static: the last, smaller batch of an epoch would be a second graph, and is not worth one; with
+    ``last_batch`` dropped or filled there is none. On CUDA the kernels of a step are launched together, as a CUDA
+    graph, where a batch is one part: gradients of several parts are added up in memory that the graph would use again.
 
     Args:
         objective: always the same function.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -22,6 +22,7 @@ from density.fitting.checkpoint import CheckpointMismatch, Entry, Logbook, State
 from density.fitting.course import Course
 from density.fitting.identity import task_of
 from density.fitting.network_weights import groups_of
+from density.fitting.optimisers import Rates
 from density.fitting.rows import LEAST_ROWS, TrainingRows
 from density.fitting.streamed import StreamedRows
 from density.fitting.training import Training, check_training
@@ -183,9 +184,8 @@ class _Ascent:
                 for batch in rows.epoch():
                     watch.step(self._step(batch), len(batch[0]))
                     self.log.step(self._state)
-                watch.trained(rows.count)
-                with self._averaged():
-                    improved = watch.judged(self._mean(rows.valid) if self.held_out else None)
+                with nullcontext() if self.average is None else self.average.shown():
+                    improved = watch.judged(rows.given, self._mean(rows.valid) if self.held_out else None)
                 if course.judged(improved):
                     self._return_to_best()
                 if self._asked_to_stop():
@@ -210,9 +210,6 @@ class _Ascent:
             return False
         history.seconds = self._seconds()
         return processes.from_main(lambda: bool(callback(history)))
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.average is None else self.average.shown()
 
     def _return_to_best(self) -> None:
         """Go on from the best weights. The optimiser goes on as it is: what it knows of the slopes holds there, too."""
@@ -244,14 +241,19 @@ class _Ascent:
         if training.weight_decay:
             groups = groups_of(self.module, self.parameters, training.weight_decay)
             self.optimiser = training.optimiser(groups, training.learning_rate)
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.rates = Rates(self.optimiser, captured=training.compiled)
 
     def _step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser, each group's own rate scaled; −(mean objective) of the batch before it."""
-        training = self.training
-        factor = self.course.factor
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        """One step of the optimiser at the course's rate; −(mean objective) of the batch before it."""
+        self.rates.scale(self.course.factor)
+        loss = self._climbed(batch)
+        self.course.steps += 1
+        if self.average is not None:
+            self.average.update()
+        return loss
+
+    def _climbed(self, batch: Batch) -> Tensor:
+        """Objective, gradient and update of a batch: nothing in it waits, and it is the same from batch to batch."""
 
         def closure() -> Tensor:
             self.optimiser.zero_grad(set_to_none=True)
@@ -260,11 +262,8 @@ class _Ascent:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             return loss
 
-        with lowered(self.module, training.autocast):
+        with lowered(self.module, self.training.autocast):
             loss = self.optimiser.step(closure)  # type: ignore[arg-type]  # a closure that returns the loss as a tensor
-        self.course.steps += 1
-        if self.average is not None:
-            self.average.update()
         return torch.as_tensor(loss).detach()
 
     def _mean(self, rows: Blocks) -> Tensor:

@@ -69,24 +69,28 @@ class Watch:
         if loss.device.type == "cpu":
             self.require_finite(loss.item())
 
-    def trained(self, rows: int) -> None:
-        """An epoch's steps are done, of so many rows."""
-        loss = (torch.as_tensor(self._loss) / rows).item()
+    def judged(self, rows: int, value: Tensor | None) -> bool:
+        """An epoch of so many rows has ended; are its weights the best so far?
+
+        Both numbers of the epoch, the mean loss of its steps and the value here, are looked at together.
+
+        Args:
+            rows: in the epoch's steps.
+            value: mean objective of the held-out rows, by the weights that the module has now; None if there are none.
+        """
+        history = self.history
+        mean = torch.as_tensor(self._loss) / rows
+        loss, *held_out = [mean.item()] if value is None else torch.stack([mean.to(value), value]).tolist()
         self.require_finite(loss)
         self._loss = 0.0
         if self._proposed is not None:
             self._good, self._proposed = self._proposed, None
-        self.history.objective.append(-loss)
-
-    def judged(self, value: Tensor | None) -> bool:
-        """The mean objective of the held-out rows after this epoch, None if there are none; is it the best so far?"""
-        history = self.history
-        if value is None:
+        history.objective.append(-loss)
+        if not held_out:
             history.best, self._proposed = self.epoch, copied(self.module)
         else:
-            held_out = value.item()
-            self.require_finite(held_out, "held-out objective")
-            history.validation.append(held_out)
+            self.require_finite(held_out[0], "held-out objective")
+            history.validation.append(held_out[0])
             if history.validation[-1] > self._best:
                 history.best, self._best, self._good = self.epoch, history.validation[-1], copied(self.module)
         self.epoch += 1

@@ -96,6 +96,40 @@ class SearchOnHost(torch.optim.LBFGS):
         return torch.cat([t.detach().flatten() for t in tensors]).cpu()
 
 
+class Rates:
+    """The learning rates of an optimiser's groups, scaled together.
+
+    A graph that is captured repeats the numbers it was captured with. Where steps are to be captured, the rate of a
+    group on CUDA is therefore a tensor there, written in place, and the optimiser counts its steps there
+    (``capturable``), if it is one that can: Adam and its kin.
+
+    Args:
+        optimiser: whose groups have the rates that are scaled.
+        captured: whether graphs are made of its steps.
+
+    >>> optimiser = adam([nn.Parameter(torch.zeros(2))], 0.01)
+    >>> Rates(optimiser, captured=False).scale(0.5)
+    >>> optimiser.param_groups[0]["lr"]
+    0.005
+    """
+
+    def __init__(self, optimiser: Optimizer, captured: bool) -> None:
+        self.optimiser = optimiser
+        self.own = [group["lr"] for group in optimiser.param_groups]
+        self.written: list[Tensor | None] = []
+        for group in optimiser.param_groups:
+            able = captured and "capturable" in group and all(p.device.type == "cuda" for p in group["params"])
+            if able:
+                group["capturable"] = True
+            # Fused kernels read a rate in single precision.
+            self.written.append(torch.empty((), device=group["params"][0].device) if able else None)
+
+    def scale(self, factor: float) -> None:
+        """The rates of the next step: each group's own times a factor."""
+        for group, own, written in zip(self.optimiser.param_groups, self.own, self.written, strict=True):
+            group["lr"] = own * factor if written is None else written.fill_(own * factor)
+
+
 def constant(progress: float) -> float:
     """The learning rate stays as it is.
 

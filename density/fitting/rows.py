@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from density.fitting.batches import Batch
-from density.fitting.training import Training
+from density.fitting.training import LastBatch, Training
 from density.parallel.random_streams import Randomness
 
 ROWS_AT_ONCE = 4096
@@ -38,6 +38,17 @@ def batch_sizes(rows: int, batch_size: int) -> Iterator[int]:
         single = rows - batch_size < min(LEAST_ROWS, batch_size)
         yield rows if single else batch_size
         rows -= rows if single else batch_size
+
+
+def rows_of_an_epoch(rows: int, batch_size: int, last: LastBatch) -> int:
+    """How many rows the batches of an epoch have together.
+
+    >>> [rows_of_an_epoch(40, 13, last) for last in LastBatch]
+    [40, 39, 52]
+    """
+    if last is LastBatch.SMALLER:
+        return rows
+    return batch_size * (rows // batch_size if last is LastBatch.DROPPED else -(-rows // batch_size))
 
 
 class RowSet:
@@ -76,8 +87,8 @@ class TrainingRows:
     Attributes:
         valid: the rows held out, or those that came for it.
         train: the others.
-        batch_size: how many make a step. The last step of an epoch may have fewer; a single row that is left over
-            joins the batch before.
+        batch_size: how many make a step. The last step of an epoch may have fewer, as the settings say; a single row
+            that is left over joins the batch before.
         done: how many of the present epoch have been given out.
         weighted: whether rows have weights, the last tensor of every batch.
 
@@ -110,7 +121,7 @@ class TrainingRows:
             numbers = torch.arange(len(validation[0]), device=self._device)
             ones = () if weights is None else (weights.new_ones(len(numbers)),)
             self.valid = RowSet((*validation, *ones), numbers)
-        self._asked = training.batch_size
+        self._asked, self._last = training.batch_size, training.last_batch
         self.batch_size = min(self._asked or self.count, self.count)
         self.done = 0
         self._shuffling = randomness.state()  # when the rows of the present epoch were shuffled
@@ -121,9 +132,14 @@ class TrainingRows:
         return len(self.train)
 
     @property
+    def given(self) -> int:
+        """How many rows the batches of an epoch have."""
+        return rows_of_an_epoch(self.count, self.batch_size, self._last)
+
+    @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        whole, rest = divmod(self.count, self.batch_size)
+        whole, rest = divmod(self.given, self.batch_size)
         return whole + (rest >= LEAST_ROWS)
 
     def epoch(self) -> Iterator[Batch]:
@@ -137,9 +153,11 @@ class TrainingRows:
             order = self._permutation(self.count)
             self._randomness.restore(now)
         order = self.train.numbers[order].long()  # once, rather than in every batch
-        while self.done < self.count:
+        given = self.given
+        order = torch.cat([order, order[: given - self.count]]) if given > self.count else order[:given]
+        while self.done < given:
             end = self.done + self.batch_size
-            single = self.count - end < min(LEAST_ROWS, self.batch_size)
+            single = given - end < min(LEAST_ROWS, self.batch_size)
             own = order[self.done :] if single else order[self.done : end]
             self.done += len(own)
             yield tuple(t[own] for t in self.train.data)

@@ -10,7 +10,7 @@ from torch import Generator
 
 from density.data.stream import Stream, joined
 from density.fitting.batches import Batch
-from density.fitting.rows import RowSet, batch_sizes
+from density.fitting.rows import RowSet, batch_sizes, rows_of_an_epoch
 from density.fitting.training import Training
 from density.parallel.random_streams import Randomness
 
@@ -36,7 +36,7 @@ class StreamedRows:
         if training.batch_size is None:
             raise ValueError("rows that come in chunks are fitted in batches; give a batch_size")
         self.train, self._randomness, self.weighted = stream, randomness, stream.weighted
-        self._batch_size = training.batch_size
+        self._batch_size, self._last = training.batch_size, training.last_batch
         if validation is not None:
             self.valid = self._of((*validation, *([validation[0].new_ones(len(validation[0]))] * stream.weighted)))
         else:
@@ -55,9 +55,14 @@ class StreamedRows:
         return min(self._batch_size, self.count)
 
     @property
+    def given(self) -> int:
+        """How many rows the batches of an epoch have."""
+        return rows_of_an_epoch(self.count, self.batch_size, self._last)
+
+    @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return sum(1 for _ in batch_sizes(self.count, self.batch_size))
+        return sum(1 for _ in batch_sizes(self.given, self.batch_size))
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of an epoch, or those that are left of it: what was given out is then read once more."""
@@ -94,8 +99,8 @@ class StreamedRows:
 
     def _batches(self) -> Iterator[Batch]:
         generator = Generator(self.train.device).manual_seed(self._seed)
-        sizes = batch_sizes(self.count, self.batch_size)
-        size, held = next(sizes), list[Batch]()
+        sizes = batch_sizes(self.given, self.batch_size)
+        size, held, first = next(sizes), list[Batch](), Batch()
         for chunk in self.train.batches(self._seed):
             order = torch.randperm(len(chunk[0]), generator=generator, device=self.train.device)
             held.append(tuple(t[order] for t in chunk))
@@ -104,9 +109,14 @@ class StreamedRows:
                 continue
             rows, start = joined(held), 0
             while size and there - start >= size:
-                yield tuple(t[start : start + size] for t in rows)
+                batch = tuple(t[start : start + size] for t in rows)
+                first = first or batch
+                yield batch
                 start, size = start + size, next(sizes, 0)
             held = [tuple(t[start:] for t in rows)]
+        if size:  # to be filled, by the rows of the first batch
+            rows = joined(held)
+            yield tuple(torch.cat([t, t_first[: size - len(t)]]) for t, t_first in zip(rows, first, strict=True))
 
     def _of(self, rows: Batch) -> RowSet:
         if self.weighted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -20,6 +21,24 @@ SAME = (
 )  # fmt: skip
 
 
+class LastBatch(Enum):
+    """What becomes of the rows of an epoch that are left over, too few for a batch of the size that was asked for.
+
+    - ``SMALLER``: they are a step of their own, of their mean; a single row joins the batch before.
+    - ``DROPPED``: they wait. Every epoch has its own order, so that over epochs no row is left out more than others.
+    - ``FILLED``: rows with which the epoch began make them a whole batch, and count twice in it.
+
+    The last two have batches of one size alone, as graphs of static shape want them.
+
+    >>> Training(batch_size=64, last_batch=LastBatch.FILLED).last_batch.value
+    'filled'
+    """
+
+    SMALLER = "smaller"
+    DROPPED = "dropped"
+    FILLED = "filled"
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of a gradient fit.
@@ -32,8 +51,9 @@ class Training:
         epochs: passes over the training rows, at most; None for as many as ``steps`` make.
         steps: steps of the optimiser, at most, in place of epochs; where both are None, as many as
             :func:`~density.fitting.course.usual_steps` says of the number of rows.
-        batch_size: rows in a step; None for all of them. What is left of an epoch is a last, smaller step; a single
-            row, of which batch normalisation has no statistics, joins the step before.
+        batch_size: rows in a step; None for all of them.
+        last_batch: what becomes of rows that are left over (:class:`LastBatch`): a last, smaller step, unless asked
+            otherwise; a single row, of which batch normalisation has no statistics, joins the step before.
         learning_rate: of the constant part.
         optimiser: makes the optimiser from parameters and learning rate: :func:`adam`, :func:`lbfgs`, or your own.
             Groups of parameters may have rates of their own.
@@ -64,11 +84,13 @@ class Training:
         autocast: ``torch.bfloat16`` to run networks in steps at that precision (see
             :func:`~density.fitting.autocast.lowered`), on float32 data; held-out rows are judged in full precision.
         compiled: compile the objective and its gradient by ``torch.compile``, once for whole batches; a last, smaller
-            batch and held-out rows run as they are. Worth its seconds or minutes where steps are many; the fit is the
-            same up to rounding, which a checkpoint therefore keeps apart (see :mod:`density.compilation`).
+            batch (see ``last_batch``) and held-out rows run as they are. Worth its seconds or minutes where steps are
+            many; the fit is the same up to rounding, which a checkpoint therefore keeps apart (see
+            :mod:`density.compilation`). On CUDA the optimiser, too, has its counters and rates on the device
+            (:class:`~density.fitting.optimisers.Rates`).
 
     Raises:
-        TypeError: optimiser or schedule is no function, or checkpoint no Checkpoint.
+        TypeError: optimiser or schedule is no function, checkpoint no Checkpoint, or last_batch no LastBatch.
         ValueError: a setting is out of range; both epochs and steps; L-BFGS with weight decay or averaging;
             autocast of what is compiled.
 
@@ -112,6 +134,7 @@ class Training:
     refit: bool = False
     callback: Callback | None = None
     compiled: bool = False
+    last_batch: LastBatch = LastBatch.SMALLER
 
     def __post_init__(self) -> None:
         if not callable(self.optimiser):
@@ -128,6 +151,10 @@ class Training:
             raise TypeError(f"callback must be a function of a History; got {_described(self.callback)}")
         if not isinstance(self.checkpoint, Checkpoint | None):
             raise TypeError(f"checkpoint must be a density.Checkpoint(path); got {_described(self.checkpoint)}")
+        if not isinstance(self.last_batch, LastBatch):
+            raise TypeError(
+                f"last_batch must be density.LastBatch.SMALLER, DROPPED or FILLED; got {_described(self.last_batch)}"
+            )
         settle_counts(self, "epochs", "steps", "batch_size", "patience", "parts")
         if self.patient_steps != 0:
             settle_counts(self, "patient_steps")
@@ -168,7 +195,9 @@ class Training:
             **{name: getattr(self, name) for name in SAME},
             "schedule": [self.schedule(eighth / 8) for eighth in range(9)],
             "autocast": None if self.autocast is None else str(self.autocast),
-            **({"compiled": True} if self.compiled else {}),  # unsaid otherwise: earlier files do not know it
+            # What earlier files do not know is unsaid where it is as it was.
+            **({"compiled": True} if self.compiled else {}),
+            **({} if self.last_batch is LastBatch.SMALLER else {"last_batch": self.last_batch.value}),
         }
 
 

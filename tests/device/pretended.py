@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -24,6 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+TOOLS = Path(__file__).parent
+OWN_OF_TORCH = tuple(str(Path(torch.__file__).parent / folder) for folder in ("optim", "nn/utils"))
 PACKAGES = ("density", "flows", "lvm", "bridge", "studies", "tests")
 MOVES = {
     Tensor.__deepcopy__,
@@ -88,6 +92,8 @@ class _Device(TorchFunctionMode):
         if func in (Tensor.cpu, Tensor.cuda):
             place = CUDA if func is Tensor.cuda else CPU
             func, args = Tensor.to, (args[0],)
+        if func is Tensor.to and there and place == CPU and _brings_together():
+            return args[0]
         if there and func not in MOVES and getattr(func, "__name__", "") not in COMPARISONS:
             _require_together(func, args, kwargs)
         if isinstance(kwargs.get("generator"), torch.Generator):
@@ -154,6 +160,14 @@ def _asked(args: Any, kwargs: Any) -> torch.device | None:
         if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cuda", "cpu")):
             return torch.device(value)
     return None
+
+
+def _brings_together() -> bool:
+    """Whether it is torch's own optimisers or clipping that ask, which know on the CPU what they bring together."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(str(TOOLS)):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(OWN_OF_TORCH)
 
 
 def _here(value: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from density import Checkpoint, CheckpointMismatch, History, Model, Training
+from density import Checkpoint, CheckpointMismatch, History, LastBatch, Model, Training
 from density.compilation import functions
 from flows import real_nvp
 from lvm import VAE
@@ -127,3 +127,9 @@ def test_what_is_compiled_is_not_autocast() -> None:
 def test_torch_s_compiler_fits_alike(name: str, x: Tensor) -> None:
     torch.compiler.reset()
     same(name, x)
+
+
+@pytest.mark.parametrize("last", [LastBatch.DROPPED, LastBatch.FILLED])
+def test_every_batch_is_compiled_where_all_are_whole(last: LastBatch, x: Tensor, calls: list[int]) -> None:
+    same("vae", x, last_batch=last)
+    assert calls == [16] * (6 if last is LastBatch.DROPPED else 9)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from density.fitting.optimisers import SearchOnHost
+from density import adam
+from density.fitting.optimisers import Rates, SearchOnHost
 
 
 def test_it_is_l_bfgs(generator: Generator) -> None:
@@ -47,3 +48,19 @@ def test_a_step_begins_where_the_parameters_are(generator: Generator) -> None:
         parameter.fill_(7.0)
     assert optimiser.step(closure).item() == 36
     assert abs(parameter.item() - 1) < 1e-6
+
+
+def test_rates_are_numbers_on_the_cpu() -> None:
+    optimiser = adam([nn.Parameter(torch.zeros(2))], 0.1)
+    Rates(optimiser, captured=True).scale(0.5)
+    assert optimiser.param_groups[0]["lr"] == 0.05
+    assert not optimiser.param_groups[0]["capturable"]
+
+
+def test_every_group_has_its_own_rate() -> None:
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    optimiser = torch.optim.SGD([{"params": parameters[:1], "lr": 0.3}, {"params": parameters[1:]}], lr=0.1)
+    rates = Rates(optimiser, captured=False)
+    for factor in (0.5, 0.1):
+        rates.scale(factor)
+        assert [group["lr"] for group in optimiser.param_groups] == [0.3 * factor, 0.1 * factor]
