@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
 
@@ -26,6 +27,7 @@ def task_of(
     if training.checkpoint is None and processes.world() == 1:
         return {}
     usual = ("lr", training.learning_rate)  # said already
+    kind = torch.optim.LBFGS if isinstance(optimiser, torch.optim.LBFGS) else type(optimiser)  # wherever it searches
     groups = [
         {name: value for name, value in group.items() if name != "params" and (name, value) != usual}
         for group in optimiser.param_groups
@@ -34,7 +36,7 @@ def task_of(
         "model": parameters_in_words(module),
         "data": "; ".join(filter(None, [data_in_words(data), "" if stream is None else stream.in_words()])),
         **training.task(),
-        "optimiser": f"{type(optimiser).__name__} {groups}",
+        "optimiser": f"{kind.__name__} {groups}",
         "parts": parts,
         "generator": "torch's own" if generator is None else "given",
     }

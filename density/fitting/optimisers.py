@@ -51,8 +51,10 @@ class SearchOnHost(torch.optim.LBFGS):
 
     Search directions and line searches are a few products of vectors, and a decision after each: an accelerator is
     waited for dozens of times an evaluation of the objective. Here a step works on a copy of the parameters, one vector
-    on the CPU, and an evaluation sends it there and brings back value and gradient: one wait. The numbers are those of
-    :class:`torch.optim.LBFGS`, whose settings these are, and its state is that of one vector.
+    on the CPU. An evaluation sends it there and brings back value and gradient: one wait. The first of a step brings
+    the parameters as well and sends nothing; where the last evaluation is where the step ends, as it mostly is, no more
+    is sent. The numbers are those of :class:`torch.optim.LBFGS`, whose settings these are, and so is its
+    ``state_dict``: the one continues what the other began.
 
     Args:
         parameters: floating-point tensors of one dtype, anywhere.
@@ -61,39 +63,64 @@ class SearchOnHost(torch.optim.LBFGS):
 
     def __init__(self, parameters: list[nn.Parameter], **settings: Any) -> None:  # noqa: ANN401 - those of LBFGS
         self.searched = list(parameters)
-        self.vector = nn.Parameter(torch.cat([p.detach().flatten() for p in self.searched]).cpu())
+        self.vector = nn.Parameter(_on_host(self.searched))
         super().__init__([self.vector], **settings)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for parameter in [*self.searched, self.vector]:
             parameter.grad = None
 
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["param_groups"][0]["params"] = [*range(len(self.searched))]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        (group,) = state_dict["param_groups"]
+        super().load_state_dict({**state_dict, "param_groups": [{**group, "params": [0]}]})
+
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
         """One step from where the parameters are; the objective's value before it."""
+        size = self.vector.numel()
+
+        def brought(beside: list[Tensor]) -> tuple[Tensor, Tensor]:
+            """Value and gradient where the parameters are, in one look, and what lies beside them."""
+            loss = closure()
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.searched]
+            found = _on_host([loss, *gradients, *beside])
+            self.vector.grad = found[1 : 1 + size].to(self.vector.dtype)
+            return found[0], found[1 + size :]
+
+        value, where = brought([*self.searched])
+        known = [value]
         with torch.no_grad():
-            self.vector.copy_(self._joined([p.detach() for p in self.searched]))
+            sent = self.vector.copy_(where).clone()
 
         def evaluated() -> Tensor:
-            self._spread()
-            loss = closure().detach()
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.searched]
-            found = self._joined([loss, *gradients])
-            self.vector.grad = found[1:].to(self.vector.dtype)
-            return found[0]
+            nonlocal sent
+            if known:
+                return known.pop()
+            sent = self._send()
+            return brought([])[0]
 
         loss = super().step(evaluated)
-        self._spread()
+        if not self.vector.equal(sent):
+            self._send()
         return loss
 
     @torch.no_grad()
-    def _spread(self) -> None:
-        """Give the parameters the values of the vector."""
-        there = self.vector.detach().to(self.searched[0].device)
+    def _send(self) -> Tensor:
+        """Give the parameters the values of the vector, a copy of which is returned."""
+        sent = self.vector.detach().clone()
+        there = sent.to(self.searched[0].device)
         for parameter, values in zip(self.searched, there.split([p.numel() for p in self.searched]), strict=True):
             parameter.copy_(values.view_as(parameter))
+        return sent
 
-    def _joined(self, tensors: list[Tensor]) -> Tensor:
-        return torch.cat([t.detach().flatten() for t in tensors]).cpu()
+
+def _on_host(tensors: list[Any]) -> Tensor:
+    """All their numbers in one vector on the CPU."""
+    return torch.cat([t.detach().flatten() for t in tensors]).cpu()
 
 
 class Rates:

@@ -25,8 +25,11 @@ from density import (
     LogDensity,
     StandardNormal,
     Training,
+    adam,
+    lbfgs,
 )
 from density.families.noise import normal_noise
+from density.fitting.optimisers import OptimiserOf
 from flows import (
     AffineCoupling,
     Permutation,
@@ -363,10 +366,15 @@ def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
 
 @pytest.mark.parametrize("first", ["cpu", "cuda"])
 @pytest.mark.parametrize("generated", [True, False])
-def test_a_checkpoint_of_another_device_is_refused(first: str, generated: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", [adam, lbfgs])
+def test_a_checkpoint_of_another_device_is_refused(
+    first: str, generated: bool, optimiser: OptimiserOf, tmp_path: Path
+) -> None:
+    """For that reason alone: what optimisers keep has one layout."""
     second = {"cpu": "cuda", "cuda": "cpu"}[first]
     x = torch.randn(40, 2, generator=seed("cpu"))
-    training = Training(epochs=2, progress=False, checkpoint=Checkpoint(tmp_path / "fit", steps=1))
+    checkpoint = Checkpoint(tmp_path / "fit", steps=1)
+    training = Training(epochs=2, progress=False, optimiser=optimiser, checkpoint=checkpoint)
 
     def fit(device: str) -> nn.Module:
         torch.manual_seed(0)
@@ -375,7 +383,7 @@ def test_a_checkpoint_of_another_device_is_refused(first: str, generated: bool, 
     fit(first)
     words = {"cpu": "the CPU", "cuda": "an accelerator"}
     with pytest.raises(
-        CheckpointMismatch, match=f"the fit ran on {words[first]} there and runs on {words[second]} here"
+        CheckpointMismatch, match=f"another fit: the fit ran on {words[first]} there and runs on {words[second]} here"
     ):
         fit(second)
     fit(first)  # which has ended, and is given back

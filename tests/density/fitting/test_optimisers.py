@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Generator, Tensor, nn
 
@@ -48,6 +49,36 @@ def test_a_step_begins_where_the_parameters_are(generator: Generator) -> None:
         parameter.fill_(7.0)
     assert optimiser.step(closure).item() == 36
     assert abs(parameter.item() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("there", [torch.optim.LBFGS, SearchOnHost])
+@pytest.mark.parametrize("here", [torch.optim.LBFGS, SearchOnHost])
+def test_the_one_goes_on_where_the_other_stopped(there: type[torch.optim.LBFGS], here: type[torch.optim.LBFGS]) -> None:
+    """By its state alone, of two tensors."""
+
+    def steps(number: int, kind: type[torch.optim.LBFGS], start: list[Tensor], state: object = None) -> list[object]:
+        parameters = [nn.Parameter(t.clone()) for t in start]
+        optimiser = kind(parameters, lr=0.5, max_iter=3, line_search_fn="strong_wolfe")
+        if state is not None:
+            optimiser.load_state_dict(state)  # type: ignore[arg-type]
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            x, y = parameters
+            loss = (100 * (y - x.square()).square() + (1 - x).square()).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(number):
+            optimiser.step(closure)  # type: ignore[arg-type]
+        return [[p.detach() for p in parameters], optimiser.state_dict()]
+
+    start = [torch.full((2,), value, dtype=torch.float64) for value in (-1.2, 1.0)]
+    whole, _ = steps(4, torch.optim.LBFGS, start)
+    halfway, state = steps(2, there, start)
+    ended, _ = steps(2, here, halfway, state)  # type: ignore[arg-type]
+    assert all(a.equal(b) for a, b in zip(whole, ended, strict=True))  # type: ignore[call-overload]
+    assert not any(a.equal(b) for a, b in zip(halfway, ended, strict=True))  # type: ignore[call-overload]
 
 
 def test_rates_are_numbers_on_the_cpu() -> None:
