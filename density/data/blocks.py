@@ -11,13 +11,33 @@ ROWS_AT_ONCE = 2**16  # points, or draws of their latents, that pass through the
 # On a CPU fewer: activations stay in cache and in memory that is used again; fresh pages cost more than arithmetic.
 ROWS_IN_CACHE = 2**12
 SCALARS_IN_CACHE = 2**20
+SHARE = 4  # of the memory of an accelerator, of which a block takes one
+SCALARS_OF_A_ROW = 2**13  # that the layers of a network hold of a row together,
+SCALARS_OF_A_FEATURE = 2**5  # and those that are as wide as a point
 
 
 def rows_at_once(x: Tensor) -> int:
-    """How many rows like those of x ``[n, D]`` pass through the networks together on its device."""
+    """How many rows like those of x ``[n, D]`` pass through the networks together on its device, without gradients."""
     if x.device.type != "cpu":
-        return ROWS_AT_ONCE
+        return rows_in_memory(x)
     return max(1, min(ROWS_AT_ONCE, ROWS_IN_CACHE, SCALARS_IN_CACHE // x.shape[-1]))
+
+
+def rows_in_memory(x: Tensor) -> int:
+    """How many rows like those of x ``[n, D]`` a computation holds together, with gradients in the latent too.
+
+    On the CPU 2¹⁶. On CUDA a power of two, by the memory that the device has, so that blocks, and the draws in them,
+    are the same from one call to the next; fewer while less than that is free.
+    """
+    if x.device.type != "cuda":
+        return ROWS_AT_ONCE
+    free, whole = torch.cuda.mem_get_info(x.device)
+    free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(
+        x.device
+    )  # kept by torch, for us as well
+    row = x.element_size() * (SCALARS_OF_A_ROW + SCALARS_OF_A_FEATURE * x.shape[-1])
+    fit = min(whole // SHARE, free) // row
+    return 2 ** max(0, fit.bit_length() - 1)
 
 
 def in_blocks(

@@ -252,9 +252,10 @@ IMPORTED = {
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
-    """There is a device called cuda within."""
+def pretended(memory: int = 2**34) -> Iterator[None]:
+    """There is a device called cuda within, of so many bytes, all of them free."""
     torch_cuda = {
+        "mem_get_info": lambda device=None: (memory, memory),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
         "manual_seed": lambda seed: torch.default_generator.manual_seed(seed),

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from density.checks import settle_counts
-from density.data.blocks import ROWS_AT_ONCE
+from density.data.blocks import rows_in_memory
 from density.measure import Measure, ReferenceMeasure
 from density.parallel import processes
 from lvm.evidence.annealing.hamiltonian import GeometricPath, Position, transition
@@ -135,18 +135,18 @@ class Budget:
         n = len(rows)
         log_weights = [rows.new_empty(self.chains, n, dtype=torch.float64) for _ in walks]
         rates = [0.0] * len(walks)
-        for points in self._blocks(n):
+        for points in self._blocks(rows):
             run = Annealing(joint, rows[points], self, first_point=points.start, generator=generator)
             for number, walk in enumerate(walks):
                 log_weights[number][:, points], accepted = walk(run, points, generator)
                 rates[number] += accepted * (points.stop - points.start) / n
         return list(zip(log_weights, rates, strict=True))
 
-    def _blocks(self, n: int) -> Iterator[slice]:
-        """The points that run together."""
-        points = max(1, ROWS_AT_ONCE // max(self.chains, self.pilot.chains))
-        for start in range(0, n, points):
-            yield slice(start, min(n, start + points))
+    def _blocks(self, rows: Tensor) -> Iterator[slice]:
+        """The points that run together, of rows ``[n, D]``."""
+        points = max(1, rows_in_memory(rows) // max(self.chains, self.pilot.chains))
+        for start in range(0, len(rows), points):
+            yield slice(start, min(len(rows), start + points))
 
 
 class Annealing:

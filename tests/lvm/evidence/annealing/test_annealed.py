@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from density import Claim, Kind, LogDensity, PerFeatureScale, Training
+from density.data import blocks
 from density.importance.bound import importance
 from density.weight_diagnostics import WeightDiagnostics
-from lvm.evidence.annealing import chains
 from lvm.evidence.annealing.bounds import (
     Adaptive,
     FromEncoder,
@@ -238,7 +238,7 @@ def test_float32_agrees_with_float64(generator: Generator) -> None:
 def test_blocks_do_not_matter(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     model = linear_vae(generator)
     x = model.sample(23, generator=generator).detach()
-    monkeypatch.setattr(chains, "ROWS_AT_ONCE", 5 * 16)
+    monkeypatch.setattr(blocks, "ROWS_AT_ONCE", 5 * 16)
     result = sandwich(model, 23, steps=60, generator=generator)
     claim = annealed(model, x, steps=60, generator=generator)
     for lower, at in ((claim, x), (result.lower, result.x)):
@@ -298,7 +298,7 @@ def test_a_non_finite_joint_is_located(value: float, generator: Generator, monke
     x = torch.zeros(6, 6, dtype=torch.float64)
     x[3] = 7
     for rows in (2**16, 2 * 16):  # the point's number does not depend on the blocks
-        monkeypatch.setattr(chains, "ROWS_AT_ONCE", rows)
+        monkeypatch.setattr(blocks, "ROWS_AT_ONCE", rows)
         with pytest.raises(ValueError, match=rf"log p\(x, z\) is {value} at point 3, chain 0"):
             annealed(model, x, steps=3, generator=generator)
 
