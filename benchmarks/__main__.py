@@ -73,6 +73,14 @@ def turns(options: argparse.Namespace, tables: Tables) -> Iterator[Turn]:
                 yield Turn(job.name, stated, partial(start, job, threads))
 
 
+def require(device: torch.device) -> None:
+    """Refuse a device on which nothing can be made, before every job breaks off at it."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, ImportError, RuntimeError) as error:
+        raise InputError(f"--device {device}: this machine or this torch has none ({error})") from error
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run what was asked for or fits; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -93,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     budget = options.budget or (BUDGET if options.device.type == "cuda" else None)
     ends: list[str] = []
     try:
+        require(options.device)
         for outcome in in_turns(turns(options, tables), seconds_of(budget) if budget else math.inf):
             taken = "" if outcome.seconds is None else f" after {outcome.seconds:.0f} s"
             print(f"{outcome.turn.name}: {outcome.ended}{taken} (expected: {outcome.expected:.0f} s)", flush=True)
