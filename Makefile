@@ -31,12 +31,10 @@ test: lint  ## lint, type check, every test that is not slow, and the examples i
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
 
-bench: .venv-bench/.installed  ## our speed beside the peers', in an environment of its own: results/benchmarks/
-	.venv-bench/bin/python -m benchmarks.flows $(ARGS)
-	.venv-bench/bin/python -m benchmarks.models $(ARGS)
-	.venv-bench/bin/python -m benchmarks.images
-	.venv-bench/bin/python -m benchmarks.memory
-	.venv-bench/bin/python -m benchmarks.continuous
+bench: .venv-bench/.installed  ## our speed beside the peers' in an environment of its own, e.g. ARGS="--device cuda"
+	.venv-bench/bin/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,.venv-bench/bin/python -m benchmarks.memory)
+	$(if $(ARGS),,.venv-bench/bin/python -m benchmarks.continuous)
 
 .venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench

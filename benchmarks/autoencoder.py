@@ -2,58 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-from pythae.models import VAE as PythaeVAE
-from pythae.models import VAEConfig
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
-from benchmarks.timing import Row, Work, race
+from benchmarks.contestants import Absent, Work, each, peer, present
+from benchmarks.timing import Race
 from density import adam
 from lvm import VAE
 from lvm.vae.gradients import AnalyticKL
 
-DRAWS = 5000
-FEATURES, LATENT, HIDDEN = 784, 16, (256, 256)
+TOLERANCE = 1e-8  # nats, of the ELBO's mean at the same noise in float64
 
 
-class Encoder(BaseEncoder):
-    """Our encoder's network and its bounded log σ, in the form that pythae asks for."""
+class Size(NamedTuple):
+    """Features, latent features, hidden units of two layers each way, rows of a batch, draws of an evidence."""
 
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.network, self.scale = model.encoder.network, model.encoder.scale
+    features: int
+    latent: int
+    hidden: int
+    rows: int
+    draws: int
 
-    def forward(self, x: Tensor) -> ModelOutput:
-        mean, raw = self.network(x).chunk(2, -1)
-        return ModelOutput(embedding=mean, log_covariance=2 * self.scale(raw, mean).log())
-
-
-class Decoder(BaseDecoder):
-    """Our decoder's network with the sigmoid that pythae's cross-entropy asks for."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.network(z).sigmoid())
+    def __str__(self) -> str:
+        return f"D={self.features} d={self.latent} hidden={self.hidden}"
 
 
-def both(dtype: torch.dtype = torch.float32) -> tuple[VAE, PythaeVAE, Tensor]:
-    """One VAE of binary data seen by both libraries (networks shared), and 256 points of it."""
+def autoencoders(size: Size, device: torch.device) -> Iterator[Race]:
+    """A training step on a batch, and the evidence of two points by importance weighting."""
+    difference = present(lambda: check(size, device))
+    absent = difference if isinstance(difference, Absent) else None
+    note = "" if absent else f"|Δ ELBO| {difference:.1e} nats at the same noise (float64)"
+    model, x = ours(size, torch.float32, device)
+    theirs = absent or present(lambda: peer("pythae").autoencoder(ours(size, torch.float32, device)[0]).to(device))
+    estimator = AnalyticKL()
+    losses: dict[str, tuple[nn.Module, Callable[[], Tensor]] | Absent] = {
+        "ours": (model, lambda: -estimator(model, x).mean()),
+        "pythae": theirs if isinstance(theirs, Absent) else (theirs, lambda: theirs({"data": x}).loss),
+    }
+    steps = each(losses, lambda one: training_step(*one)) | {"floor": _training_products(size, device)}
+    yield Race(f"VAE training step, n={size.rows}, {size}", steps, {"pythae": note})
+
+    model, x = ours(size, torch.float32, device)
+    few = x[:2]
+    estimated = absent or present(lambda: _evidence(model, few, size.draws, 100))
+    if not isinstance(estimated, Absent):
+        off = abs(model.log_density(few, draws=size.draws).mean - estimated())
+        note = f"{note}; estimates differ by {off:.3f} nats"
+    evidence: dict[str, Work | Absent] = {
+        "ours": lambda: model.log_density(few, draws=size.draws),
+        "pythae": estimated,
+        "pythae, all draws at once": absent or present(lambda: _evidence(model, few, size.draws, size.draws)),
+        "floor": _decoder_products(model, len(few) * size.draws, device),
+    }
+    yield Race(f"evidence, K={size.draws:,}, {len(few)} points, {size}", evidence, {"pythae": note})
+
+
+def ours(size: Size, dtype: torch.dtype, device: torch.device) -> tuple[VAE, Tensor]:
+    """A VAE of binary data, and points of it, always the same."""
     torch.manual_seed(0)
-    model = VAE.bernoulli(FEATURES, LATENT, hidden=HIDDEN).to(dtype)
-    config = VAEConfig(input_dim=(FEATURES,), latent_dim=LATENT, reconstruction_loss="bce")
-    theirs = PythaeVAE(config, Encoder(model), Decoder(model.decoder.network)).to(dtype)
-    return model, theirs, (torch.rand(256, FEATURES) < 0.2).to(dtype)
+    model = VAE.bernoulli(size.features, size.latent, hidden=(size.hidden, size.hidden)).to(dtype)
+    x = (torch.rand(size.rows, size.features) < 0.2).to(dtype)
+    return model.to(device), x.to(device)
 
 
-def training_step(model: nn.Module, loss: Work) -> Work:
-    """A step of Adam by the optimiser of ours, the same for both."""
+def check(size: Size, device: torch.device) -> float:
+    """The difference of the ELBO's mean from theirs at the same noise, in float64 and in nats.
+
+    Raises:
+        Absent: it is no rounding.
+    """
+    model, x = ours(size, torch.float64, device)
+    theirs = peer("pythae").autoencoder(model).to(x)
+    torch.manual_seed(1)
+    mean = -AnalyticKL()(model, x).mean()
+    torch.manual_seed(1)
+    difference = (mean - theirs({"data": x}).loss).abs().item()
+    if not difference < TOLERANCE:
+        raise Absent(f"not the same ELBO, off by {difference:.1e} nats")
+    return difference
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
+    """A step of Adam by the optimiser of our fits, the same for both."""
     optimiser = adam(list(model.parameters()), 1e-3)
 
     def work() -> None:
@@ -64,61 +98,25 @@ def training_step(model: nn.Module, loss: Work) -> Work:
     return work
 
 
-def check() -> float:
-    """The largest difference of the ELBO's mean at the same noise, in float64, and in nats."""
-    model, theirs, x = both(torch.float64)
-    torch.manual_seed(1)
-    ours = -AnalyticKL()(model, x).mean()
-    torch.manual_seed(1)
-    difference = (ours - theirs({"data": x}).loss).abs().item()
-    if difference > 1e-8:
-        raise AssertionError(f"not the same ELBO: {difference}")
-    return difference
+def _evidence(model: VAE, x: Tensor, draws: int, batch_size: int) -> Callable[[], float]:
+    """Theirs, of the same networks."""
+    theirs = peer("pythae").autoencoder(model).to(x)
+
+    def work() -> float:
+        with torch.no_grad():
+            return float(theirs.get_nll(x, n_samples=draws, batch_size=batch_size))
+
+    return work
 
 
-def rows(seconds: float) -> list[Row]:
-    """Evidence of a few points with 5,000 draws, and a training step on 256."""
-    note = {"pythae": f"|Δ ELBO| {check():.1e} nats at the same noise (float64)"}
-    model, theirs, x = both()
-    few = x[:2]
-    gap = abs(model.log_density(few, draws=DRAWS).mean - _nll(theirs, few, 100))
-    widest = {**note, "pythae": f"{note['pythae']}; estimates differ by {gap:.3f} nats"}
-    evidence: dict[str, Work] = {
-        "ours": lambda: model.log_density(few, draws=DRAWS),
-        "pythae": lambda: _nll(theirs, few, 100),
-        "pythae, 5,000 at once": lambda: _nll(theirs, few, DRAWS),
-        "floor": _decoder_products(model, len(few) * DRAWS),
-    }
-    size = f"D={FEATURES} d={LATENT} hidden={HIDDEN[0]}"
-    result = race(f"evidence, K={DRAWS:,}, {len(few)} points, {size}", evidence, notes=widest, seconds=seconds)
-    estimator = AnalyticKL()
-    ours, other, x = both()
-    own = VAE.bernoulli(FEATURES, LATENT, hidden=HIDDEN)  # each steps on networks of its own
-    own.load_state_dict(ours.state_dict())
-    steps: dict[str, Work] = {
-        "ours": training_step(own, lambda: -estimator(own, x).mean()),
-        "pythae": training_step(other, lambda: other({"data": x}).loss),
-        "floor": _training_products(len(x)),
-    }
-    return result + race(f"VAE training step, n={len(x)}, {size}", steps, notes=note, seconds=seconds)
-
-
-def _nll(model: PythaeVAE, x: Tensor, batch_size: int) -> float:
-    with torch.no_grad():
-        return float(model.get_nll(x, n_samples=DRAWS, batch_size=batch_size))
-
-
-def _layers(model: VAE) -> list[nn.Linear]:
-    return [layer for layer in model.decoder.network if isinstance(layer, nn.Linear)]
-
-
-def _decoder_products(model: VAE, draws: int) -> Work:
+def _decoder_products(model: VAE, draws: int, device: torch.device) -> Work:
     """The decoder's three products for that many draws, in blocks of 1,024."""
+    layers = [layer for layer in model.decoder.network if isinstance(layer, nn.Linear)]
     pairs = [
-        (torch.randn(1024, layer.in_features), torch.randn(layer.in_features, layer.out_features))
-        for layer in _layers(model)
+        (torch.randn(1024, layer.in_features).to(device), torch.randn(layer.in_features, layer.out_features).to(device))
+        for layer in layers
     ]
-    outs = [torch.empty(1024, weight.shape[1]) for _, weight in pairs]
+    outs = [torch.empty(1024, weight.shape[1], device=device) for _, weight in pairs]
 
     def work() -> None:
         for _ in range(-(-draws // 1024)):
@@ -128,11 +126,13 @@ def _decoder_products(model: VAE, draws: int) -> Work:
     return work
 
 
-def _training_products(n: int) -> Work:
+def _training_products(size: Size, device: torch.device) -> Work:
     """Forward products, those for the weights, and those for the inputs (which the first layer does not need)."""
-    widths = [FEATURES, *HIDDEN, 2 * LATENT], [LATENT, *HIDDEN, FEATURES]
+    hidden = size.hidden, size.hidden
+    widths = [size.features, *hidden, 2 * size.latent], [size.latent, *hidden, size.features]
     sizes = [(a, b) for path in widths for a, b in pairwise(path)]
-    held = [(torch.randn(n, a), torch.randn(a, b), torch.randn(n, b)) for a, b in sizes]
+    n = size.rows
+    held = [[torch.randn(shape).to(device) for shape in ((n, a), (a, b), (n, b))] for a, b in sizes]
 
     def work() -> None:
         for index, (rows, weight, gradient) in enumerate(held):

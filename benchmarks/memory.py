@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.contestants import Work
 from benchmarks.mixture import Shape, ours, problem, sklearn
-from benchmarks.timing import Work, peak_mib, write_records
+from benchmarks.timing import CPU, peak_mib, write_records
 from lvm import EM, Full, GaussianMixture, Given
 
 SHAPE = Shape(1_000_000, 16, 32)
@@ -48,9 +49,9 @@ def measure(contestant: str, shape: Shape) -> tuple[float, float]:
         as_array = x.numpy()
         work = partial(ours, x, start, Full(), 1)
         if contestant == "scikit-learn":
-            work = partial(sklearn, as_array, start, Full(), 1)
+            work = partial(sklearn, as_array, start, Full(), iterations=1)
     began = time.process_time()
-    return peak_mib(work, torch.device("cpu")), time.process_time() - began
+    return peak_mib(work, CPU), time.process_time() - began
 
 
 def measured(contestant: str, shape: Shape) -> tuple[float, float]:

@@ -15,7 +15,8 @@ MARKERS = "osD^vPX*"
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A line for each job, a panel for each number of threads; right of 1 ours is faster."""
+    """A line for each job, on a CPU a panel for each number of threads; right of 1 ours is faster."""
+    rows = [row for row in rows if row.rounds]
     threads = sorted({row.threads for row in rows})
     jobs = list(dict.fromkeys((row.job, row.dtype) for row in rows))
     names = [name for name in dict.fromkeys(row.contestant for row in rows) if name != "ours"]
@@ -33,7 +34,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_title(f"{count} thread{'s' if count > 1 else ''}", loc="left", fontsize=11)
+        title = f"{count} thread{'s' if count > 1 else ''}" if rows[0].device == "cpu" else rows[0].device
+        axes.set_title(title, loc="left", fontsize=11)
         axes.set_xlabel("time of a call / ours")
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(jobs)), [f"{job} ({dtype})" for job, dtype in jobs], fontsize=8)
@@ -41,6 +43,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 7), frameon=False)
     machine = "; ".join(dict.fromkeys(row.machine for row in rows))
-    figure.suptitle(f"{machine}; torch {rows[0].torch_version}; medians over interleaved rounds", fontsize=10)
+    figure.suptitle(f"{machine}\ntorch {rows[0].torch_version}; medians over interleaved rounds", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)

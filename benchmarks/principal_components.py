@@ -5,14 +5,16 @@ Both fits are exact, by the covariance; beside them stands what scikit-learn cho
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from benchmarks.timing import Row, Work, race
+from benchmarks.contestants import Absent, Work, each, present, require_cpu
+from benchmarks.timing import Race
 from lvm import PPCA
-
-SHAPES = (2000, 784, 50), (4000, 2000, 50), (50_000, 64, 8)  # n, D, q
 
 
 def problem(n: int, features: int, latent_features: int) -> Tensor:
@@ -24,39 +26,45 @@ def problem(n: int, features: int, latent_features: int) -> Tensor:
     return torch.randn(n, 2 * latent_features, **draw) @ loadings.T + 0.1 * torch.randn(n, features, **draw)
 
 
-def rows(seconds: float) -> list[Row]:
-    """Fit and log_prob for three shapes in float64; the floor is the one product that each needs."""
-    result = []
-    for n, d, q in SHAPES:
-        x = problem(n, d, q)
-        as_array = x.numpy()
-        model, theirs = PPCA(d, q), PCA(q, svd_solver="covariance_eigh").fit(as_array)
-        theirs.explained_variance_ *= (n - 1) / n  # theirs divide by n − 1, maximum likelihood by n
-        theirs.noise_variance_ *= (n - 1) / n
-        model.fit(x)
-        value = model.log_prob(x).detach()
-        peer = torch.from_numpy(theirs.score_samples(as_array))
-        difference = (value - peer).abs().max().item()
+def analyses(n: int, features: int, latent_features: int, device: torch.device) -> Iterator[Race]:
+    """Fit and log_prob in float64; the floor is the one product that each needs."""
+    d, q = features, latent_features
+    data = problem(n, d, q)
+    x = data.to(device)
+    model = PPCA(d, q)
+    model.fit(x)
+    compared = present(lambda: _sklearn(data, q, device))
+    notes = {"scikit-learn, its choice": "randomised, so approximate, where D is above 500"}
+    if not isinstance(compared, Absent):
+        difference = np.abs(_evaluate(model, x).numpy() - compared.score_samples(data.numpy())).max()
         if difference > 1e-8 * d:  # rounding of a D × D precision, from an eigendecomposition of another kind
-            raise AssertionError(f"not the same log-likelihood at D={d}: {difference}")
-        notes = {"scikit-learn": f"largest |Δ log p| {difference:.1e} nats"}
-        notes["scikit-learn, its choice"] = "randomised, so approximate, where D is above 500"
-        weight, square = torch.randn(d, q, dtype=torch.float64), torch.empty(d, d, dtype=torch.float64)
-        log_prob: dict[str, Work] = {
-            "ours": lambda model=model, x=x: _evaluate(model, x),
-            "scikit-learn": lambda theirs=theirs, x=as_array: theirs.score_samples(x),
-            "floor": lambda x=x, w=weight: x @ w,
-        }
-        fit: dict[str, Work] = {
-            "ours": lambda x=x, d=d, q=q: PPCA(d, q).fit(x),
-            "scikit-learn": lambda x=as_array, q=q: PCA(q, svd_solver="covariance_eigh").fit(x),
-            "scikit-learn, its choice": lambda x=as_array, q=q: PCA(q, random_state=0).fit(x),
-            "floor": lambda x=x, square=square: torch.mm(x.T, x, out=square),
-        }
-        size = f"D={d} q={q} n={n:,}"
-        result += race(f"PPCA log_prob, {size}", log_prob, notes=notes, seconds=seconds, dtype=x.dtype, pools=True)
-        result += race(f"PPCA fit, {size}", fit, notes=notes, seconds=seconds, dtype=x.dtype, pools=True)
-    return result
+            compared = Absent(f"not the same log-likelihood, off by {difference:.1e} nats")
+        notes["scikit-learn"] = f"largest |Δ log p| {difference:.1e} nats"
+    loadings, square = torch.randn(d, q, dtype=x.dtype).to(device), torch.empty(d, d, dtype=x.dtype, device=device)
+    theirs = {"scikit-learn": compared}
+    fit: dict[str, Work | Absent] = {
+        "ours": lambda: PPCA(d, q).fit(x),
+        **each(theirs, lambda _: lambda: PCA(q, svd_solver="covariance_eigh").fit(data.numpy())),
+        **each({"scikit-learn, its choice": compared}, lambda _: lambda: PCA(q, random_state=0).fit(data.numpy())),
+        "floor": lambda: torch.mm(x.T, x, out=square),
+    }
+    log_prob: dict[str, Work | Absent] = {
+        "ours": lambda: _evaluate(model, x),
+        **each(theirs, lambda pca: lambda: pca.score_samples(data.numpy())),
+        "floor": lambda: x @ loadings,
+    }
+    size = f"D={d} q={q} n={n:,}"
+    yield Race(f"PPCA fit, {size}", fit, notes, x.dtype, pools=True)
+    yield Race(f"PPCA log_prob, {size}", log_prob, notes, x.dtype, pools=True)
+
+
+def _sklearn(data: Tensor, latent_features: int, device: torch.device) -> PCA:
+    """Fitted, with the variances that maximise the likelihood."""
+    require_cpu(device)
+    theirs = PCA(latent_features, svd_solver="covariance_eigh").fit(data.numpy())
+    theirs.explained_variance_ *= (len(data) - 1) / len(data)  # theirs divide by n − 1, maximum likelihood by n
+    theirs.noise_variance_ *= (len(data) - 1) / len(data)
+    return theirs
 
 
 def _evaluate(model: PPCA, x: Tensor) -> Tensor:

@@ -7,22 +7,24 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
 
-Work = Callable[[], object]
+from benchmarks.contestants import Absent, Work, present
+
+CPU = torch.device("cpu")
 TURN = 20e-3  # seconds of a contestant's calls in a round
 PAUSE = 200e-3  # seconds; after its last work, another library's pool of threads spins for half of them
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant at one job; times in milliseconds a call.
+    """One contestant at one job; times in milliseconds a call, nan if it is absent, with the reason as the note.
 
     ``ratio`` is the median over rounds of this contestant's time over ours in the same round: above 1, ours is faster.
     """
@@ -50,70 +52,81 @@ def use_threads(count: int) -> None:
     threadpool_limits(limits=count)
 
 
-def race(
-    job: str,
-    contestants: dict[str, Work],
-    *,
-    notes: dict[str, str] | None = None,
-    seconds: float = 8.0,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    pools: bool = False,
-) -> list[Row]:
-    """Time the contestants in turns; the first one is ours.
+@dataclass(frozen=True)
+class Race:
+    """A job and its contestants, the first of which is ours; notes are about some of them.
 
-    A round gives each contestant calls for 20 ms, so that it is timed as it runs in a loop, with its weights in cache,
-    and not as the first call after another library's. Rounds go on for the given time, at least 3 and at most 400. CPU
-    times are those of the process, which other processes on the machine do not enter; with several threads and on a
-    GPU they are wall-clock times. Where contestants have pools of several threads each, beside torch's, a pause and a
-    call that is not timed come before each turn.
+    Where contestants have pools of several threads each (``pools``), beside torch's, a pause and a call that is not
+    timed come before each turn.
     """
-    device = device or torch.device("cpu")
-    calls = {}
-    for name, work in contestants.items():
-        once = _seconds(work, 1, device)
-        if once < 1:  # what takes longer needs no warmth
-            work()
-            once = _seconds(work, 1, device)
-        calls[name] = max(1, round(TURN / max(once, 1e-6)))
-    rounds: list[dict[str, float]] = []
-    start = time.perf_counter()
-    while len(rounds) < 3 or (time.perf_counter() - start < seconds and len(rounds) < 400):
-        names = list(contestants)
-        shift = len(rounds) % len(names)
-        turns = {}
-        for name in names[shift:] + names[:shift]:
-            if pools and torch.get_num_threads() > 1:
-                time.sleep(PAUSE)
-                if calls[name] > 1:
-                    contestants[name]()
-            turns[name] = _seconds(contestants[name], calls[name], device)
-        rounds.append(turns)
-    ours = next(iter(contestants))
-    rows = []
-    for name, work in contestants.items():
-        times = sorted(1e3 * one[name] for one in rounds)
-        lower, median, upper = statistics.quantiles(times, n=4)
-        rows.append(
-            Row(
-                job,
-                name,
-                round(median, 4),
-                round(lower, 4),
-                round(upper, 4),
-                round(statistics.median(one[name] / one[ours] for one in rounds), 3),
-                round(peak_mib(work, device), 1),
-                len(rounds),
-                str(dtype).removeprefix("torch."),
-                device.type,
-                torch.get_num_threads(),
-                torch.__version__,
-                _version(name),
-                _machine(device),
-                (notes or {}).get(name, ""),
-            )
+
+    job: str
+    contestants: Mapping[str, Work | Absent]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    pools: bool = False
+
+    def run(self, seconds: float, device: torch.device = CPU) -> list[Row]:
+        """Time the contestants in turns; those that fail at their first call are absent.
+
+        A round gives each contestant calls for 20 ms, so that it is timed as it runs in a loop, with its weights in
+        cache, and not as the first call after another library's. Rounds go on for the given time, at least 3 and at
+        most 400. CPU times are those of the process, which other processes on the machine do not enter; with several
+        threads they are wall-clock times, on CUDA the device's own, between events.
+        """
+        calls: dict[str, int | Absent] = {
+            name: one if isinstance(one, Absent) else present(lambda one=one: _calls(one, device))
+            for name, one in self.contestants.items()
+        }
+        ours = next(iter(calls))
+        if isinstance(calls[ours], Absent):
+            raise RuntimeError(f"{self.job}: ours does not run: {calls[ours]}")
+        names = [name for name, count in calls.items() if not isinstance(count, Absent)]
+        rounds: list[dict[str, float]] = []
+        start = time.perf_counter()
+        while len(rounds) < 3 or (time.perf_counter() - start < seconds and len(rounds) < 400):
+            shift = len(rounds) % len(names)
+            turns = {}
+            for name in names[shift:] + names[:shift]:
+                if self.pools and torch.get_num_threads() > 1:
+                    time.sleep(PAUSE)
+                    if calls[name] > 1:
+                        self.contestants[name]()
+                turns[name] = _seconds(self.contestants[name], calls[name], device)
+            rounds.append(turns)
+        return [self._row(name, calls[name], rounds, ours, device) for name in calls]
+
+    def _row(
+        self, name: str, calls: int | Absent, rounds: Sequence[Mapping[str, float]], ours: str, device: torch.device
+    ) -> Row:
+        figures = [float("nan")] * 5
+        if not isinstance(calls, Absent):
+            times = sorted(1e3 * one[name] for one in rounds)
+            lower, median, upper = (round(time, 4) for time in statistics.quantiles(times, n=4))
+            ratio = round(statistics.median(one[name] / one[ours] for one in rounds), 3)
+            figures = [median, lower, upper, ratio, round(peak_mib(self.contestants[name], device), 1)]
+        return Row(
+            self.job,
+            name,
+            *figures,
+            len(rounds) if not isinstance(calls, Absent) else 0,
+            str(self.dtype).removeprefix("torch."),
+            device.type,
+            torch.get_num_threads(),
+            torch.__version__,
+            _version(name),
+            _machine(device),
+            str(calls) if isinstance(calls, Absent) else self.notes.get(name, ""),
         )
-    return rows
+
+
+def _calls(work: Work, device: torch.device) -> int:
+    """How many make a turn."""
+    once = _seconds(work, 1, device)
+    if once < 1:  # what takes longer needs no warmth
+        work()
+        once = _seconds(work, 1, device)
+    return max(1, round(TURN / max(once, 1e-6)))
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
@@ -136,6 +149,9 @@ def table(rows: Iterable[Row]) -> str:
     """The rows as aligned text."""
     lines = [f"{'job':<52} {'contestant':<14} {'ms':>9} {'quartiles':>19} {'/ ours':>7} {'MiB':>7}"]
     for row in rows:
+        if not row.rounds:
+            lines.append(f"{row.job:<52} {row.contestant:<14} {row.note}")
+            continue
         spread = f"{row.lower_quartile_ms:.2f} … {row.upper_quartile_ms:.2f}"
         lines.append(
             f"{row.job:<52} {row.contestant:<14} {row.median_ms:>9.2f} {spread:>19} "

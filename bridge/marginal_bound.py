@@ -41,7 +41,7 @@ class MarginalBound(Bound):
         proposal: over the same points, with respect to the same measure.
 
     Raises:
-        TypeError: something else than a density and a proposal.
+        TypeError: something else than a density and a proposal, or they compute in different dtypes or places.
         ValueError: they are over other numbers of features, of other measures, or the density is conditional.
 
     Cost: K passes of both for each row.
@@ -74,6 +74,12 @@ class MarginalBound(Bound):
             raise ValueError(
                 f"MarginalBound: density and proposal must be over the same points; got {density.features} features, "
                 f"{density.measure.words}, and {proposal.features} features, {proposal.measure.words}"
+            )
+        ours, theirs = density.reference, proposal.reference
+        if ours.dtype != theirs.dtype or ours.device != theirs.device:
+            raise TypeError(
+                f"MarginalBound: density and proposal must be of one dtype, on one device; got {ours.dtype} on "
+                f"{ours.device} and {theirs.dtype} on {theirs.device}. Move one of them, e.g. proposal.to(x)"
             )
         self.features, self.measure = density.features, density.measure
         self.density = density

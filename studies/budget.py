@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-import signal
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,13 +20,9 @@ from studies.kit.rows import write_whole
 from studies.kit.run import main as run
 from studies.kit.study import Study
 from studies.report.argument import in_order
+from studies.turns import SECONDS, Turn, in_turns, seconds_of, status
 
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 QUICK = 60.0  # seconds: what --quick promises of any study
-ENDED = {0: "all is well", 1: "a fit or a check failed", 2: "the request makes no sense", 130: "cut off, rows are kept"}
-BROKEN = "broke off: "
-NOT_STARTED = "not started: too little left"
-
 
 Start = Callable[[str, Sequence[str]], int]
 
@@ -51,39 +45,6 @@ class Options:
     """Small runs, less than a minute each."""
     output: Path = Path("results")
     """Folder for results; the table of this run is there as budget.csv."""
-
-
-@dataclass
-class Pace:
-    """Seconds taken for a second stated, over the studies that have ended; 1 before.
-
-    >>> pace = Pace()
-    >>> pace.took(stated=60, seconds=15)
-    >>> pace.expected(120)
-    30.0
-    """
-
-    pairs: list[tuple[float, float]] = field(default_factory=list)
-
-    def took(self, stated: float, seconds: float) -> None:
-        """A study has ended."""
-        self.pairs.append((stated, seconds))
-
-    def expected(self, stated: float) -> float:
-        """Seconds that a study is expected to take."""
-        return stated * (sum(s for _, s in self.pairs) / sum(s for s, _ in self.pairs) if self.pairs else 1.0)
-
-
-def seconds_of(budget: str) -> float:
-    """Of a time such as "8m".
-
-    >>> seconds_of("8m"), seconds_of("90")
-    (480.0, 90.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", budget.strip())
-    if not found or not float(found[1]):
-        raise InputError(f"--budget expects a positive time such as 480s, 8m or 0.5h; got {budget}")
-    return float(found[1]) * SECONDS[found[2] or "s"]
 
 
 def stated(study: Study) -> float:
@@ -123,39 +84,31 @@ def within(options: Options, start: Start = run, clock: Callable[[], float] = ti
     Raises:
         InputError: a time or a name makes no sense.
     """
+    seconds = seconds_of(options.budget)
     known = {study.name: study for _, part in in_order(every_study()) for study in part}
     if unknown := [name for name in options.studies if name not in known]:
         raise InputError(f"--studies: no study {', '.join(unknown)}; python -m studies lists them")
-    chosen = [known[name] for name in options.studies or known]
-    end, pace, table = clock() + seconds_of(options.budget), Pace(), []
-    for study in chosen:
-        time_stated, given = QUICK if options.quick else stated(study), arguments(study, options)
-        begun, expected = clock(), pace.expected(time_stated)
-        row = {"study": study.name, "arguments": " ".join(given), "stated": f"{time_stated:.0f}"}
-        row |= {"expected": f"{expected:.0f}", "seconds": "", "ended": NOT_STARTED}
-        if expected <= end - begun:
-            status: int | None = None
-            try:
-                with _cut_off(end - begun):
-                    status = start(study.package, given)
-                ended = ENDED[status]
-            except Exception as error:  # whatever befalls one study, the others have their turn
-                traceback.print_exc()
-                ended = f"{BROKEN}{type(error).__name__}: {error}"
-            taken = clock() - begun
-            row |= {"seconds": f"{taken:.1f}", "ended": " ".join(ended.split())}
-            if status in (0, 1):
-                pace.took(time_stated, taken)
-        table.append(row)
-    return table
+    given = {name: arguments(known[name], options) for name in options.studies or known}
+    turns = [
+        Turn(name, QUICK if options.quick else stated(known[name]), partial(start, known[name].package, given[name]))
+        for name in given
+    ]
+    return [
+        {
+            "study": found.turn.name,
+            "arguments": " ".join(given[found.turn.name]),
+            "stated": f"{found.turn.stated:.0f}",
+            "expected": f"{found.expected:.0f}",
+            "seconds": "" if found.seconds is None else f"{found.seconds:.1f}",
+            "ended": found.ended,
+        }
+        for found in in_turns(turns, seconds, clock)
+    ]
 
 
 def worst(table: list[dict[str, str]]) -> int:
-    """Exit status of a table: 1 if a study failed or broke off, else 2 if the request of one made no sense, else 0."""
-    ends = [row["ended"] for row in table]
-    if ENDED[1] in ends or any(end.startswith(BROKEN) for end in ends):
-        return 1
-    return 2 if ENDED[2] in ends else 0
+    """Exit status of a table: that of its worst row."""
+    return status(row["ended"] for row in table)
 
 
 def write(table: list[dict[str, str]], options: Options) -> None:
@@ -167,15 +120,3 @@ def write(table: list[dict[str, str]], options: Options) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([list(table[0]), *(list(row.values()) for row in table)])
     write_whole(options.output / "budget.csv", text.getvalue())
-
-
-@contextmanager
-def _cut_off(seconds: float) -> Iterator[None]:
-    """An interrupt as from the keyboard after so many seconds; a study answers it with status 130."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

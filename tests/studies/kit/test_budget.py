@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 
 from studies import budget
 from studies.__main__ import main
-from studies.budget import NOT_STARTED, Options, stated, within, worst, write
+from studies.budget import Options, stated, within, worst, write
 from studies.kit.errors import InputError
 from studies.kit.registry import every_study
 from studies.kit.run import parsed
 from studies.kit.study import Study
+from studies.turns import NOT_STARTED, Turn, in_turns
 
 STATED = {"elbo_gap": 200.0, "judge": 400.0, "kl_term": 100.0, "survae": 250.0, "mnist": 50.0}
 
@@ -97,6 +99,20 @@ def test_what_is_under_way_at_the_end_is_cut_off(monkeypatch: pytest.MonkeyPatch
     (row,) = within(Options("0.2s", studies=("mnist",)), start)
     assert row["ended"] == "cut off, rows are kept"
     assert float(row["seconds"]) < 10
+
+
+def test_only_the_end_of_the_budget_cuts_off_one_turn_alone() -> None:
+    def wait() -> int:
+        time.sleep(20)
+        return 0
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    outcomes = list(in_turns([Turn("long", 0.1, wait), Turn("late", 0.1, wait)], 0.2))
+    assert [outcome.ended for outcome in outcomes] == ["cut off, rows are kept", NOT_STARTED]
+    with pytest.raises(KeyboardInterrupt):
+        next(in_turns([Turn("stopped", 0.1, interrupted)], math.inf))
 
 
 @pytest.mark.parametrize("wrong", ["", "8 minutes", "-1m", "0m"])
