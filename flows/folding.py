@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from density.checks import find_reference
-from flows.layers.activation_norm import ActNorm, Diagonal
+from flows.layers.activation_norm import ActNorm
 from flows.layers.elementwise import Affine
 from flows.layers.linear import Linear
 from flows.layers.lu import LULinear
@@ -25,135 +26,180 @@ AFFINE = (*LINEAR, *DIAGONAL, Permutation, Whitening)
 
 
 class Fold(NamedTuple):
-    r"""A run of affine layers as one map z = ((x − centre)/unit) Aᵀ + offset, or its inverse.
+    r"""A run of affine layers as one map z = (x − centre) Aᵀ + offset, or its inverse.
 
-    The first layer's centre and unit stay apart: an offset of 10⁸ is subtracted before anything is rounded, as the
-    layer itself does it. Where the run does not begin with such a layer they are None. The matrix of a run of
-    activation norms is a diagonal ``[D]``.
+    The first layer's centre stays apart: an offset of 10⁸ is subtracted before anything is rounded, as the layer itself
+    does it. Where the run does not begin with such a layer it is None. The matrix of a run of activation norms is a
+    diagonal ``[D]``. Where a graph is recorded that is a batch norm of fixed statistics, all of whose gradients are one
+    kernel.
     """
 
     centre: Tensor | None
-    unit: Tensor | None
     matrix: Tensor
     offset: Tensor | None
     log_abs_det: Tensor
+    statistics: tuple[Tensor, Tensor] | None = None  # means 0 and variances 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z of points as columns ``[D, n]``, and the log-determinant, one number."""
-        if self.centre is not None and self.unit is not None:
-            x = (x - self.centre.unsqueeze(1)) / self.unit.unsqueeze(1)
-        return self._applied(x), self.log_abs_det
+        return self._applied(x if self.centre is None else x - self.centre.unsqueeze(1)), self.log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self._applied(z)
-        if self.centre is not None and self.unit is not None:
-            x = torch.addcmul(self.centre.unsqueeze(1), x, self.unit.unsqueeze(1))
-        return x, -self.log_abs_det
+        return x if self.centre is None else x + self.centre.unsqueeze(1), -self.log_abs_det
 
     def _applied(self, x: Tensor) -> Tensor:
         if self.matrix.ndim == 1:
+            if self.statistics is not None:
+                return F.batch_norm(x.unsqueeze(0), *self.statistics, self.matrix, self.offset, eps=0.0).squeeze(0)
             diagonal = self.matrix.unsqueeze(1)
             return diagonal * x if self.offset is None else torch.addcmul(self.offset.unsqueeze(1), diagonal, x)
         return self.matrix @ x if self.offset is None else torch.addmm(self.offset.unsqueeze(1), self.matrix, x)
 
 
+class Piece(NamedTuple):
+    """One layer of a run, z = F (x − centre) + shift, or F⁻¹ where the inverse is asked of a layer with a matrix.
+
+    F is a matrix ``[D, D]`` or a diagonal ``[D]``; None are no centre and no shift.
+    """
+
+    centre: Tensor | None
+    factor: Tensor
+    shift: Tensor | None
+    log_abs_det: Tensor
+
+
 def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Transform | Fold]:
     """The parts, with each run of affine layers that holds a matrix folded into one map, and so are activation norms.
 
-    The matrices of all layers of a kind are formed in one batch, the activation norms in another. Nothing is folded for
-    an inverse of fewer points than features: solving against the factors is then cheaper than inverting them.
+    The matrices of all layers of a kind are formed in one batch, the activation norms in another, and runs of the same
+    kinds are folded together. Nothing is folded for an inverse of fewer points than features: solving against the
+    factors is then cheaper than inverting them.
 
     Cost: O(D³) a layer, no more than forming W.
     """
-    layers = [part for part in parts if isinstance(part, Linear) and type(part) in LINEAR]
-    fixed = [part for part in parts if isinstance(part, Whitening)]
     norms = list(dict.fromkeys(part for part in parts if type(part) is ActNorm))
-    if not (layers or fixed or len(norms) > 1) or (inverse and rows < _width(parts)):
+    matrices = any(type(part) in LINEAR or isinstance(part, Whitening) for part in parts)
+    if not (matrices or len(norms) > 1) or (inverse and rows < _width(parts)):
         return list(parts)
-    diagonals = dict(zip(norms, ActNorm.diagonals(norms), strict=True)) if len(norms) > 1 else {}
-    matrices: dict[Transform, tuple[Tensor, Tensor]] = {
-        part: (part.matrix(inverse=inverse), part.log_abs_det()) for part in fixed
-    }
+    pieces = _pieces(parts, norms, inverse)
+    runs = [(affine, list(run)) for affine, run in groupby(parts, key=lambda part: type(part) in AFFINE)]
+    folds: dict[int, Fold] = {}
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for position, (affine, run) in enumerate(runs):
+        holds = any(part in pieces and pieces[part].factor.ndim == 2 for part in run)
+        if affine and (holds or (len(norms) > 1 and all(type(part) is ActNorm for part in run))):
+            if len(run) == 1 and not inverse:
+                folds[position] = Fold(*pieces[run[0]])
+                continue
+            kinds = tuple((type(part), part in pieces and pieces[part].shift is None) for part in run)
+            alike.setdefault(kinds, []).append(position)
+    for positions in alike.values():
+        folds.update(zip(positions, _fold([runs[at][1] for at in positions], pieces, inverse), strict=True))
+    diagonals = [at for at, fold in folds.items() if fold.matrix.ndim == 1]
+    if diagonals and torch.is_grad_enabled():
+        like = folds[diagonals[0]].matrix
+        statistics = torch.zeros_like(like), torch.ones_like(like)
+        folds.update({at: folds[at]._replace(statistics=statistics) for at in diagonals})
+    found: list[Transform | Fold] = []
+    for position, (_, run) in enumerate(runs):
+        found += [folds[position]] if position in folds else run
+    return found
+
+
+def _pieces(parts: Sequence[Transform], norms: Sequence[ActNorm], inverse: bool) -> dict[Transform, Piece]:
+    """What every affine layer but permutations does, all layers of a kind in one batch."""
+    pieces: dict[Transform, Piece] = {}
+    layers = list(dict.fromkeys(part for part in parts if isinstance(part, Linear) and type(part) in LINEAR))
     for kind in dict.fromkeys(type(layer) for layer in layers):
-        alike = list(dict.fromkeys(layer for layer in layers if type(layer) is kind))
+        alike = [layer for layer in layers if type(layer) is kind]
         formed, log_dets = kind.stacked(alike, inverse=inverse)
-        matrices.update(zip(alike, zip(formed.unbind(0), log_dets.unbind(0), strict=True), strict=True))
-    folds: list[Transform | Fold] = []
-    for affine, run in groupby(parts, key=lambda part: type(part) in AFFINE):
-        some = list(run)
-        holds = any(part in matrices for part in some) or all(part in diagonals for part in some)
-        folds += [_fold(some, matrices, diagonals, inverse)] if affine and holds else some
-    return folds
+        for layer, matrix, log_det in zip(alike, formed.unbind(0), log_dets.unbind(0), strict=True):
+            pieces[layer] = Piece(None, matrix, layer.bias, log_det)
+    for norm, diagonal in zip(norms, ActNorm.diagonals(norms), strict=True):
+        pieces[norm] = Piece(*diagonal)
+    for part in parts:
+        if isinstance(part, Whitening):
+            pieces[part] = Piece(None, part.matrix(inverse=inverse), None, part.log_abs_det())
+        elif isinstance(part, Affine):
+            pieces[part] = Piece(*part.diagonal(_width(parts)))
+    return pieces
 
 
-def _fold(
-    run: list[Transform],
-    matrices: dict[Transform, tuple[Tensor, Tensor]],
-    diagonals: dict[ActNorm, Diagonal],
-    inverse: bool,
-) -> Fold:
-    """One map of a run, part by part: A ← F A and offset ← F offset + shift for a part z = F y + shift.
+def _fold(runs: list[list[Transform]], pieces: dict[Transform, Piece], inverse: bool) -> list[Fold]:
+    """One map of each run of R that have the same kinds of parts, all together and part by part.
 
-    Of the inverse, A⁻¹ ← A⁻¹ F⁻¹, and from the offset A⁻¹ shift is taken.
+    A ← F A and offset ← F offset + shift for a part z = F y + shift. Of the inverse, A⁻¹ ← A⁻¹ F⁻¹, and from the offset
+    A⁻¹ shift is taken.
     """
-    centre: Tensor | None = None
-    unit: Tensor | None = None
-    matrix: Tensor | None = None
-    offset: Tensor | None = None
-    log_dets: list[Tensor] = []
-    for position, part in enumerate(run):
-        if isinstance(part, Permutation):
-            full = _full(matrix, run)
-            matrix = full[:, part.order] if inverse else full[part.order]
-            offset = offset if offset is None or inverse else offset[part.order]
+    matrix: Tensor | None = None  # [R, D, D], or diagonals [R, D]
+    offset: Tensor | None = None  # [R, D]
+    log_dets: list[Tensor] = []  # [R]
+    for position, layers in enumerate(zip(*runs, strict=True)):
+        if isinstance(layers[0], Permutation):
+            order = _stacked([layer.order for layer in layers if isinstance(layer, Permutation)])
+            full = _full(matrix, runs)
+            columns, rows = order[:, None].expand_as(full), order[:, :, None].expand_as(full)
+            matrix = full.gather(2, columns) if inverse else full.gather(1, rows)
+            offset = offset if offset is None or inverse else offset.gather(1, order)
             continue
-        factor: Tensor | None
-        shift: Tensor | None
-        if isinstance(part, Linear | Whitening):
-            (factor, log_det), shift = matrices[part], part.bias if isinstance(part, Linear) else None
-        else:
-            assert isinstance(part, ActNorm | Affine)
-            known = diagonals.get(part) if isinstance(part, ActNorm) else None
-            part_centre, part_unit, factor, shift, log_det = known or part.diagonal(_width(run))
-            if position == 0:
-                centre, unit = part_centre, part_unit
-            else:
-                factor = 1 / part_unit if factor is None else factor / part_unit
-                shift = -part_centre * factor if shift is None else shift - part_centre * factor
-            factor = factor if factor is None or not inverse else 1 / factor
-        log_dets.append(log_det)
+        alike = [pieces[layer] for layer in layers]
+        factor, shift = _stacked([piece.factor for piece in alike]), _known([piece.shift for piece in alike])
+        centre = _known([piece.centre for piece in alike]) if position else None
+        if centre is not None:
+            shift = -centre * factor if shift is None else shift - centre * factor
+        factor = 1 / factor if inverse and factor.ndim == 2 else factor
+        log_dets.append(_stacked([piece.log_abs_det for piece in alike]))
         matrix = _product(matrix, factor) if inverse else _product(factor, matrix)
         if inverse:
             moved = None if shift is None else -_applied(matrix, shift)
         else:
             moved, offset = shift, None if offset is None else _applied(factor, offset)
         offset = moved if offset is None else offset if moved is None else offset + moved
-    if matrix is None or any(part in matrices for part in run):
-        matrix = _full(matrix, run)
-    log_det = log_dets[0] if len(log_dets) == 1 else torch.stack(log_dets).sum()
-    return Fold(centre, unit, matrix, offset, log_det)
+    assert matrix is not None
+    log_det = log_dets[0] if len(log_dets) == 1 else torch.stack(log_dets).sum(0)
+    first_centres = [pieces[run[0]].centre if run[0] in pieces else None for run in runs]
+    offsets = [None] * len(runs) if offset is None else _unstacked(offset)
+    return list(map(Fold, first_centres, _unstacked(matrix), offsets, _unstacked(log_det)))
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """Tensors of one shape behind each other; of one no copy is made."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _known(tensors: list[Tensor | None]) -> Tensor | None:
+    """The same of tensors that all runs have, or none."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    return _stacked(given) if given else None
+
+
+def _unstacked(tensor: Tensor) -> Sequence[Tensor]:
+    return [tensor.squeeze(0)] if len(tensor) == 1 else tensor.unbind(0)
 
 
 def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    """The product of two matrices ``[D, D]``, diagonals ``[D]`` or identities (None)."""
+    """The products of matrices ``[R, D, D]``, diagonals ``[R, D]`` or identities (None)."""
     if left is None or right is None:
         return right if left is None else left
-    if left.ndim == right.ndim == 2:
+    if left.ndim == right.ndim == 3:
         return left @ right
-    return left[:, None] * right if right.ndim == 2 else left * right
+    if left.ndim == right.ndim == 2:
+        return left * right
+    return left[:, :, None] * right if right.ndim == 3 else left * right[:, None]
 
 
 def _applied(matrix: Tensor | None, vector: Tensor) -> Tensor:
     if matrix is None:
         return vector
-    return matrix @ vector if matrix.ndim == 2 else matrix * vector
+    return (matrix @ vector.unsqueeze(2)).squeeze(2) if matrix.ndim == 3 else matrix * vector
 
 
-def _full(matrix: Tensor | None, run: list[Transform]) -> Tensor:
+def _full(matrix: Tensor | None, runs: list[list[Transform]]) -> Tensor:
     if matrix is None:
-        like = next(tensor for part in run if (tensor := find_reference(part)) is not None)
-        return torch.eye(_width(run), dtype=like.dtype, device=like.device)
-    return matrix if matrix.ndim == 2 else matrix.diag()
+        like = next(tensor for part in runs[0] if (tensor := find_reference(part)) is not None)
+        return torch.eye(_width(runs[0]), dtype=like.dtype, device=like.device).expand(len(runs), -1, -1)
+    return matrix if matrix.ndim == 3 else matrix.diag_embed()
 
 
 def _width(run: Sequence[Transform]) -> int:

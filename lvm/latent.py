@@ -111,8 +111,10 @@ class LatentVariableModel(LayeredModel, ABC):
         given = self._prior_context(rows)
         if isinstance(self.encoder, GaussianFamily):
             q = self.encoder.given(rows)
-            z, log_q = q._sample_with_log_prob(draws, None, generator)
             divergence = kl(q, self.prior, p_context=given)
+            if divergence is not None:
+                return q._sample(draws, None, generator), divergence
+            z, log_q = q._sample_with_log_prob(draws, None, generator)
         else:
             z, log_q = self.encoder.sample_with_log_prob(draws, context=rows, generator=generator)
             divergence = kl(self.encoder, self.prior, rows, p_context=given)

@@ -62,8 +62,11 @@ class ConditionalGaussian(Conditional, GaussianFamily):
         numbers = "means" if scale.outputs == 1 else "means and then raw log σ"
         pair = _joined if isinstance(scale, NetworkScale) else None
         output = network_output(self.network, context, scale.outputs * self.features, owner, numbers, pair)
-        mean, raw = output[..., : self.features], output[..., self.features :]
-        return mean, DiagonalScale(scale(raw, mean))
+        mean, raw = output.split_with_sizes([self.features, (scale.outputs - 1) * self.features], -1)
+        if not isinstance(scale, LogScale) or type(scale).forward is not LogScale.forward:
+            return mean, DiagonalScale(scale(raw, mean))
+        log_std = scale.log_std_at(raw, mean)
+        return mean, DiagonalScale(log_std.exp(), log_std)
 
 
 class ScaleModel(Rebuildable, nn.Module, ABC):
@@ -83,6 +86,21 @@ class ScaleModel(Rebuildable, nn.Module, ABC):
         """σ, broadcastable to the mean's ``[*batch, D]``."""
 
 
+class LogScale(ScaleModel, ABC):
+    """A model of log σ, so that no logarithm is taken of its exponential.
+
+    >>> issubclass(NetworkScale, LogScale), issubclass(FixedScale, LogScale)
+    (True, False)
+    """
+
+    @abstractmethod
+    def log_std_at(self, raw: Tensor, mean: Tensor) -> Tensor:
+        """log σ, broadcastable to the mean's ``[*batch, D]``."""
+
+    def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
+        return self.log_std_at(raw, mean).exp()
+
+
 class FixedScale(ScaleModel):
     """A given constant σ: then log p(x|z) is a scaled squared error plus a constant.
 
@@ -100,7 +118,7 @@ class FixedScale(ScaleModel):
         return mean.new_full((), self.std).expand_as(mean)
 
 
-class GlobalScale(ScaleModel):
+class GlobalScale(LogScale):
     """One learnable σ for all features, as in PPCA.
 
     >>> density = ConditionalGaussian(nn.Linear(2, 3), 3, 2, GlobalScale())
@@ -112,11 +130,11 @@ class GlobalScale(ScaleModel):
         super().__init__()
         self.log_std = nn.Parameter(torch.tensor(_log_std(std)))
 
-    def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return self.log_std.exp().expand_as(mean)
+    def log_std_at(self, raw: Tensor, mean: Tensor) -> Tensor:
+        return self.log_std.expand_as(mean)
 
 
-class PerFeatureScale(ScaleModel):
+class PerFeatureScale(LogScale):
     """One learnable σ for each feature, as in factor analysis.
 
     >>> density = ConditionalGaussian(nn.Linear(2, 3), 3, 2, PerFeatureScale(3))
@@ -129,11 +147,11 @@ class PerFeatureScale(ScaleModel):
         features = check_count(features, "features")
         self.log_std = nn.Parameter(torch.full((features,), _log_std(std)))
 
-    def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
-        return self.log_std.exp().expand_as(mean)
+    def log_std_at(self, raw: Tensor, mean: Tensor) -> Tensor:
+        return self.log_std.expand_as(mean)
 
 
-class NetworkScale(ScaleModel):
+class NetworkScale(LogScale):
     """A second output of the network as log σ, bounded smoothly: σ = s · exp(b·tanh(raw / b)), between s e⁻ᵇ and s eᵇ.
 
     Without a bound a decoder's likelihood can grow without limit around single points. Near 0 the bound is not felt;
@@ -161,9 +179,9 @@ class NetworkScale(ScaleModel):
         _log_std(std)
         self.std = std
 
-    def forward(self, raw: Tensor, mean: Tensor) -> Tensor:
+    def log_std_at(self, raw: Tensor, mean: Tensor) -> Tensor:
         log_std = bounded(raw, self.bound)
-        return (log_std if self.std == 1 else log_std + math.log(self.std)).exp()
+        return log_std if self.std == 1 else log_std + math.log(self.std)
 
 
 def _joined(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from density.checks import check_count, check_data, check_points, in_words
 from density.contract import Density, ExactModel
@@ -44,7 +45,7 @@ class GaussianFamily(Density, ABC):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         mean, scale = self.at(context)
         square = scale.whiten(x - mean).square().sum(-1)
-        return -0.5 * square - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
+        return -0.5 * self.features * math.log(2 * math.pi) - torch.add(scale.log_det(), square, alpha=0.5)
 
     def _log_prob_by_feature(self, x: Tensor, context: Tensor | None) -> Tensor:
         mean, scale = self.at(context)
@@ -52,18 +53,24 @@ class GaussianFamily(Density, ABC):
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         mean, scale = self.at(context)
-        return mean + scale.color(_noise(n, mean, generator))
+        return _drawn(mean, scale, _noise(n, mean, generator))
 
     def _sample_with_log_prob(
         self, n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
         mean, scale = self.at(context)
         noise = _noise(n, mean, generator)
-        log_prob = -0.5 * noise.square().sum(-1) - scale.log_det() - 0.5 * self.features * math.log(2 * math.pi)
-        return mean + scale.color(noise), log_prob
+        square = torch.add(scale.log_det(), noise.square().sum(-1), alpha=0.5)
+        return _drawn(mean, scale, noise), -0.5 * self.features * math.log(2 * math.pi) - square
 
     def _expectation(self, context: Tensor | None) -> Tensor:
         return self.at(context)[0]
+
+    def _kl_from(self, mean: Tensor, scale: Scale, context: Tensor | None) -> Tensor:
+        """KL(N(mean, S Sᵀ) ‖ this), ``[*batch]``, in closed form."""
+        own_mean, own = self.at(context)
+        distance = own.whiten(mean - own_mean).square().sum(-1)
+        return 0.5 * (own.whitened_square(scale) + distance - self.features) + own.log_det() - scale.log_det()
 
 
 class GivenGaussian(GaussianFamily):
@@ -102,7 +109,23 @@ class StandardNormal(GaussianFamily):
         return self.zero, DiagonalScale(torch.ones_like(self.zero))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return -0.5 * x.square().sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        return -0.5 * self._squares(x).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+
+    def _squares(self, x: Tensor) -> Tensor:
+        """x², as a distance from zero, whose gradient is one kernel where that of a power is three."""
+        return F.mse_loss(x, self.zero.expand_as(x), reduction="none")
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return _noise(n, self.zero, generator)
+
+    def _sample_with_log_prob(
+        self, n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        noise = _noise(n, self.zero, generator)
+        return noise, self._log_prob(noise, context)
+
+    def _kl_from(self, mean: Tensor, scale: Scale, context: Tensor | None) -> Tensor:
+        return 0.5 * ((self._squares(mean) + scale.variance()).sum(-1) - self.features) - scale.log_det()
 
 
 class DiagonalGaussian(GaussianFamily, ExactModel):
@@ -127,7 +150,7 @@ class DiagonalGaussian(GaussianFamily, ExactModel):
         self.log_std = nn.Parameter(torch.zeros(features))
 
     def at(self, context: Tensor | None) -> tuple[Tensor, Scale]:
-        return self.mean, DiagonalScale(self.log_std.exp())
+        return self.mean, DiagonalScale(self.log_std.exp(), self.log_std)
 
     def fit(self, x: Tensor, settings: None = None) -> History:
         """Maximum likelihood in closed form, O(nD), which takes no settings.
@@ -241,6 +264,13 @@ class Gaussian(GaussianFamily, ExactModel):
 
 def _noise(n: int, mean: Tensor, generator: Generator | None) -> Tensor:
     return torch.randn(n, *mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+
+
+def _drawn(mean: Tensor, scale: Scale, noise: Tensor) -> Tensor:
+    """μ + S ε for ε ``[n, *batch, D]``; of one draw without the dimension over which its gradients would be summed."""
+    if len(noise) == 1:
+        return (mean + scale.color(noise.squeeze(0))).unsqueeze(0)
+    return mean + scale.color(noise)
 
 
 def _require_none(settings: object, owner: str) -> None:

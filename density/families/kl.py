@@ -49,7 +49,7 @@ def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tens
     q._check_context(for_q)
     p._check_context(for_p)
     if isinstance(q, GaussianFamily) and isinstance(p, GaussianFamily):
-        return _gaussian(q, p, for_q, for_p)
+        return p._kl_from(*q.at(for_q), for_p)
     if isinstance(q, BernoulliFamily) and isinstance(p, BernoulliFamily):
         return _bernoulli(q.logits_at(for_q), p.logits_at(for_p))
     if isinstance(q, CategoricalFamily) and isinstance(p, CategoricalFamily):
@@ -58,14 +58,6 @@ def kl(q: Density, p: Density, context: Tensor | None = None, *, p_context: Tens
         terms = q.likelihood.kl(q.parameters_at(for_q), p.parameters_at(for_p))
         return None if terms is None else terms.sum(-1)
     return None
-
-
-def _gaussian(q: GaussianFamily, p: GaussianFamily, for_q: Tensor | None, for_p: Tensor | None) -> Tensor:
-    mean_q, scale_q = q.at(for_q)
-    mean_p, scale_p = p.at(for_p)
-    distance = scale_p.whiten(mean_q - mean_p).square().sum(-1)
-    trace = scale_p.whitened_square(scale_q)
-    return 0.5 * (trace + distance - q.features) + scale_p.log_det() - scale_q.log_det()
 
 
 def _bernoulli(logits_q: Tensor, logits_p: Tensor) -> Tensor:

@@ -31,16 +31,26 @@ class Scale(ABC):
     def dense(self) -> Tensor:
         """S as a matrix ``[*batch, D, D]``."""
 
+    def variance(self) -> Tensor:
+        """σ² of every feature, the diagonal of Σ ``[*batch, D]``."""
+        return self.dense().square().sum(-1)
+
     def whitened_square(self, other: Scale) -> Tensor:
         """‖S⁻¹ S′‖² (Frobenius) = tr(Σ⁻¹ Σ′) for another scale S′: shape ``[*batch]``."""
         return torch.linalg.solve_triangular(self.dense(), other.dense(), upper=False).square().sum((-2, -1))
 
 
 class DiagonalScale(Scale):
-    """A diagonal square root S = diag(std), std ``[*batch, D]``. Everything is O(D)."""
+    """A diagonal square root S = diag(std), std ``[*batch, D]``. Everything is O(D).
 
-    def __init__(self, std: Tensor) -> None:
+    Args:
+        std: σ of every feature.
+        log_std: log σ, where it is known.
+    """
+
+    def __init__(self, std: Tensor, log_std: Tensor | None = None) -> None:
         self.std = std
+        self._log_std = log_std
 
     def color(self, noise: Tensor) -> Tensor:
         return noise * self.std
@@ -52,7 +62,10 @@ class DiagonalScale(Scale):
         return self.log_std().sum(-1)
 
     def log_std(self) -> Tensor:
-        return self.std.log()
+        return self.std.log() if self._log_std is None else self._log_std
+
+    def variance(self) -> Tensor:
+        return self.std.square()
 
     def dense(self) -> Tensor:
         return torch.diag_embed(self.std)

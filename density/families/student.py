@@ -11,7 +11,7 @@ from density.checks import check_count
 from density.contract import Density
 
 SHIFTS = 10  # steps by which the argument of the series is raised: its first term left out is then below 4e-14
-SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
+SERIES = (-1 / 4, 1 / 24, -1 / 20, 17 / 112, -31 / 36)
 
 
 class StudentT(Density):
@@ -70,8 +70,7 @@ class StudentT(Density):
 def student_log_prob(t: Tensor, log_degrees: Tensor) -> Tensor:
     """log p(t) of location 0 and scale 1, elementwise: t and log ν of shapes that broadcast."""
     degrees = log_degrees.exp()
-    constant = _log_gamma_ratio(degrees / 2) - 0.5 * (math.log(math.pi) + log_degrees)
-    return constant - 0.5 * (degrees + 1) * torch.log1p(t.square() / degrees)
+    return _log_constant(log_degrees, degrees) - 0.5 * (degrees + 1) * torch.log1p(t.square() / degrees)
 
 
 def student_noise(n: int, log_degrees: Tensor, generator: Generator | None) -> Tensor:
@@ -84,16 +83,18 @@ def student_noise(n: int, log_degrees: Tensor, generator: Generator | None) -> T
     return radius * torch.cos(2 * math.pi * v)
 
 
-def _log_gamma_ratio(z: Tensor) -> Tensor:
-    """log Γ(z + ½)/Γ(z), where a difference of lgamma would leave no digit for large z.
+def _log_constant(log_degrees: Tensor, degrees: Tensor) -> Tensor:
+    """log Γ((ν+1)/2)/Γ(ν/2) − ½ log πν, where a difference of lgamma would leave no digit for large ν.
 
-    Its series in 1/z at z + 10 (of Γ(z+½)/(√z Γ(z)), whose coefficients are those of Bernoulli numbers), and
-    Γ(z + 1) = z Γ(z) back to z.
+    Its series at ν + 20 (of Γ(z+½)/(√z Γ(z)) in 1/2z, whose coefficients are those of Bernoulli numbers), and
+    Γ(z + 1) = z Γ(z) back to ν.
     """
-    steps = z.unsqueeze(-1) + torch.arange(SHIFTS, dtype=z.dtype, device=z.device)
-    far = z + SHIFTS
-    inverse = 1 / far
-    square, series = inverse.square(), torch.zeros_like(far)
-    for coefficient in reversed(SERIES):  # by Horner: numbers of Python go with a kernel, a tensor of them would wait
-        series = series * square + coefficient
-    return series * inverse + 0.5 * far.log() - torch.log1p(0.5 / steps).sum(-1)
+    steps = degrees.unsqueeze(-1) + torch.arange(0, 2 * SHIFTS, 2, dtype=degrees.dtype, device=degrees.device)
+    far = degrees + 2 * SHIFTS
+    inverse = far.reciprocal()
+    square = inverse.square()
+    series = square * SERIES[-1]
+    for coefficient in SERIES[-2:0:-1]:  # by Horner: numbers of Python go with a kernel, a tensor of them would wait
+        series = (series + coefficient) * square
+    series = (series + SERIES[0]) * inverse
+    return series + 0.5 * (far.log() - log_degrees - math.log(2 * math.pi)) - steps.reciprocal().log1p().sum(-1)

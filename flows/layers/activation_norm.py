@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from density.checks import check_count
 from density.initialisation import StartingPoints, check_units
 from flows.transform import Transform
 
-Diagonal = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+class Diagonal(NamedTuple):
+    """A layer z = (x − centre) · factor + shift, each ``[D]``, and its log-determinant; without a shift None."""
+
+    centre: Tensor
+    factor: Tensor
+    shift: Tensor | None
+    log_abs_det: Tensor
 
 
 class ActNorm(Transform):
@@ -64,20 +72,18 @@ class ActNorm(Transform):
         x = (z * torch.exp(self.log_scale) + self.shift) * self.std + self.mean
         return x, self._log_abs_det().expand(z.shape[:-1])
 
-    def diagonal(self, width: int) -> Diagonal:
-        """Centre, unit, scale, offset of z = ((x − centre)/unit)·scale + offset, each ``[D]``, and the log-det."""
-        scale = torch.exp(-self.log_scale)
-        return self.mean, self.std, scale, -self.shift * scale, -self._log_abs_det()
-
     @staticmethod
     def diagonals(layers: Sequence[ActNorm]) -> list[Diagonal]:
-        """The same of several layers of one width, formed together: a few kernels for all."""
-        mean, std = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("mean", "std"))
-        log_scale = torch.stack([layer.log_scale for layer in layers])
+        """What several layers of one width do, formed together: a few kernels for all."""
+        if not layers:
+            return []
+        std, log_scale, shift = (
+            torch.stack([getattr(layer, name) for layer in layers]) for name in ("std", "log_scale", "shift")
+        )
         scale = torch.exp(-log_scale)
-        offset = -torch.stack([layer.shift for layer in layers]) * scale
         log_det = -(std.log() + log_scale).sum(1)
-        return list(zip(*(t.unbind(0) for t in (mean, std, scale, offset, log_det)), strict=True))
+        formed = zip((scale / std).unbind(0), (-shift * scale).unbind(0), log_det.unbind(0), strict=True)
+        return [Diagonal(layer.mean, *one) for layer, one in zip(layers, formed, strict=True)]
 
     def _log_abs_det(self) -> Tensor:
         return (self.std.log() + self.log_scale).sum()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from density.checks import check_data
 from density.support import Region, Support
-from flows.layers.activation_norm import column_moments
+from flows.layers.activation_norm import Diagonal, column_moments
 from flows.transform import Transform
 
 UNIT_INTERVAL = Region(
@@ -62,10 +62,10 @@ class Affine(Transform):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return z * self.scale + self.shift, self._log_abs_det(z)
 
-    def diagonal(self, width: int) -> tuple[Tensor, Tensor, None, None, Tensor]:
-        """Centre and unit of z = (x − centre)/unit, each ``[width]``; no further scale and offset; the log-det."""
+    def diagonal(self, width: int) -> Diagonal:
+        """What the layer does with that many features."""
         log_det = -self.scale.abs().log().expand(width).sum()
-        return self.shift.expand(width), self.scale.expand(width), None, None, log_det
+        return Diagonal(self.shift.expand(width), (1 / self.scale).expand(width), None, log_det)
 
     def _log_abs_det(self, x: Tensor) -> Tensor:
         return self.scale.abs().log().expand(x.shape[-1]).sum().expand(x.shape[:-1])

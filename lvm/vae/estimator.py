@@ -61,7 +61,7 @@ class GradientEstimator(ABC):
                 f"{type(model).__name__}"
             )
         bound, surrogate = self._estimate(model, model._rows(x, context, name), generator)
-        return bound.detach() + (surrogate - surrogate.detach())
+        return bound if surrogate is bound else bound.detach() + (surrogate - surrogate.detach())
 
     def at(self, step: int) -> GradientEstimator:
         """The estimator of a step of a fit, of which the first is 0: another one where it changes on the way."""

@@ -170,7 +170,8 @@ class AnalyticKL(GradientEstimator):
         self._require_path(model.encoder, z)
         if self.free_nats:
             divergence = divergence.clamp_min(self.free_nats)
-        bound = model._log_likelihood(x, z).mean(0) - weight_of(self.kl_weight).weight * divergence
+        reconstruction = _mean(model._log_likelihood(x, z))
+        bound = torch.sub(reconstruction, divergence, alpha=weight_of(self.kl_weight).weight)
         return bound, bound
 
 
@@ -293,6 +294,11 @@ class WrongGradient(GradientEstimator):
         self._require_path(model.encoder, z)
         bound = model._log_likelihood(x, z.detach()).mean(0) - divergence
         return bound, bound
+
+
+def _mean(of_draws: Tensor) -> Tensor:
+    """The mean over draws ``[draws, *batch]``, of which there often is one."""
+    return of_draws.squeeze(0) if len(of_draws) == 1 else of_draws.mean(0)
 
 
 def _log_mean_exp(log_w: Tensor) -> Tensor:

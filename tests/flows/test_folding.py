@@ -171,9 +171,9 @@ class Calls(TorchDispatchMode):
 
 
 def test_a_step_of_glow_starts_few_kernels(generator: Generator) -> None:
-    """Guards the speed of small flows, which is that of launching kernels: 19 a step and 41 beside when written.
+    """Guards the speed of small flows, which is that of launching kernels: 14 a step and 58 beside when written.
 
-    Per step: three products with biases and two activations of the network, the coupling's own, the fold's, the norm's.
+    Per step: three products with biases and two activations of the network, the coupling's own, the fold's two.
     """
     counts = []
     with torch.no_grad():
@@ -183,5 +183,5 @@ def test_a_step_of_glow_starts_few_kernels(generator: Generator) -> None:
                 flow.log_prob(torch.zeros(64, 6))
             counts.append(calls.count)
     per_step = (counts[1] - counts[0]) / 4
-    assert per_step <= 22, counts
-    assert counts[0] - 4 * per_step <= 45, counts
+    assert per_step <= 15, counts
+    assert counts[0] - 4 * per_step <= 62, counts
