@@ -66,17 +66,26 @@ def summed(
         CollapsedComponent: the M-step before marked a covariance.
         ValueError: a row is so far from every component that its density is 0.
     """
-
-    def found(*, careful: bool) -> Statistics:
-        own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once, careful=careful)
-        return own.over_processes(at.means)
-
     if not free_to_look(at.means):
-        statistics = found(careful=False)
+        statistics = unlooked(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once)
         if math.isfinite(statistics.mean_log_likelihood):
             return statistics
     at.require_regular()
-    return found(careful=True).possible()
+    own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once)
+    return own.over_processes(at.means).possible()
+
+
+def unlooked(
+    at: MixtureParameters,
+    parts: Iterable[Part],
+    *,
+    n: int | None = None,
+    ridge: Tensor | None = None,
+    rows_at_once: int | None = None,
+) -> Statistics:
+    """The same, of which only the log-likelihood says whether it holds: nan if it has to be done with a look."""
+    own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once, careful=False)
+    return own.over_processes(at.means)
 
 
 @torch.no_grad()
