@@ -8,12 +8,16 @@ from torch import Tensor
 
 def unpack_triangular(packed: Tensor) -> Tensor:
     """Lower-triangular L with positive diagonal from an unconstrained matrix: strict lower part, and log-diagonal."""
-    return packed.tril(-1) + torch.diag_embed(packed.diagonal(dim1=-2, dim2=-1).exp())
+    root = packed.tril()
+    root.diagonal(dim1=-2, dim2=-1).exp_()
+    return root
 
 
 def pack_triangular(factor: Tensor) -> Tensor:
     """Inverse of :func:`unpack_triangular`."""
-    return factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).log())
+    packed = factor.tril()
+    packed.diagonal(dim1=-2, dim2=-1).log_()
+    return packed
 
 
 def cholesky(covariance: Tensor, owner: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-POWERS = 3  # of |A|ᵀ|A|, that a vector of ones is multiplied with
+POWERS = 2  # of |A|ᵀ|A|, that a vector of ones is multiplied with: within 10 % of the norm
 
 
 def inverse(root: Tensor) -> Tensor:
@@ -17,15 +17,14 @@ def inverse(root: Tensor) -> Tensor:
 def squared_norm(a: Tensor) -> Tensor:
     """An upper bound of ‖|A|‖₂², ``[*batch]``: that of Collatz and Wielandt for the Perron root of |A|ᵀ|A|."""
     absolute = a.abs()
-    v = a.new_ones(*a.shape[:-1], 1)
-    for _ in range(POWERS):
-        v = absolute.mT @ (absolute @ v)
-    return ((absolute.mT @ (absolute @ v)) / v).squeeze(-1).amax(-1)
+    square = absolute.mT @ absolute
+    v = square.sum(-1, keepdim=True)
+    for _ in range(POWERS - 1):
+        v = square @ v
+    return ((square @ v) / v).amax((-2, -1))
 
 
 def squared_norm_of_inverse(covariance: Tensor) -> Tensor:
     """The same bound for A = S⁻¹ with S Sᵀ the covariance; infinite where it is not positive definite."""
     root, info = torch.linalg.cholesky_ex(covariance)
-    identity = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
-    root = torch.where((info == 0)[..., None, None], root, identity)
-    return torch.where(info == 0, squared_norm(inverse(root)), torch.inf)
+    return squared_norm(inverse(root)).masked_fill(info != 0, torch.inf)

@@ -147,7 +147,9 @@ class Problem:
             Diagonal(), count.squeeze(-1), means + self.columns.origin, variances * count, count.new_zeros(())
         )
         bounds = Bounds(self.bounds.ridge, self.bounds.pooled, max(FEWEST_ROWS, self.bounds.rows))
-        return maximised(self.table, TableStatistics(moments, others * count), self.present, bounds)
+        first = maximised(self.table, TableStatistics(moments, others * count), self.present, bounds)
+        first.require_regular()
+        return first
 
     @torch.no_grad()
     def ways_up(self, at: FiniteParameters) -> Iterator[FiniteParameters]:
@@ -179,6 +181,7 @@ class Problem:
         two = at.having(at.logits[pair], at.numbers[pair])
         try:
             two = maximised(self.table, self.table.of(x, owned, self.columns.origin), two, self.bounds)
+            two.require_regular()
         except CollapsedComponent:
             return None
         logits, numbers = at.logits.log_softmax(-1), at.numbers.clone()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from density.families.composed.observed_entries import ObservedEntries
 from density.parallel import processes
-from lvm.finite_mixture.statistics import Bounds, FiniteParameters, Table
-from lvm.mixture.covariance import Diagonal, require_regular
+from lvm.finite_mixture.statistics import Bounds, FiniteParameters, Table, require_possible
+from lvm.mixture.covariance import Diagonal
 from lvm.mixture.expectation import posterior
 from lvm.mixture.statistics import EMPTY, Part, Statistics, pieces, rows_for
 
@@ -38,7 +39,7 @@ class IncompleteStatistics:
             self.count + other.count, self.cells + other.cells, self.seen + other.seen, self.sums + other.sums
         )
 
-    @property
+    @cached_property
     def mean_log_likelihood(self) -> float:
         """Nats for each row."""
         return (self.cells.log_likelihood / self.count.sum()).item()
@@ -81,7 +82,12 @@ class IncompleteTable:
     def expectation(
         self, at: FiniteParameters, parts: Iterable[Part], rows_at_once: int | None = None
     ) -> IncompleteStatistics:
-        """E-step on this process's parts of the data: the statistics of all processes. O(nKN), memory free of n."""
+        """E-step on this process's parts of the data: the statistics of all processes. O(nKN), memory free of n.
+
+        Raises:
+            CollapsedComponent: the M-step before marked a component.
+            ValueError: a row has density 0 in every component.
+        """
         components, features = len(at.numbers), self.table.product.features
         nothing = at.numbers.new_zeros(components, 0)
         total = self.of(nothing.new_empty(0, features), nothing, nothing.new_zeros(()))
@@ -93,9 +99,12 @@ class IncompleteTable:
             if weights is not None:
                 responsibilities, log_p = responsibilities * weights, log_p * weights
             total = total + self.of(x, responsibilities, log_p.sum())
-        cells = total.cells.over_processes(self.origin.repeat(components).unsqueeze(-1)).possible()
-        count, seen, sums = (processes.total(each) for each in (total.count, total.seen, total.sums))
-        return IncompleteStatistics(count, cells, seen, sums)
+        cells = total.cells.over_processes(self.origin.repeat(components).unsqueeze(-1))
+        found = IncompleteStatistics(
+            processes.total(total.count), cells, processes.total(total.seen), processes.total(total.sums)
+        )
+        require_possible(found.mean_log_likelihood, cells, at)
+        return found
 
     def maximised(self, found: IncompleteStatistics, before: FiniteParameters, bounds: Bounds) -> FiniteParameters:
         r"""M-step: as that of complete rows, each column over the rows that have it.
@@ -106,8 +115,7 @@ class IncompleteTable:
         Within a component columns are independent, so that missing ones need not be completed. A component keeps the
         numbers of columns that none of its rows has.
 
-        Raises:
-            CollapsedComponent: a variance would be 0.
+        Where a variance would be 0, the component is marked, for the E-step to say so.
         """
         components = len(found.count)
         rows = found.cells.count.clamp_min(EMPTY)
@@ -115,11 +123,12 @@ class IncompleteTable:
         variance = scatter / rows + bounds.ridge.repeat(components)
         unseen = found.cells.count < EMPTY
         resolution = torch.finfo(mean.dtype).eps * mean.abs()  # below it a variance is rounding error
-        require_regular((variance > resolution.square()) | unseen, "FiniteMixture")
+        regular = (variance > resolution.square()) | unseen
         others = (found.sums + bounds.rows * bounds.pooled) / (found.seen + bounds.rows).clamp_min(EMPTY)
         shape = components, -1
         numbers = self.table.numbers(mean.reshape(shape), variance.reshape(shape), others)
         empty = (found.count < EMPTY).unsqueeze(-1)
         kept = self.table.of_numbers(unseen.reshape(shape), empty | ((found.seen < EMPTY) & (bounds.rows == 0)))
         logits = (found.count.clamp_min(EMPTY) / found.count.sum()).log()
-        return before.keeping(before.having(logits, torch.where(kept, before.numbers, numbers)))
+        after = before.having(logits, torch.where(kept, before.numbers, numbers))
+        return before.keeping(after.marked(regular.reshape(shape).all(-1)))

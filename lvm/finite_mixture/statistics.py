@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,6 +42,14 @@ class FiniteParameters(ModelParameters):
     def having(self, *tensors: Tensor) -> FiniteParameters:
         logits, numbers = tensors
         return FiniteParameters(logits, numbers, self.fixed)
+
+    def marked(self, regular: Tensor) -> FiniteParameters:
+        """The same, where a component is not regular, ``[K]``, with numbers of nan, which say so."""
+        return self.having(self.logits, torch.where(regular.unsqueeze(-1), self.numbers, torch.nan))
+
+    def require_regular(self) -> None:
+        """Raise CollapsedComponent if a component was marked."""
+        require_regular(~self.numbers.isnan().any(-1), "FiniteMixture")
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +199,7 @@ def expectation(
     """E-step on this process's parts of the data: the statistics of all processes. O(nKN), memory free of n.
 
     Raises:
+        CollapsedComponent: the M-step before marked a component.
         ValueError: a row has density 0 in every component.
     """
     total = table.nothing(len(at.logits), origin)
@@ -202,8 +212,15 @@ def expectation(
             responsibilities, log_p = responsibilities * weights, log_p * weights
         total = total + table.of(x, responsibilities, origin, log_p.sum())
     total = total.over_processes(origin.expand(len(at.logits), -1))
-    total.dispersed.possible()
+    require_possible(total.dispersed.mean_log_likelihood, total.dispersed, at)
     return total
+
+
+def require_possible(value: float, moments: Statistics, at: FiniteParameters) -> None:
+    """Raise what a log-likelihood that is no number means: a component that the M-step marked, or a density of 0."""
+    if not math.isfinite(value):
+        at.require_regular()
+        moments.possible()
 
 
 def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bounds: Bounds) -> FiniteParameters:
@@ -214,8 +231,7 @@ def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bo
     It is the maximum of the expected log-joint and of α rows of mean T̄ for each component: without them, a category
     that a component has not seen would be impossible in it. A component without rows keeps its numbers.
 
-    Raises:
-        CollapsedComponent: a variance would be 0.
+    Where a variance would be 0, the component is marked, for the E-step to say so.
     """
     moments, count = found.dispersed, found.dispersed.count
     empty = (count < EMPTY).unsqueeze(-1)
@@ -223,7 +239,8 @@ def maximised(table: Table, found: TableStatistics, before: FiniteParameters, bo
     rows = count.clamp_min(EMPTY).unsqueeze(-1)
     variances = moments.scatter / rows + bounds.ridge
     resolution = torch.finfo(variances.dtype).eps * moments.mean.abs()  # below it a variance is rounding error
-    require_regular(((variances > resolution.square()) | empty).all(-1), "FiniteMixture")
+    regular = ((variances > resolution.square()) | empty).all(-1)
     means = (found.sums + bounds.rows * bounds.pooled) / (rows + bounds.rows)
     numbers = table.numbers(moments.mean, variances, means)
-    return before.keeping(before.having(logits, torch.where(empty, before.numbers, numbers)))
+    after = before.having(logits, torch.where(empty, before.numbers, numbers))
+    return before.keeping(after.marked(regular))

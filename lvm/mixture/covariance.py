@@ -20,8 +20,16 @@ import torch
 from torch import Tensor
 
 from density.linalg.cholesky import pack_triangular, unpack_triangular
+from density.linalg.spectral_norm import inverse
 from lvm.em import Degenerate
-from lvm.mixture.features import DiagonalQuadratic, FullQuadratic, Quadratic, SphericalQuadratic, TiedQuadratic
+from lvm.mixture.features import (
+    DiagonalQuadratic,
+    FullQuadratic,
+    Gaussians,
+    Quadratic,
+    SphericalQuadratic,
+    TiedQuadratic,
+)
 
 
 class CollapsedComponent(Degenerate):
@@ -66,10 +74,10 @@ class Covariance(ABC):
         """Σᵢ w_ki r_ki r_kiᵀ as far as the structure needs it, for residuals ``[K, n, D]`` and weights ``[K, n]``."""
 
     def average(self, scatter: Tensor, count: Tensor, pseudo_rows: float = 0.0) -> Tensor:
-        """Maximum-likelihood covariances scatter_k / N_k, shrunk towards the pooled one by so many rows of it."""
-        rows = count.reshape(-1, *[1] * (scatter.ndim - 1))
-        total = scatter + pseudo_rows * scatter.sum(0) / count.sum()
-        return total / (rows + pseudo_rows).clamp_min(torch.finfo(rows.dtype).tiny)
+        """Maximum-likelihood covariances scatter_k / N_k (N_k > 0), shrunk towards the pooled one by so many rows."""
+        if pseudo_rows:
+            scatter, count = scatter + pseudo_rows * scatter.sum(0) / count.sum(), count + pseudo_rows
+        return scatter / count.reshape(-1, *[1] * (scatter.ndim - 1))
 
     @abstractmethod
     def add_ridge(self, covariances: Tensor, ridge: Tensor) -> Tensor:
@@ -93,23 +101,38 @@ class Covariance(ABC):
         require_regular(regular)
         return factor
 
-    def packed(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
-        """The factor, and which covariances are positive definite to working precision, ``[K]``, or one for all."""
-        variances = self.variances(covariances)
-        factor, regular = self._pack(covariances, variances)
-        return factor, regular & (variances.isfinite() & (variances > 0)).all(-1)
+    def packed(self, covariances: Tensor, least: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """The factor, and which covariances are positive definite to working precision, ``[K]``, or one for all.
+
+        Args:
+            least: variances that are no larger, ``[K, D]``, are none.
+        """
+        factor, regular = self._pack(covariances, least)
+        return factor, regular.all() if self.shared else regular
 
     @abstractmethod
-    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-        """The factor, and which covariances have one, where their variances are positive and finite."""
+    def _pack(self, covariances: Tensor, least: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The factor, and which covariances have one, broadcastable to ``[K]``."""
 
-    @abstractmethod
     def unpack(self, factor: Tensor) -> Tensor:
         """The covariances of a factor."""
+        return self.square(self.root(factor))
 
     @abstractmethod
+    def root(self, factor: Tensor) -> Tensor:
+        """S_k of a factor, in the structure's shape."""
+
+    @abstractmethod
+    def square(self, root: Tensor) -> Tensor:
+        """Σ_k of S_k."""
+
+    @abstractmethod
+    def inverse(self, root: Tensor) -> Tensor:
+        """S_k⁻¹ of S_k."""
+
     def precision(self, factor: Tensor) -> Tensor:
-        """S_k⁻¹ in the structure's shape."""
+        """S_k⁻¹ of a factor, in the structure's shape."""
+        return self.inverse(self.root(factor))
 
     @abstractmethod
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
@@ -128,9 +151,7 @@ class Covariance(ABC):
         """How many numbers a row has in :meth:`quadratic`."""
 
     @abstractmethod
-    def quadratic(
-        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
-    ) -> Quadratic:
+    def quadratic(self, of: Gaussians) -> Quadratic:
         """The components as linear functions of quadratic features; see :mod:`lvm.mixture.features`."""
 
 
@@ -159,19 +180,21 @@ class Full(Covariance):
     def of_columns(self, covariances: Tensor, columns: list[int]) -> Tensor:
         return covariances[..., columns, :][..., columns]
 
-    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    def _pack(self, covariances: Tensor, least: Tensor | float) -> tuple[Tensor, Tensor]:
         factor, info = torch.linalg.cholesky_ex(covariances)
-        left = factor.diagonal(dim1=-2, dim2=-1).square() / variances
+        variances, pivots = self.variances(covariances), factor.diagonal(dim1=-2, dim2=-1).square()
         floor = 10 * covariances.shape[-1] * torch.finfo(covariances.dtype).eps
-        return pack_triangular(factor), (info == 0) & (left > floor).all(-1)
+        left = (pivots > floor * variances) & (variances > least)  # neither holds of what is not finite
+        return pack_triangular(factor), (info == 0) & left.all(-1)
 
-    def unpack(self, factor: Tensor) -> Tensor:
-        root = unpack_triangular(factor)
+    def root(self, factor: Tensor) -> Tensor:
+        return unpack_triangular(factor)
+
+    def square(self, root: Tensor) -> Tensor:
         return root @ root.mT
 
-    def precision(self, factor: Tensor) -> Tensor:
-        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-        return torch.linalg.solve_triangular(unpack_triangular(factor), identity.expand_as(factor), upper=False)
+    def inverse(self, root: Tensor) -> Tensor:
+        return inverse(root)
 
     def distance(self, residual: Tensor, precision: Tensor) -> Tensor:
         return (residual @ precision.mT).square().sum(-1)
@@ -183,12 +206,10 @@ class Full(Covariance):
         return noise @ unpack_triangular(factor).mT
 
     def quadratic_features(self, features: int) -> int:
-        return (features + 1) * (features + 2) // 2
+        return (features + 1) * ((features + 1) // 2 + 1)
 
-    def quadratic(
-        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
-    ) -> Quadratic:
-        return FullQuadratic(constant, weights, means, factor, precision)
+    def quadratic(self, of: Gaussians) -> Quadratic:
+        return FullQuadratic(of)
 
 
 @dataclass(frozen=True)
@@ -219,23 +240,25 @@ class Tied(Full):
     def quadratic_features(self, features: int) -> int:
         return features + 2
 
-    def quadratic(
-        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
-    ) -> Quadratic:
-        return TiedQuadratic(constant, weights, means, factor, precision)
+    def quadratic(self, of: Gaussians) -> Quadratic:
+        return TiedQuadratic(of)
 
 
 class _Variances(Covariance):
     """Covariances that are variances; the factor holds their log-standard-deviations."""
 
-    def _pack(self, covariances: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-        return 0.5 * covariances.log(), (variances > 0).all(-1)
+    def _pack(self, covariances: Tensor, least: Tensor | float) -> tuple[Tensor, Tensor]:
+        variances = self.variances(covariances)
+        return 0.5 * covariances.log(), ((variances > least) & (variances < torch.inf)).all(-1)
 
-    def unpack(self, factor: Tensor) -> Tensor:
-        return (2 * factor).exp()
+    def root(self, factor: Tensor) -> Tensor:
+        return factor.exp()
 
-    def precision(self, factor: Tensor) -> Tensor:
-        return (-factor).exp()
+    def square(self, root: Tensor) -> Tensor:
+        return root.square()
+
+    def inverse(self, root: Tensor) -> Tensor:
+        return 1 / root
 
 
 @dataclass(frozen=True)
@@ -272,10 +295,8 @@ class Diagonal(_Variances):
     def quadratic_features(self, features: int) -> int:
         return 2 * features + 1
 
-    def quadratic(
-        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
-    ) -> Quadratic:
-        return DiagonalQuadratic(constant, weights, means, factor, precision)
+    def quadratic(self, of: Gaussians) -> Quadratic:
+        return DiagonalQuadratic(of)
 
 
 @dataclass(frozen=True)
@@ -312,10 +333,8 @@ class Spherical(_Variances):
     def quadratic_features(self, features: int) -> int:
         return features + 2
 
-    def quadratic(
-        self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor
-    ) -> Quadratic:
-        return SphericalQuadratic(constant, weights, means, factor, precision)
+    def quadratic(self, of: Gaussians) -> Quadratic:
+        return SphericalQuadratic(of)
 
 
 def require_regular(regular: Tensor, owner: str = "GaussianMixture") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from density.data.rows import Rows
 from lvm.mixture.features import Quadratic
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.statistics import EMPTY, Assign, Part, Statistics, accumulate, nothing, pieces, rows_for
+
+S = TypeVar("S", Statistics, Tensor)
 
 MOST_FEATURES = 2**12  # more of them are slower than a dense product for every component
 FEWEST_RESIDUALS = 2**14  # fewer of them are formed sooner than features are prepared
@@ -63,17 +66,26 @@ def summed(
         CollapsedComponent: the M-step before marked a covariance.
         ValueError: a row is so far from every component that its density is 0.
     """
-
-    def found(*, careful: bool) -> Statistics:
-        own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once, careful=careful)
-        return own.over_processes(at.means)
-
     if not free_to_look(at.means):
-        statistics = found(careful=False)
+        statistics = unlooked(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once)
         if math.isfinite(statistics.mean_log_likelihood):
             return statistics
     at.require_regular()
-    return found(careful=True).possible()
+    own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once)
+    return own.over_processes(at.means).possible()
+
+
+def unlooked(
+    at: MixtureParameters,
+    parts: Iterable[Part],
+    *,
+    n: int | None = None,
+    ridge: Tensor | None = None,
+    rows_at_once: int | None = None,
+) -> Statistics:
+    """The same, of which only the log-likelihood says whether it holds: nan if it has to be done with a look."""
+    own = expectation(at, parts, n=n, ridge=ridge, rows_at_once=rows_at_once, careful=False)
+    return own.over_processes(at.means)
 
 
 @torch.no_grad()
@@ -101,81 +113,86 @@ def expectation(
             nan where some were not.
     """
     structure, (k, d) = at.structure, at.means.shape
-    precision, constant, size = structure.precision(at.factor), at.constant, structure.quadratic_features(d)
+    size = structure.quadratic_features(d)
     if size > MOST_FEATURES or (n is not None and n * k * d < FEWEST_RESIDUALS):
 
         def assigned(residual: Tensor) -> tuple[Tensor, Tensor]:
-            return assign(torch.add(constant.unsqueeze(1), structure.distance(residual, precision), alpha=-0.5))
+            return assign(_by_residuals(at, residual, slice(None)))
 
         return accumulate(structure, parts, at.means, assigned, rows_at_once)
     ridge = at.means.new_zeros(d) if ridge is None else ridge
     rows_at_once = rows_at_once or rows_for(max(k, size), at.means.device)
-    distrusted: Tensor | None = None
+    distrusted = at.means.new_zeros(k, dtype=torch.bool) if careful else None
     while True:
-        features = structure.quadratic(constant, at.log_weights.exp(), at.means, at.factor, precision)
+        features = structure.quadratic(at)
         if distrusted is not None:
             features.distrust(distrusted)
-        own = pieces(parts, rows_at_once)
-        statistics, lost = _by_features(at, constant, precision, own, assign, features, ridge, careful)
-        if not careful:
-            doubtful = lost.any() | ~features.all_were_safe()
-            return replace(statistics, log_likelihood=statistics.log_likelihood.masked_fill(doubtful, torch.nan))
-        if not bool((lost if distrusted is None else lost & ~distrusted).any()):
+        statistics, safe = _by_features(at, pieces(parts, rows_at_once), assign, features, ridge, careful)
+        if distrusted is None:
+            trusted = (features.were_safe() & safe).all()
+            return replace(statistics, log_likelihood=torch.where(trusted, statistics.log_likelihood, torch.nan))
+        if bool((safe | distrusted).all()):
             return statistics
-        distrusted = lost if distrusted is None else distrusted | lost
+        distrusted = distrusted | ~safe
 
 
 def _by_features(
     at: MixtureParameters,
-    constant: Tensor,
-    precision: Tensor,
     parts: Iterable[Part],
     assign: Assign,
     features: Quadratic,
     ridge: Tensor,
     careful: bool,
 ) -> tuple[Statistics, Tensor]:
-    """Statistics, by residuals where features are not safe; and which components' features lost digits, ``[K]``."""
-    structure, k, order = at.structure, at.means.shape[0], features.order
-    means, constant = at.means[order], constant[order].unsqueeze(1)
-    precision = precision if structure.shared else precision[order]
+    """Statistics, by residuals where features are not safe; and which components' sums of them are safe, ``[K]``."""
+    structure, means = at.structure, at.means
     by_residuals: Statistics | None = None
-    log_likelihood = means.new_zeros(())
+    log_likelihood: Tensor | None = None
     for rows, weights in parts:
-        log_joint = means.new_empty(k, rows.shape[0])
-        safe = features.take(rows, careful=careful)
-        if safe:
-            features.log_joint(safe, log_joint[:safe])
-        if safe < k:
-            residual = rows.double() - means[safe:].unsqueeze(1)
-            distance = structure.distance(residual, precision if structure.shared else precision[safe:])
-            torch.add(constant[safe:], distance, alpha=-0.5, out=log_joint[safe:])
+        features.take(rows)
+        left = features.unsafe() if careful else []
+        log_joint = features.log_joint() if len(left) < len(means) else means.new_empty(len(means), len(rows))
+        if left:
+            residual = rows.double() - means[left].unsqueeze(1)
+            log_joint[left] = _by_residuals(at, residual, left)
         responsibilities, log_p = assign(log_joint)
         if weights is not None:
             responsibilities, log_p = responsibilities.mul_(weights), log_p.mul_(weights)
-        log_likelihood += log_p.sum()
-        if safe:
-            features.add(responsibilities[:safe], weights)
-        if safe < k:
-            own = Statistics.of(structure, residual, responsibilities[safe:], means[safe:], log_p.new_zeros(()))
-            part = _among(own, safe, means)
-            by_residuals = part if by_residuals is None else by_residuals + part
-    (count, mean, scatter), lost = features.sums(ridge)
-    mean = torch.where((count > 0).unsqueeze(1), mean, means)
-    total = Statistics(structure, count, mean, scatter, means.new_zeros(()))
-    total = total if by_residuals is None else by_residuals + total
-    back = order.argsort()
-    scatter = total.scatter if structure.shared else total.scatter[back]
-    return Statistics(structure, total.count[back], total.mean[back], scatter, log_likelihood), (
-        lost & (count >= EMPTY)
-    )[back]
+        log_likelihood = _plus(log_likelihood, log_p.sum())
+        if left:
+            own = Statistics.of(structure, residual, responsibilities[left], means[left], log_p.new_zeros(()))
+            by_residuals = _plus(by_residuals, _among(own, left, means))
+            responsibilities[left] = 0.0
+        if len(left) < len(means):
+            features.add(responsibilities, weights)
+    sums = features.sums(ridge)
+    if sums is None or log_likelihood is None:
+        none = nothing(structure, means) if by_residuals is None else by_residuals
+        found = none if log_likelihood is None else replace(none, log_likelihood=log_likelihood)
+        return found, means.new_ones(len(means), dtype=torch.bool)
+    (count, mean, scatter), safe = sums
+    by_sums = Statistics(structure, count, mean, scatter, log_likelihood)
+    return _plus(by_residuals, by_sums), safe | (count < EMPTY)
 
 
-def _among(part: Statistics, first: int, means: Tensor) -> Statistics:
-    """Statistics of components from the first on, among all: of the others, nothing."""
-    if first == 0:
-        return part
-    before = nothing(part.structure, means[:first])
-    scatter = part.scatter if part.structure.shared else torch.cat([before.scatter, part.scatter])
-    count, mean = torch.cat([before.count, part.count]), torch.cat([before.mean, part.mean])
+def _by_residuals(at: MixtureParameters, residual: Tensor, components: list[int] | slice) -> Tensor:
+    """The log-joint of some components for residuals ``[K, n, D]`` about their means, ``[K, n]``."""
+    precision = at.precision if at.structure.shared else at.precision[components]
+    distance = at.structure.distance(residual, precision)
+    return torch.add(at.constant[components].unsqueeze(1), distance, alpha=-0.5)
+
+
+def _among(part: Statistics, components: list[int], means: Tensor) -> Statistics:
+    """Statistics of some components, among all, which have nothing."""
+    whole = nothing(part.structure, means)
+    count, mean = whole.count.clone(), means.clone()
+    count[components], mean[components] = part.count, part.mean
+    scatter = part.scatter
+    if not part.structure.shared:
+        scatter = whole.scatter.clone()
+        scatter[components] = part.scatter
     return replace(part, count=count, mean=mean, scatter=scatter)
+
+
+def _plus(total: S | None, part: S) -> S:
+    return part if total is None else total + part

@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from density.linalg.cholesky import unpack_triangular
 from density.linalg.spectral_norm import inverse, squared_norm, squared_norm_of_inverse
 
 TOLERANCE = 1e-8  # nats, of the bound; the largest error that the tests find is a quarter of it
@@ -41,273 +41,303 @@ TINY = torch.finfo(torch.float64).tiny
 Sums = tuple[Tensor, Tensor, Tensor]
 
 
+class Gaussians(Protocol):
+    """A mixture as its features need it: K Gaussians, of covariances of some structure."""
+
+    @property
+    def weights(self) -> Tensor:
+        """π, ``[K]``."""
+
+    @property
+    def means(self) -> Tensor:
+        """μ, ``[K, D]``."""
+
+    @property
+    def root(self) -> Tensor:
+        """S_k, in the structure's shape."""
+
+    @property
+    def precision(self) -> Tensor:
+        """S_k⁻¹, in the structure's shape."""
+
+    @property
+    def covariances(self) -> Tensor:
+        """Σ_k, in the structure's shape."""
+
+    @property
+    def constant(self) -> Tensor:
+        """b_k = log π_k − log det S_k − D/2 log 2π, ``[K]``."""
+
+
 class Quadratic(ABC):
-    """The features of one mixture, and their sums over rows. Components are in the order of falling radius.
+    """The features of one mixture, and their sums over rows.
 
     Rows lie in L lanes of n/L: features are ``[L, F, n/L]``, their sums ``[L, K, F]``.
 
-    Args:
-        constant: b_k = log π_k − log det S_k − D/2 log 2π, ``[K]``.
-        weights: π, ``[K]``.
-        means: μ, ``[K, D]``.
-
     Attributes:
-        order: component of every place, ``[K]``.
-        radius: how long y may be for the features to be safe, ``[K]``, in that order.
+        radius: how long y may be for the features to be safe, ``[K]``.
     """
 
-    order: Tensor
     radius: Tensor
+    _limit: float
     _lanes: int
+    _coefficients: Tensor
+    _summed: int
     _features: Tensor
-    _y: Tensor
-    _squares: Tensor
-    _norms: Tensor
+    _length: Tensor
 
-    def __init__(self, weights: Tensor, means: Tensor) -> None:
-        self._products: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.centre = weights @ means
-        self.deviation = means - self.centre
-        self._rows, self._longest = 0, means.new_zeros(())
+    def __init__(self, of: Gaussians) -> None:
+        self.centre = of.means.mT @ of.weights
+        self._rows = 0
+        self._longest: Tensor | None = None
+        self._sums: Tensor | None = None
 
     def _arrange(self, coefficients: Tensor, norm: Tensor, centres: Tensor, summed: int) -> None:
         """Take coefficients W ``[K, F]``, ‖|A_k|‖² as norm ``[K]`` and ν ``[K, D]``; sum the first so many features."""
         operations = coefficients.shape[1] + 3 * centres.shape[1] + 2
-        self._loss = 0.5 * min(operations, 6 * math.sqrt(operations)) * UNIT
-        radius = (TOLERANCE / (self._loss * norm)).sqrt() - centres.norm(dim=1)
-        self.radius, self.order = radius.sort(descending=True, stable=True)
-        self._coefficients = coefficients[self.order]
+        self._limit = TOLERANCE / (0.5 * min(operations, 6 * math.sqrt(operations)) * UNIT)
+        self.radius = math.sqrt(self._limit) * norm.rsqrt() - centres.norm(dim=1)
+        self._coefficients, self._summed = coefficients, summed
         many = coefficients.device.type == "cpu" and coefficients.shape[1] > coefficients.shape[0]
         self._lanes = torch.get_num_threads() if many else 1  # few features are no more than the log-joint
-        self._sums = coefficients.new_zeros(self._lanes, coefficients.shape[0], summed)
 
     def distrust(self, components: Tensor) -> None:
         """Leave these components, booleans ``[K]``, to the computation with residuals."""
-        radius = torch.where(components[self.order], -torch.inf, self.radius)
-        self.radius, again = radius.sort(descending=True, stable=True)
-        self.order, self._coefficients = self.order[again], self._coefficients[again]
+        self.radius = self.radius.masked_fill(components, -torch.inf)
 
-    def take(self, rows: Tensor, *, careful: bool = True) -> int:
-        """Form the features of rows ``[n, D]``; how many components, from the first, they are safe for, if careful."""
+    def take(self, rows: Tensor) -> None:
+        """Form the features of rows ``[n, D]``."""
         n, d = rows.shape
         if n != self._rows:
             self._rows = n
             lanes = self._lanes if n % self._lanes == 0 else 1
-            self._features = self.centre.new_ones(lanes, self._coefficients.shape[1], n // lanes)
+            self._features = self.centre.new_empty(lanes, self._coefficients.shape[1], n // lanes)
             self._prepare(d)
-        y = self._y[:, 1:]
-        self._whiten(self._in_lanes(rows.mT), y)
-        torch.mul(y, y, out=self._squares)
-        torch.sum(self._squares, 1, out=self._norms)
-        longest = self._norms.amax()  # a norm that is nan is safe for none
-        safe = int((self.radius >= longest.sqrt()).sum()) if careful else len(self.radius)
-        self._longest = torch.maximum(self._longest, longest)
-        if safe:
-            for left, right, product in self._products:
-                torch.mul(left, right, out=product)
-        return safe
+        self._length = self._form(self._in_lanes(rows.mT)).amax().sqrt()  # one that is nan is safe for no component
+        self._longest = self._length if self._longest is None else torch.maximum(self._longest, self._length)
 
-    def all_were_safe(self) -> Tensor:
-        """Whether the features of all rows taken were safe for all components, a scalar."""
-        return (self.radius >= self._longest.sqrt()).all()
+    def unsafe(self) -> list[int]:
+        """The components that the features of the rows last taken are not safe for."""
+        safe = self.radius >= self._length
+        return [] if bool(safe.all()) else (~safe).nonzero().squeeze(1).tolist()
 
-    def log_joint(self, safe: int, out: Tensor) -> None:
-        """log π_k + log N(x; μ_k, Σ_k) of the rows taken, into ``[safe, n]``."""
+    def were_safe(self) -> Tensor:
+        """Which components the features of all rows taken were safe for, booleans ``[K]``."""
+        return self.radius >= (-torch.inf if self._longest is None else self._longest)
+
+    def log_joint(self) -> Tensor:
+        """log π_k + log N(x; μ_k, Σ_k) of the rows taken, ``[K, n]``."""
         lanes, _, rows = self._features.shape
-        if lanes == 1:
-            _product(self._coefficients[:safe], self._features, out.unsqueeze(0))
-        else:
-            product = self._features.new_empty(lanes, safe, rows)
-            _product(self._coefficients[:safe], self._features, product)
-            out.view(safe, lanes, rows).copy_(product.transpose(0, 1))
+        product = self._features.new_empty(lanes, len(self._coefficients), rows)
+        _product(self._coefficients, self._features, product)
+        return product.transpose(0, 1).flatten(1)
 
     def add(self, responsibilities: Tensor, weights: Tensor | None) -> None:
-        """Add Σᵢ r_ki φ(yᵢ) over the rows taken, for the first components: responsibilities ``[safe, n]``."""
-        summed = self._features[:, : self._sums.shape[2]]
-        sums = self._sums[: len(summed), : len(responsibilities)]
-        sums.baddbmm_(self._in_lanes(responsibilities), summed.mT)
+        """Add Σᵢ r_ki φ(yᵢ) over the rows taken, for responsibilities ``[K, n]``."""
+        owned, summed = self._in_lanes(responsibilities), self._features[:, : self._summed].mT
+        if self._sums is None and len(owned) == self._lanes:
+            self._sums = owned @ summed
+            return
+        if self._sums is None:
+            self._sums = owned.new_zeros(self._lanes, owned.shape[1], self._summed)
+        self._sums[: len(owned)].baddbmm_(owned, summed)
 
-    @abstractmethod
-    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        """Counts ``[K]``, means ``[K, D]`` and scatters of what was added, and in which components they are not safe.
+    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor] | None:
+        """Counts ``[K]``, means ``[K, D]`` and scatters of what was added, and for which components they are safe.
 
         A component that shrank a great deal in one step has lost digits: the same bound as before, at the covariance
-        that these sums give (plus the ridge ``[D]``) and at the mean of ‖y‖², exceeds the tolerance.
+        that these sums give (plus the ridge ``[D]``) and at the mean of ‖y‖², exceeds the tolerance. None if nothing
+        was added.
         """
+        if self._sums is None:
+            return None
+        return self._moments(self._sums[0] if self._lanes == 1 else self._sums.sum(0), ridge)
+
+    @abstractmethod
+    def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
+        """The same of sums over all lanes, ``[K, F]``."""
+
+    @abstractmethod
+    def _prepare(self, d: int) -> None:
+        """Lay out ``_features``, which are new."""
+
+    @abstractmethod
+    def _form(self, columns: Tensor) -> Tensor:
+        """Write the features of columns x, ``[L, D, n/L]``; returns ‖y‖², ``[L, n/L]``."""
 
     def _in_lanes(self, columns: Tensor) -> Tensor:
         """Rows as columns ``[size, n]`` to lanes ``[L, size, n/L]``."""
         return columns.unflatten(1, (len(self._features), -1)).transpose(0, 1)
 
-    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Σᵢ r_ki φ(yᵢ), and of it counts and means."""
-        sums = self._sums.sum(0)
-        count = sums[:, 0]
-        return sums, count, sums[:, 1 : self.centre.shape[0] + 1] / count.clamp_min(TINY).unsqueeze(1)
-
-    def _unsafe(self, norm: Tensor, square: Tensor) -> Tensor:
-        return ~(self._loss * norm * square <= TOLERANCE)
-
-    @abstractmethod
-    def _whiten(self, columns: Tensor, out: Tensor) -> None:
-        """T(x − c) for columns x, ``[L, D, n/L]``."""
-
-    def _prepare(self, d: int) -> None:
-        """Lay out ``_y``, whose first coordinate is 1, y² and ‖y‖²; ``_features`` are new, and all 1.
-
-        Features that are none of these are products of two tensors.
-        """
-        self._y = self._features[:, : d + 1]
-        self._squares = torch.empty_like(self._y[:, 1:], memory_format=torch.contiguous_format)
-        self._norms = self._features[:, -1]
-
 
 class FullQuadratic(Quadratic):
-    """Features 1, y_i and y_i y_j for i ≤ j: half the arithmetic of K dense products. F = O(D²/2)."""
+    """Features z_i z_j of z = (1, y), of M = D + 1 numbers: half the arithmetic of K dense products.
 
-    def __init__(self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor) -> None:
-        super().__init__(weights, means)
-        d = means.shape[1]
-        places = range(0, d + 1, 1 if d < 32 else 4)  # few kernels, at the price of doubled entries
-        self._blocks = [slice(i, j) for i, j in zip(places, [*places[1:], d + 1], strict=True)]
-        self._colour = _root(torch.einsum("k,kij->ij", weights, _square(unpack_triangular(factor))), self, weights)
+    Ordered by i and then by the shift s = j − i modulo M, from 0 to M/2: so they are the products of each number with a
+    window of z repeated, formed by one kernel. F = M (M + 1)/2, and M/2 more where M is even: pairs of shift M/2 are
+    there twice.
+    """
+
+    def __init__(self, of: Gaussians) -> None:
+        super().__init__(of)
+        inwards = self.centre - of.means
+        self._colour = _root(of, inwards)
         self._bleach = inverse(self._colour)
-        a = precision @ self._colour
-        centres = self.deviation @ self._bleach.mT
-        projected = (a @ centres.unsqueeze(-1)).squeeze(-1)
-        form = a.new_empty(means.shape[0], d + 1, d + 1)
-        form[:, 0, 0] = constant - 0.5 * projected.square().sum(-1)
-        form[:, 0, 1:] = form[:, 1:, 0] = 0.5 * (a.mT @ projected.unsqueeze(-1)).squeeze(-1)
-        form[:, 1:, 1:] = -0.5 * (a.mT @ a)
-        for rows in self._blocks:
-            form[:, rows, rows.stop :] *= 2  # entries right of a diagonal block stand for those below it as well
-        coefficients = torch.cat([form[:, rows, rows.start :].flatten(1) for rows in self._blocks], 1)
-        self._arrange(coefficients, squared_norm(a), centres, coefficients.shape[1])
-
-    def _whiten(self, columns: Tensor, out: Tensor) -> None:
-        _product(self._bleach, columns - self.centre.unsqueeze(1), out)
+        both = torch.cat([inwards.unsqueeze(2), self._colour.expand(len(inwards), *self._colour.shape)], 2)
+        a = torch.linalg.solve_triangular(of.root, both, upper=False)  # A (y − ν) = a z
+        form = a.mT @ a
+        coefficients = -_pairs(torch.cat([form, form], 2))
+        coefficients[:, :, _halved(form.shape[1])].mul_(0.5)
+        coefficients[:, 0, 0].add_(of.constant)
+        centres = inwards @ self._bleach.mT
+        self._arrange(coefficients.flatten(1), squared_norm(a[:, :, 1:]), centres, coefficients[0].numel())
 
     def _prepare(self, d: int) -> None:
         lanes, _, rows = self._features.shape
-        y, start = self._features.new_ones(lanes, d + 1, rows), 0
-        self._y, self._squares, self._norms = y, y.new_empty(lanes, d, rows), y.new_empty(lanes, rows)
-        self._products = []
-        for r in self._blocks:
-            left, right = y[:, r].unsqueeze(2), y[:, r.start :].unsqueeze(1)
-            shape = (left.shape[1], right.shape[2])
-            stop = start + shape[0] * shape[1]
-            self._products.append((left, right, self._features[:, start:stop].unflatten(1, shape)))
-            start = stop
+        numbers, shifts = d + 1, (d + 1) // 2 + 1
+        z = self._features.new_ones(lanes, numbers + shifts - 1, rows)
+        self._y, self._again = z[:, 1:numbers], z[:, numbers + 1 :]
+        self._z, self._windows = z[:, :numbers].unsqueeze(2), z.unfold(1, shifts, 1).mT
+        self._products = self._features.unflatten(1, (numbers, shifts))
 
-    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        sums, count, mean = self._moments()
-        k, size = mean.shape[0], mean.shape[1] + 1
-        moments, start = mean.new_empty(k, size, size), 0
-        for r in self._blocks:
-            shape = (r.stop - r.start, size - r.start)
-            block = sums[:, start : start + shape[0] * shape[1]].reshape(k, *shape)
-            moments[:, r, r.start :], moments[:, r.start :, r] = block, block.mT
-            start += shape[0] * shape[1]
-        second = moments[:, 1:, 1:]
-        scatter = second - mean.unsqueeze(2) * mean.unsqueeze(1) * count[:, None, None]
+    def _form(self, columns: Tensor) -> Tensor:
+        _product(self._bleach, columns - self.centre.unsqueeze(1), self._y)
+        self._again.copy_(self._y[:, : self._again.shape[1]])
+        torch.mul(self._z, self._windows, out=self._products)
+        return self._products[:, 1:, 0].sum(1)
+
+    def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
+        k, numbers = len(sums), len(self.centre) + 1
+        wide = sums.new_zeros(k, numbers, 2 * numbers)
+        pairs = _pairs(wide)
+        pairs.copy_(sums.unflatten(1, (numbers, -1)))
+        pairs[:, :, _halved(numbers)].mul_(0.5)
+        half = wide[:, :, :numbers] + wide[:, :, numbers:]
+        moments = half + half.mT
+        count, first, second = moments[:, 0, 0], moments[:, 0, 1:], moments[:, 1:, 1:]
         rows = count.clamp_min(TINY)
-        whitened = scatter / rows[:, None, None] + (self._bleach * ridge) @ self._bleach.mT
-        unsafe = self._unsafe(squared_norm_of_inverse(whitened), second.diagonal(dim1=1, dim2=2).sum(1) / rows)
-        return (count, self.centre + mean @ self._colour.mT, self._colour @ scatter @ self._colour.mT), unsafe
+        mean = first / rows.unsqueeze(1)
+        scatter = torch.addcmul(second, first.unsqueeze(2), mean.unsqueeze(1), value=-1)
+        whitened = torch.addcdiv((self._bleach * ridge) @ self._bleach.mT, scatter, rows[:, None, None])
+        square = second.diagonal(dim1=1, dim2=2).sum(1) / rows
+        safe = squared_norm_of_inverse(whitened) * square <= self._limit
+        means = torch.addmm(self.centre, mean, self._colour.mT)
+        return (count, means, self._colour @ scatter @ self._colour.mT), safe
 
 
 class TiedQuadratic(Quadratic):
     """Whitened by the covariance that all share, the features are 1, y and ‖y‖², and Σ y yᵀ needs no posterior."""
 
-    def __init__(self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor) -> None:
-        super().__init__(weights, means)
-        k, d = means.shape
-        self._colour, self._bleach = unpack_triangular(factor), precision
-        centres = self.deviation @ self._bleach.mT
-        first = (constant - 0.5 * centres.square().sum(1)).unsqueeze(1)
+    def __init__(self, of: Gaussians) -> None:
+        super().__init__(of)
+        k, d = of.means.shape
+        self._colour, self._bleach = of.root, of.precision
+        centres = (of.means - self.centre) @ self._bleach.mT
+        first = (of.constant - 0.5 * centres.square().sum(1)).unsqueeze(1)
         coefficients = torch.cat([first, centres, torch.full_like(first, -0.5)], 1)
-        self._arrange(coefficients, means.new_ones(k), centres, d + 1)
+        self._arrange(coefficients, of.means.new_ones(k), centres, d + 1)
         self.radius = self.radius.min().expand(k)  # one scatter for all: they are safe together
-        self._second = means.new_zeros(d, d)
+        self._second = of.means.new_zeros(d, d)
 
     def distrust(self, components: Tensor) -> None:
-        if bool(components.any()):
-            self.radius = torch.full_like(self.radius, -torch.inf)
+        super().distrust(components.any())
 
-    def _whiten(self, columns: Tensor, out: Tensor) -> None:
-        _product(self._bleach, columns - self.centre.unsqueeze(1), out)
+    def _prepare(self, d: int) -> None:
+        self._features[:, 0] = 1.0
+        self._y, self._norms = self._features[:, 1 : d + 1], self._features[:, -1]
+
+    def _form(self, columns: Tensor) -> Tensor:
+        _product(self._bleach, columns - self.centre.unsqueeze(1), self._y)
+        return torch.sum(self._y.square(), 1, out=self._norms)
 
     def add(self, responsibilities: Tensor, weights: Tensor | None) -> None:
         super().add(responsibilities, weights)
-        y = self._y[:, 1:]
-        weighted = y if weights is None else y * self._in_lanes(weights.unsqueeze(0))
-        self._second += torch.bmm(weighted, y.mT).sum(0)
+        weighted = self._y if weights is None else self._y * self._in_lanes(weights.unsqueeze(0))
+        self._second += torch.bmm(weighted, self._y.mT).sum(0)
 
-    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        _, count, mean = self._moments()
-        scatter = self._second - mean.mT @ (count.unsqueeze(1) * mean)
+    def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
+        count, first = sums[:, 0], sums[:, 1:]
+        mean = first / count.clamp_min(TINY).unsqueeze(1)
+        scatter = torch.addmm(self._second, mean.mT, first, alpha=-1)
         rows = count.sum().clamp_min(TINY)
-        whitened = scatter / rows + (self._bleach * ridge) @ self._bleach.mT
-        unsafe = self._unsafe(squared_norm_of_inverse(whitened), self._second.diagonal().sum() / rows)
-        means = self.centre + mean @ self._colour.mT
-        return (count, means, self._colour @ scatter @ self._colour.mT), unsafe.expand_as(count)
+        whitened = torch.addcdiv((self._bleach * ridge) @ self._bleach.mT, scatter, rows)
+        safe = squared_norm_of_inverse(whitened) * (self._second.diagonal().sum() / rows) <= self._limit
+        means = torch.addmm(self.centre, mean, self._colour.mT)
+        return (count, means, self._colour @ scatter @ self._colour.mT), safe.expand_as(count)
 
 
 class DiagonalQuadratic(Quadratic):
     """Features 1, y and y², in units of each column's standard deviation."""
 
-    def __init__(self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor) -> None:
-        super().__init__(weights, means)
-        d = means.shape[1]
-        self._scale = (weights @ ((2 * factor).exp() + self.deviation.square())).sqrt()
-        a = precision * self._scale
-        centres = self.deviation / self._scale
-        first = constant - 0.5 * (a * centres).square().sum(1)
-        coefficients = torch.cat([first.unsqueeze(1), a.square() * centres, -0.5 * a.square()], 1)
-        self._arrange(coefficients, a.square().amax(1), centres, 2 * d + 1)
-
-    def _whiten(self, columns: Tensor, out: Tensor) -> None:
-        torch.sub(columns, self.centre.unsqueeze(1), out=out).div_(self._scale.unsqueeze(1))
+    def __init__(self, of: Gaussians) -> None:
+        super().__init__(of)
+        d, deviation = of.means.shape[1], of.means - self.centre
+        self._scale = ((of.covariances + deviation.square()).mT @ of.weights).sqrt()
+        square = (self._scale / of.root).square()
+        centres = deviation / self._scale
+        linear = square * centres
+        first = (of.constant - 0.5 * (linear * centres).sum(1)).unsqueeze(1)
+        self._arrange(torch.cat([first, linear, -0.5 * square], 1), square.amax(1), centres, 2 * d + 1)
 
     def _prepare(self, d: int) -> None:
-        self._y, self._squares = self._features[:, : d + 1], self._features[:, d + 1 :]
-        self._norms = self._features.new_empty(self._features.shape[0], self._features.shape[2])
+        self._features[:, 0] = 1.0
+        self._y, self._squares = self._features[:, 1 : d + 1], self._features[:, d + 1 :]
 
-    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        sums, count, mean = self._moments()
-        second = sums[:, mean.shape[1] + 1 :]
-        scatter = second - count.unsqueeze(1) * mean.square()
+    def _form(self, columns: Tensor) -> Tensor:
+        torch.sub(columns, self.centre.unsqueeze(1), out=self._y).div_(self._scale.unsqueeze(1))
+        return torch.mul(self._y, self._y, out=self._squares).sum(1)
+
+    def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
+        count, first, second = sums[:, 0], *sums[:, 1:].chunk(2, 1)
         rows = count.clamp_min(TINY).unsqueeze(1)
-        whitened = scatter / rows + ridge / self._scale.square()
-        least = whitened.amin(1)
-        unsafe = self._unsafe(torch.where(least > 0, 1 / least, torch.inf), (second / rows).sum(1))
-        return (count, self.centre + mean * self._scale, scatter * self._scale.square()), unsafe
+        mean = first / rows
+        scatter = torch.addcmul(second, first, mean, value=-1)
+        square = self._scale.square()
+        least = torch.addcdiv(ridge / square, scatter, rows).amin(1)
+        safe = (second / rows).sum(1) <= self._limit * least
+        return (count, torch.addcmul(self.centre, mean, self._scale), scatter * square), safe
 
 
 class SphericalQuadratic(Quadratic):
     """Features 1, y and ‖y‖², in units of the standard deviation of all columns."""
 
-    def __init__(self, constant: Tensor, weights: Tensor, means: Tensor, factor: Tensor, precision: Tensor) -> None:
-        super().__init__(weights, means)
-        d = means.shape[1]
-        self._scale = (weights @ ((2 * factor).exp() + self.deviation.square().mean(1))).sqrt()
-        a = (precision * self._scale).square().unsqueeze(1)
-        centres = self.deviation / self._scale
-        first = constant.unsqueeze(1) - 0.5 * a * centres.square().sum(1, keepdim=True)
-        self._arrange(torch.cat([first, a * centres, -0.5 * a], 1), a.squeeze(1), centres, d + 2)
+    def __init__(self, of: Gaussians) -> None:
+        super().__init__(of)
+        d, deviation = of.means.shape[1], of.means - self.centre
+        self._scale = ((of.covariances + deviation.square().mean(1)) @ of.weights).sqrt()
+        square = (self._scale / of.root).square().unsqueeze(1)
+        centres = deviation / self._scale
+        linear = square * centres
+        first = (of.constant - 0.5 * (linear * centres).sum(1)).unsqueeze(1)
+        self._arrange(torch.cat([first, linear, -0.5 * square], 1), square.squeeze(1), centres, d + 2)
 
-    def _whiten(self, columns: Tensor, out: Tensor) -> None:
-        torch.sub(columns, self.centre.unsqueeze(1), out=out).div_(self._scale)
+    def _prepare(self, d: int) -> None:
+        self._features[:, 0] = 1.0
+        self._y, self._norms = self._features[:, 1 : d + 1], self._features[:, -1]
 
-    def sums(self, ridge: Tensor) -> tuple[Sums, Tensor]:
-        sums, count, mean = self._moments()
-        d = mean.shape[1]
-        second = sums[:, -1] / d
-        scatter = second - count * mean.square().mean(1)
+    def _form(self, columns: Tensor) -> Tensor:
+        torch.sub(columns, self.centre.unsqueeze(1), out=self._y).div_(self._scale)
+        return torch.sum(self._y.square(), 1, out=self._norms)
+
+    def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
+        count, first, norms = sums[:, 0], sums[:, 1:-1], sums[:, -1]
         rows = count.clamp_min(TINY)
-        whitened = scatter / rows + ridge.mean() / self._scale.square()
-        unsafe = self._unsafe(torch.where(whitened > 0, 1 / whitened, torch.inf), d * second / rows)
-        return (count, self.centre + mean * self._scale, scatter * self._scale.square()), unsafe
+        mean = first / rows.unsqueeze(1)
+        scatter = (norms - (first * mean).sum(1)) / first.shape[1]
+        square = self._scale.square()
+        safe = norms / rows <= self._limit * (scatter / rows + ridge.mean() / square)
+        return (count, torch.addcmul(self.centre, mean, self._scale), scatter * square), safe
+
+
+def _pairs(twice: Tensor) -> Tensor:
+    """Of matrices that are there twice, side by side, ``[K, M, 2M]``, the entries (i, i + s): a view ``[K, M, S]``."""
+    numbers = twice.shape[1]
+    return twice.flatten(1).unfold(1, numbers // 2 + 1, 2 * numbers + 1)
+
+
+def _halved(numbers: int) -> slice:
+    """The shifts whose entries the sum with the transpose doubles: 0, and M/2 if there is one."""
+    return slice(0, None, numbers // 2) if numbers % 2 == 0 else slice(0, 1)
 
 
 def _product(matrix: Tensor, lanes: Tensor, out: Tensor) -> None:
@@ -317,13 +347,9 @@ def _product(matrix: Tensor, lanes: Tensor, out: Tensor) -> None:
         torch.bmm(matrix.expand(len(lanes), *matrix.shape), lanes, out=out)
 
 
-def _square(root: Tensor) -> Tensor:
-    return root @ root.mT
-
-
-def _root(within: Tensor, of: Quadratic, weights: Tensor) -> Tensor:
+def _root(of: Gaussians, deviation: Tensor) -> Tensor:
     """Cholesky factor of the mixture's covariance; of its diagonal, where that is not regular."""
-    scaled = weights.sqrt().unsqueeze(1) * of.deviation
-    total = within + scaled.mT @ scaled
+    within = (of.covariances.flatten(1).mT @ of.weights).view(2 * deviation.shape[1:])
+    total = torch.addmm(within, deviation.mT * of.weights, deviation)
     root, info = torch.linalg.cholesky_ex(total)
     return torch.where(info == 0, root, total.diagonal().sqrt().diag())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -60,27 +61,37 @@ class MixtureParameters(ModelParameters):
         undefined = self.factor.isnan()
         require_regular(~(undefined.any() if self.structure.shared else undefined.reshape(len(undefined), -1).any(1)))
 
-    @property
+    @cached_property
     def log_weights(self) -> Tensor:
         """log π, ``[K]``."""
         return self.logits.log_softmax(-1)
 
-    @property
+    @cached_property
     def weights(self) -> Tensor:
         """π, ``[K]``."""
-        return self.logits.softmax(-1)
+        return self.log_weights.exp()
 
-    @property
+    @cached_property
+    def root(self) -> Tensor:
+        """S_k, with Σ_k = S_k S_kᵀ, in the structure's shape."""
+        return self.structure.root(self.factor)
+
+    @cached_property
+    def precision(self) -> Tensor:
+        """S_k⁻¹, in the structure's shape."""
+        return self.structure.inverse(self.root)
+
+    @cached_property
     def covariances(self) -> Tensor:
-        """Σ_k in the structure's shape."""
-        return self.structure.unpack(self.factor)
+        """Σ_k, in the structure's shape."""
+        return self.structure.square(self.root)
 
     def of_columns(self, columns: list[int]) -> MixtureParameters:
         """Those of some features alone: the marginal mixture of them."""
         factor = self.structure.pack(self.structure.of_columns(self.covariances, columns))
         return self.having(self.logits, self.means[:, columns], factor)
 
-    @property
+    @cached_property
     def constant(self) -> Tensor:
         """log π_k − log det S_k − D/2 log 2π, ``[K]``: the log-joint of a component at its mean."""
         features = self.means.shape[1]

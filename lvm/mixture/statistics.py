@@ -107,20 +107,18 @@ class Statistics:
         :meth:`~lvm.mixture.parameters.MixtureParameters.require_regular`.
         """
         structure, scatter, fixed = self.structure, self.scatter, before.fixed
-        empty = self.count < EMPTY
-        logits = before.logits if "logits" in fixed else (self.count.clamp_min(EMPTY) / self.total).log()
+        rows, empty = self.count.clamp_min(EMPTY), self.count < EMPTY
+        logits = before.logits if "logits" in fixed else (rows / self.total).log()
         means = torch.where(empty.unsqueeze(-1), before.means, self.mean)
         if "means" in fixed:
             means = before.means
             scatter = scatter + structure.scatter((self.mean - means).unsqueeze(1), self.count.unsqueeze(1))
         if "factor" in fixed:
             return before.having(logits, means, before.factor)
-        covariances = structure.add_ridge(structure.average(scatter, self.count), ridge)
+        covariances = structure.add_ridge(structure.average(scatter, rows), ridge)
         covariances = structure.keep(empty, before.covariances, covariances)
-        resolution = torch.finfo(means.dtype).eps * means.abs()  # below it a variance is rounding error
-        factor, regular = structure.packed(covariances)
-        resolved = (structure.variances(covariances) > resolution.square()).all(-1)
-        regular = regular & (resolved.all() if structure.shared else resolved)
+        rounding = (torch.finfo(means.dtype).eps * means).square()  # a variance below it is none
+        factor, regular = structure.packed(covariances, rounding)
         return before.having(logits, means, factor).marked(regular)
 
     def possible(self) -> Statistics:
@@ -136,7 +134,7 @@ class Statistics:
         """Everything but the structure."""
         return self.count, self.mean, self.scatter, self.log_likelihood
 
-    @property
+    @cached_property
     def total(self) -> Tensor:
         """Σᵢ wᵢ, the number of rows where they have no weights."""
         return self.count.sum()

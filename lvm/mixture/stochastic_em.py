@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor
 
-from density.checks import settle_counts
+from density.checks import free_to_look, settle_counts
 from density.fitting.checkpoint import Checkpoint
 from density.parallel import processes
 from lvm.em import Climbed, Limits, Present, climb
 from lvm.em_parameters import Parameters
 from lvm.mixture.covariance import CollapsedComponent
-from lvm.mixture.expectation import of_all_rows, summed
+from lvm.mixture.expectation import of_all_rows, summed, unlooked
 from lvm.mixture.fit import Algorithm, Problem, check_start
 from lvm.mixture.parameters import MixtureParameters
 from lvm.mixture.regularisation import Local, Regularisation, check_regularisation
 from lvm.mixture.starts import KMeansPlusPlus, Start
 from lvm.mixture.statistics import Part, Statistics
+
+Expect = Callable[..., Statistics]  # of parameters and parts of the data
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,29 @@ class StochasticEM(Algorithm):
         return problem.ended(Climbed(None if reached is None else reached.parameters, climbed.history, climbed.error))
 
     def _epoch(self, problem: Problem, at: Running) -> tuple[float, Running]:
-        """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led."""
+        """One pass over the rows; the mean log p(x) of each before the step that used it, and where it led.
+
+        Where a look waits, there is one at the end; if something went wrong, the pass is made again with more.
+        """
+        device = problem.ridge.device
+        seed = int(torch.randint(2**32, (), generator=problem.generator, device=device))
+        seed = processes.from_main(lambda: seed)
+        if not free_to_look(problem.ridge):
+            value, reached = self._pass(problem, at, seed, unlooked)
+            if math.isfinite(value):
+                return value, reached
+        return self._pass(problem, at, seed, summed)
+
+    def _pass(
+        self, problem: Problem, at: Running, seed: int, expect: Callable[..., Statistics]
+    ) -> tuple[float, Running]:
+        """The epoch whose order of rows has this seed, by an E-step of a minibatch."""
         parameters, mean, average = at.parameters, at.mean, at.average
         seen, averaged = at.seen, at.averaged
         total = weight = problem.ridge.new_zeros(())
         most = max(self._sizes(n)[0] for n in problem.lengths)
-        for rows, weights in self._batches(problem):
-            found = _of_batch(problem, parameters, rows, weights)
+        for rows, weights in self._batches(problem, seed):
+            found = _of_batch(problem, parameters, rows, weights, expect)
             total, weight = total + found.log_likelihood, weight + found.total
             n = rows.shape[0]
             seen += n
@@ -146,11 +164,10 @@ class StochasticEM(Algorithm):
         pieces = math.ceil(n / self.batch_size)
         return [n // pieces + (piece < n % pieces) for piece in range(pieces)]
 
-    def _batches(self, problem: Problem) -> Iterator[Part]:
+    def _batches(self, problem: Problem, seed: int) -> Iterator[Part]:
         """Minibatches of an epoch, alike on all processes, and of about one size."""
         device = problem.ridge.device
-        seed = int(torch.randint(2**32, (), generator=problem.generator, device=device))
-        order = Generator(device).manual_seed(processes.from_main(lambda: seed))
+        order = Generator(device).manual_seed(seed)
         for rows, weights in problem.rows.pairs():
             n = rows.shape[0]
             shuffled = torch.randperm(n, generator=order, device=device)
@@ -201,9 +218,11 @@ class Running(Parameters):
         )
 
 
-def _of_batch(problem: Problem, at: MixtureParameters, rows: Tensor, weights: Tensor | None) -> Statistics:
+def _of_batch(
+    problem: Problem, at: MixtureParameters, rows: Tensor, weights: Tensor | None, expect: Expect
+) -> Statistics:
     """The E-step on a minibatch, of which every process takes its share."""
     own = processes.share(rows.shape[0])
     part = rows[own], None if weights is None else weights[own]
     parts = [part] if own.stop > own.start else []
-    return summed(at, parts, n=own.stop - own.start, ridge=problem.ridge)
+    return expect(at, parts, n=own.stop - own.start, ridge=problem.ridge)

@@ -9,9 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from density import History, LogDensity, Training, lbfgs
+from density import (
+    BernoulliLikelihood,
+    Category,
+    Columns,
+    GaussianLikelihood,
+    History,
+    LogDensity,
+    Poisson,
+    Training,
+    lbfgs,
+)
 from flows import glow, iaf, maf, neural_spline_flow, real_nvp
-from lvm import EM, PPCA, VAE, Diagonal, Full, GaussianMixture, LinearVAE, StochasticEM, Tied
+from lvm import EM, PPCA, VAE, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, StochasticEM, Tied
 from lvm.evidence import Linear, Pilot, annealed, quadrature
 from lvm.mixture.covariance import Covariance
 from lvm.ppca.observed_em import MissingEM
@@ -20,6 +30,7 @@ from tests.device.pretended import Generator
 
 Run = Callable[[int], object]
 FEATURES, HIDDEN, ROWS = 8, (8, 8), 32
+KINDS = Columns([GaussianLikelihood(), Category(3), BernoulliLikelihood(), Poisson()])
 
 MODELS: dict[str, Callable[[], Any]] = {
     "real_nvp, 8 layers": lambda: real_nvp(FEATURES, 8, HIDDEN),
@@ -113,6 +124,11 @@ def l_bfgs(steps: int) -> History:
     return LinearVAE(FEATURES, 2).fit(data(64), settings)
 
 
+def table() -> torch.Tensor:
+    x = data(1024, 4)
+    return torch.stack([x[:, 0], (x[:, 1] > 0) + (x[:, 0] > 0).to(x), (x[:, 2] > 0).to(x), x[:, 3].abs().round()], 1)
+
+
 def holes() -> torch.Tensor:
     x = data(64)
     x[::2, 0], x[::3, 2] = torch.nan, torch.nan
@@ -137,6 +153,11 @@ STEPS: dict[str, Callable[[], Run]] = {
     "EM, full covariances: iteration": em(Full()),
     "EM, tied covariances: iteration": em(Tied()),
     "EM, diagonal covariances: iteration": em(Diagonal()),
+    "EM, a table of several kinds: iteration": iterations(
+        lambda steps: FiniteMixture(4, 3, KINDS).fit(
+            table(), em=EM(max_iterations=2 + steps, tolerance=0.0, progress=False)
+        )
+    ),
     "stochastic EM: epoch of four steps": iterations(
         lambda steps: GaussianMixture(FEATURES, 3).fit(
             data(2048), em=StochasticEM(epochs=1 + steps, batch_size=512, averaging=False, progress=False)
