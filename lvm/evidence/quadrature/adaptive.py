@@ -128,11 +128,10 @@ def quadrature(
         wanted = DEFAULT if tolerance is None else Tolerance(tolerance, tolerance)
         error: Tensor | None
         if latents.integrated:
-            value, error, how = _integrals(latents, rows, wanted, max_evaluations, generator)
+            value, error, missed, how = _integrals(latents, rows, wanted, max_evaluations, generator)
         else:
-            value, error = _sum(latents, rows), None
+            value, error, missed = _sum(latents, rows), None, 0
             how = f"exact sum over {latents.count} latent values"
-    missed = 0 if error is None else int((~(error <= wanted.enough)).sum())
     return LogDensity(
         value,
         Kind.ESTIMATE if missed else Kind.EXACT,
@@ -154,14 +153,16 @@ def _sum(latents: Latents, rows: Tensor) -> Tensor:
         total = rows.new_full(part.shape[:1], -math.inf)
         for states in latents.states.blocks(STATES_AT_ONCE):
             total = torch.logaddexp(total, integrand.shared(states).logsumexp(1))
+        integrand.look()
         parts.append(total)
     return torch.cat(parts)
 
 
 def _integrals(
     latents: Latents, rows: Tensor, tolerance: Tolerance, max_evaluations: int, generator: Generator | None
-) -> tuple[Tensor, Tensor, str]:
-    """log Σ_s ∫ p(x, s, z) dz, ``[n]``, its error, nats, and how it came about: an integral for every state."""
+) -> tuple[Tensor, Tensor, int, str]:
+    """log Σ_s ∫ p(x, s, z) dz, ``[n]``, an integral for every state; its error, nats, how many miss what will do, and
+    how it came about."""
     d = len(latents.integrated)
     if not _plain(latents.prior):
         tolerance = Tolerance(tolerance.enough, tolerance.enough)
@@ -176,9 +177,10 @@ def _integrals(
             of_state, off = _integral(joint, rows, prior, tolerance, max_evaluations, generator)
             value, error = torch.logaddexp(value, of_state), torch.logaddexp(error, of_state + off.log())
         error = (error - value).exp()
-    reached = tolerance.aim if bool((error <= tolerance.aim).all()) else tolerance.enough
-    how = f"{d}-dimensional adaptive quadrature to {reached:g} nats"
-    return value, error, how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
+    off, missed = torch.stack([(~(error <= most)).sum() for most in (tolerance.aim, tolerance.enough)]).tolist()
+    how = f"{d}-dimensional adaptive quadrature to {tolerance.enough if off else tolerance.aim:g} nats"
+    how = how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
+    return value, error, missed, how
 
 
 def _plain(prior: Density) -> bool:
@@ -213,10 +215,9 @@ def _integral(
                     integrand, prior.partition(growth), rule, places[here], known[here], tolerance, max_evaluations
                 )
                 value[left], error[left] = result.value, result.error
-                if growth == GROWTHS - 1:
-                    error[left[result.outgrown]] = math.inf
                 left = left[result.outgrown]
                 if not left.numel():
                     break
+            error[left] = math.inf
             bar.update(min(size, n - start))
     return value, error

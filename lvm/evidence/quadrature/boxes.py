@@ -26,15 +26,20 @@ class Rows:
     """Tensors with one row per box."""
 
     def __getitem__(self, index: Tensor) -> Self:
-        if index.dtype is torch.bool:
-            index = index.nonzero().squeeze(1)  # how many there are is asked of a device once, and not for every field
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
 
     def __add__(self, other: Self) -> Self:
         return self.concatenate([self, other])
 
+    def split(self, size: int) -> list[Self]:
+        """Blocks of at most so many rows, of the same memory."""
+        columns = [getattr(self, field.name).split(size) for field in fields(self)]
+        return [type(self)(*part) for part in zip(*columns, strict=True)]
+
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
+        if len(parts) == 1:
+            return parts[0]
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
@@ -50,22 +55,26 @@ class Boxes(Rows):
     def log_volume(self) -> Tensor:
         return (2 * self.half).log().sum(-1)
 
-    def halved(self, axes: Tensor) -> Boxes:
-        """Each box cut in two along the axes where ``[m, d]`` is true: up to 2ᵈ children."""
-        boxes, cut = self, axes
-        for j in range(axes.shape[1]):
-            whole, divided = boxes[~cut[:, j]], boxes[cut[:, j]]
-            step = torch.zeros_like(divided.half)
-            step[:, j] = divided.half[:, j] / 2
-            half = divided.half - step
-            lower, upper = (Boxes(divided.point, divided.centre + sign * step, half) for sign in (-1, 1))
-            boxes = whole + lower + upper
-            cut = torch.cat([cut[~cut[:, j]], cut[cut[:, j]], cut[cut[:, j]]])
-        return boxes
+    def halved(self, axes: Tensor) -> tuple[Boxes, Tensor]:
+        """Each cut in two along the axes where ``[m, d]`` is true: 2ᵈ children of each box, and which there are."""
+        d = axes.shape[1]
+        number = torch.arange(2**d, device=axes.device).unsqueeze(1)
+        upper = number.bitwise_right_shift(torch.arange(d, device=axes.device)) % 2  # of child and axis: 0 or 1
+        step = torch.where(axes, self.half / 2, 0.0)
+        centre = self.centre.unsqueeze(1) + (2 * upper - 1) * step.unsqueeze(1)
+        boxes = Boxes(
+            self.point.repeat_interleave(2**d), centre.flatten(0, 1), (self.half - step).repeat_interleave(2**d, 0)
+        )
+        return boxes, (axes.unsqueeze(1) | (upper == 0)).all(2).flatten()
 
     def beyond_resolution(self) -> Tensor:
         """Whether a box is too small to be cut in floating point: ``[m]``."""
         return (self.half < 1e-13 * self.centre.abs().clamp_min(1e-200)).any(-1)
+
+
+def pieces(axes: Tensor) -> Tensor:
+    """How many boxes each of those cut along the axes ``[m, d]`` becomes: ``[m]``."""
+    return 2 ** axes.sum(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +125,67 @@ class Assessment(Rows):
     @property
     def worth_trimming(self) -> Tensor:
         return self.trimmed.log_volume < self.boxes.log_volume + math.log(WORTH_TRIMMING)
+
+
+@dataclass(frozen=True, eq=False)
+class Leaves(Rows):
+    """Boxes that are integrated as they are, and what their assessment says that is needed later.
+
+    What belongs together lies together, so that few indices move all of it.
+
+    Attributes:
+        point: ``[m]``.
+        masses: log of the integral and of its error, ``[m, 2]``.
+        axes: of every axis centre, half, trimmed centre and half, mean, cut (0 or 1), information: ``[m, d, 6 + d]``.
+    """
+
+    point: Tensor
+    masses: Tensor
+    axes: Tensor
+
+    @staticmethod
+    def of(found: Assessment) -> Leaves:
+        """Those boxes of which nodes do not tell may hold as much more as can hide between them."""
+        error = torch.where(found.rough.any(1), found.optimistic, found.error)
+        numbers = found.centre, found.half, found.trimmed_centre, found.trimmed_half, found.mean, found.cut.to(error)
+        axes = torch.cat([torch.stack(numbers, 2), found.information], 2)
+        return Leaves(found.point, torch.stack([found.mass, error], 1), axes)
+
+    @property
+    def mass(self) -> Tensor:
+        return self.masses[:, 0]
+
+    @property
+    def error(self) -> Tensor:
+        return self.masses[:, 1]
+
+    @property
+    def centre(self) -> Tensor:
+        return self.axes[..., 0]
+
+    @property
+    def half(self) -> Tensor:
+        return self.axes[..., 1]
+
+    @property
+    def boxes(self) -> Boxes:
+        return Boxes(self.point, self.centre, self.half)
+
+    @property
+    def trimmed(self) -> Boxes:
+        return Boxes(self.point, self.axes[..., 2], self.axes[..., 3])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.axes[..., 4]
+
+    @property
+    def cut(self) -> Tensor:
+        return self.axes[..., 5] > 0
+
+    @property
+    def information(self) -> Tensor:
+        return self.axes[..., 6:]
 
 
 def assess(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lvm.evidence.quadrature.boxes import SHARE, WORTH_TRIMMING, Assessment, Boxes, assess
+from lvm.evidence.quadrature.boxes import SHARE, WORTH_TRIMMING, Assessment, Boxes, Leaves, assess, pieces
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.partition import Partition
-from lvm.evidence.quadrature.rules import GaussKronrod, log_sum_by
+from lvm.evidence.quadrature.rows import count_by, log_sum_by, marked
+from lvm.evidence.quadrature.rules import GaussKronrod
 
 NODES_AT_ONCE = 2**18
 MERGED = math.log(3.0)  # how much larger one box may be than those that it replaces
@@ -56,7 +57,7 @@ class Cubature:
         self.neglected = self.low.clone()  # log-mass
         self.evaluations = torch.zeros(self.points, dtype=torch.long, device=self.low.device)
 
-    def search(self) -> Assessment:
+    def search(self) -> Leaves:
         """Boxes that hold all mass worth counting and whose nodes resolve it."""
         shared = self.partition.boxes
         values = self.integrand.shared(self.partition.nodes(self.rule))
@@ -65,33 +66,33 @@ class Cubature:
             self.neglected = likelihood + math.log(self.partition.missing)
         point = torch.arange(self.points, device=values.device).repeat_interleave(shared.point.numel())
         boxes = Boxes(point, shared.centre.repeat(self.points, 1), shared.half.repeat(self.points, 1))
-        self._count(boxes)
+        self.evaluations += shared.point.numel() * self.rule.nodes.shape[0]
         return self._resolved(boxes, values.unflatten(1, (shared.point.numel(), -1)).flatten(0, 1), searching=True)
 
-    def refined(self, leaves: Assessment, value: Tensor, unfinished: Tensor, tolerance: Tensor) -> Assessment | None:
+    def refined(self, leaves: Leaves, value: Tensor, unfinished: Tensor, tolerance: Tensor) -> Leaves | None:
         """The leaves of unfinished points halved where their error is more than their share; None if none can be."""
-        count = leaves.point.bincount(minlength=self.points).clamp_min(1)
-        share = value + (tolerance / 2).log() - count.log()
-        chosen = unfinished[leaves.point] & (leaves.error > share[leaves.point]) & ~leaves.boxes.beyond_resolution()
-        wanted = leaves[chosen]
-        chosen &= self._affordable(wanted.boxes.halved(wanted.cut), leaves.point)
-        if not bool(chosen.any()):
+        point, cut = leaves.point, leaves.cut
+        share = value + (tolerance / 2).log() - count_by(point, self.points).clamp_min(1).log()
+        chosen = unfinished[point] & (leaves.error > share[point]) & ~leaves.boxes.beyond_resolution()
+        chosen &= self._affordable(point, pieces(cut) * chosen)
+        parents, children = self.integrand.look(chosen.sum(), (pieces(cut) * chosen).sum())
+        if not parents:
             return None
-        parents = leaves[chosen]
-        children = self._resolved(parents.boxes.halved(parents.cut))
-        return leaves[~chosen] + children
+        halving = marked(chosen, parents)
+        halves, there = leaves.boxes[halving].halved(cut.index_select(0, halving))
+        kept = leaves[marked(~chosen, point.numel() - parents)]
+        return kept + self._resolved(halves[marked(there, children)])
 
-    def total(self, leaves: Assessment) -> tuple[Tensor, Tensor]:
+    def total(self, leaves: Leaves) -> tuple[Tensor, Tensor]:
         """log-integrals and their errors, ``[n]``, from the Kronrod values of the leaves."""
         value = log_sum_by(leaves.point, leaves.mass, self.points)
         return value, self.error_of(value, log_sum_by(leaves.point, leaves.error, self.points))
 
-    def outgrown(self, leaves: Assessment) -> Tensor:
+    def outgrown(self, leaves: Leaves) -> Tensor:
         """Points with mass at the border of the region, or places of high density beyond it: ``[n]``."""
         region = self.partition.region
         kept = leaves.trimmed
-        at_border = torch.zeros_like(self.low, dtype=torch.bool)
-        at_border[leaves.point[region.touched(kept.centre - kept.half, kept.centre + kept.half)]] = True
+        at_border = self._any_of(leaves.point, region.touched(kept.centre - kept.half, kept.centre + kept.half))
         floor = self.low + math.log(self.tolerance.aim * SHARE) - (2 * region.half).log().sum()
         beyond = region.outside(self.seeds) & (self.known > floor.unsqueeze(1))
         return at_border | beyond.any(1)
@@ -103,93 +104,105 @@ class Cubature:
         rounding = ROUNDING * self.peak[points].abs().clamp_min(1)
         return torch.where(relative < 1, -torch.log1p(-relative), torch.inf) + rounding  # nan is not < 1
 
-    def _resolved(self, pending: Boxes, values: Tensor | None = None, *, searching: bool = False) -> Assessment:
-        """Trim and halve boxes until their nodes resolve the integrand; negligible ones are counted and dropped."""
-        leaves: Assessment | None = None
+    def _resolved(self, pending: Boxes, values: Tensor | None = None, *, searching: bool = False) -> Leaves:
+        """Trim and halve boxes until their nodes resolve the integrand; negligible ones are counted and dropped.
+
+        A round works on all boxes that there may be, marks those that there are, and asks once how many.
+        """
+        leaves: Leaves | None = None
         spanned = self.low.new_full((self.points,), math.inf)  # smallest log-volume that each point's boxes have filled
         while pending.point.numel():
             spanned = torch.minimum(spanned, log_sum_by(pending.point, pending.log_volume, self.points))
-            assessed = self._assess(pending, values)
+            found = self._assess(pending, values)
             values = None
-            self._learn(assessed)
-            floor = self.low[assessed.point] + math.log(self.tolerance.aim * SHARE)
-            dropped = assessed.negligible | (assessed.optimistic < floor)
-            self._neglect(assessed.point[dropped], assessed.mass[dropped])
-            assessed = assessed[~dropped]
+            self._learn(found)
+            floor = self.low[found.point] + math.log(self.tolerance.aim * SHARE)
+            dropped = found.negligible | (found.optimistic < floor)
+            self._neglect(found.point, found.mass, dropped)
 
-            trim = assessed.worth_trimming
-            split = ~trim & assessed.rough.any(1) & ~assessed.boxes.beyond_resolution()
-            trim &= self._affordable(assessed.boxes[trim], assessed.point)
-            halved = assessed[split]
-            split &= self._affordable(halved.boxes.halved(halved.rough), assessed.point)
-            trimmed, halved = assessed[trim], assessed[split]
-            self._neglect(trimmed.point, trimmed.outside)
-            leaf = assessed[~(trim | split)]
-            unresolved = leaf.rough.any(1)
-            leaf = replace(leaf, error=torch.where(unresolved, leaf.optimistic, leaf.error))
-            leaves = leaf if leaves is None else leaves + leaf
-            pending = trimmed.trimmed + halved.boxes.halved(halved.rough)
+            trim = found.worth_trimming & ~dropped
+            split = ~(trim | dropped) & found.rough.any(1) & ~found.boxes.beyond_resolution()
+            trim &= self._affordable(found.point, trim)
+            split &= self._affordable(found.point, pieces(found.rough) * split)
+            self._neglect(found.point, found.outside, trim)
+            halves, there = found.boxes.halved(found.rough)
+            pending = found.trimmed + halves
+            waiting = torch.cat([trim, there & split.repeat_interleave(len(there) // len(split))])
+            settled = ~(dropped | trim | split)
+            new = Leaves.of(found)
+            if leaves is not None:
+                leaves, settled = leaves + new, torch.cat([torch.ones_like(leaves.point, dtype=torch.bool), settled])
+            else:
+                leaves = new
             if searching:
-                leaves, pending = self._merged(leaves, pending, spanned)
+                pending, waiting, settled = self._merged(pending, waiting, leaves, settled, spanned)
+            more, count = self.integrand.look(waiting.sum(), settled.sum())
+            pending, leaves = pending[marked(waiting, more)], leaves[marked(settled, count)]
         assert leaves is not None, "there is at least one point"
         return leaves
 
-    def _merged(self, leaves: Assessment, pending: Boxes, spanned: Tensor) -> tuple[Assessment, Boxes]:
+    def _merged(
+        self, pending: Boxes, waiting: Tensor, leaves: Leaves, settled: Tensor, spanned: Tensor
+    ) -> tuple[Boxes, Tensor, Tensor]:
         """One box for all those of a point that nearly fill it, as when the first grid has cut a mode in pieces.
 
         A point is merged only when its boxes have shrunk, and never just after halving, so that the search ends.
+
+        Args:
+            pending, waiting: boxes, and which of them there are.
+            leaves, settled: the same of leaves.
+
+        Returns:
+            The boxes with one more for each point, which of them there are now, and which leaves.
         """
-        kept = leaves.trimmed
-        every = pending + kept
-        shape = (self.points, every.half.shape[1])
-        index = every.point.unsqueeze(1).expand_as(every.half)
-        low = self.low.new_full(shape, math.inf).scatter_reduce(0, index, every.centre - every.half, "amin")
-        high = self.low.new_full(shape, -math.inf).scatter_reduce(0, index, every.centre + every.half, "amax")
+        every, there = pending + leaves.trimmed, torch.cat([waiting, settled])
+        point, n = every.point, self.points
+        index = point.unsqueeze(1).expand_as(every.half)
+        low, high = (
+            self.low.new_full((n, every.half.shape[1]), absent).scatter_reduce(
+                0, index, torch.where(there.unsqueeze(1), end, absent), reduce
+            )
+            for end, absent, reduce in (
+                (every.centre - every.half, math.inf, "amin"),
+                (every.centre + every.half, -math.inf, "amax"),
+            )
+        )
         volume = (high - low).log().sum(1)
-        filled = log_sum_by(every.point, every.log_volume, self.points)
-        several = every.point.bincount(minlength=self.points) > 1
-        waiting = pending.point.bincount(minlength=self.points) > 0
+        filled = log_sum_by(point, torch.where(there, every.log_volume, -math.inf), n)
         merge = (
-            several
-            & waiting
-            & ~self.divided(every)
+            (count_by(point, n, there) > 1)
+            & self._any_of(pending.point, waiting)
+            & ~self.divided(every, there)
             & (volume < filled + MERGED)
             & (volume < spanned + math.log(WORTH_TRIMMING))
         )
-        which = merge.nonzero().squeeze(1)
-        boxes = Boxes(which, ((low + high) / 2)[which], ((high - low) / 2)[which])
-        return leaves[~merge[leaves.point]], pending[~merge[pending.point]] + boxes
+        one = Boxes(torch.arange(n, device=point.device), (low + high) / 2, (high - low) / 2)
+        return (
+            pending + one,
+            torch.cat([waiting & ~merge[pending.point], merge]),
+            settled & ~merge[leaves.point],
+        )
 
-    def divided(self, boxes: Boxes | Assessment) -> Tensor:
+    def divided(self, boxes: Boxes | Leaves, there: Tensor) -> Tensor:
         """Points with boxes where the prior has details too fine for larger boxes and for lattices: ``[n]``."""
-        divided = torch.zeros_like(self.low, dtype=torch.bool)
-        divided[boxes.point[self.partition.divided(boxes.centre)]] = True
-        return divided
+        return self._any_of(boxes.point, there & self.partition.divided(boxes.centre))
+
+    def _any_of(self, point: Tensor, mask: Tensor) -> Tensor:
+        """Points with a row that is marked: ``[n]``."""
+        return count_by(point, self.points, mask) > 0
 
     def _assess(self, boxes: Boxes, values: Tensor | None) -> Assessment:
         parts = []
         size = self.rule.nodes.shape[0]
-        for rows in torch.arange(boxes.point.numel(), device=self.low.device).split(max(1, NODES_AT_ONCE // size)):
-            part = boxes[rows]
-            if values is None:
+        at_once = max(1, NODES_AT_ONCE // size)
+        blocks = boxes.split(at_once)
+        for part, known in zip(blocks, [None] * len(blocks) if values is None else values.split(at_once), strict=True):
+            point, log_joint = part.point, known
+            if log_joint is None:
                 nodes = self.rule.nodes_of(part.centre, part.half)
-                log_joint = self.integrand.at(part.point.repeat_interleave(size), nodes.flatten(0, 1)).unflatten(
-                    0, (-1, size)
-                )
-            else:
-                log_joint = values[rows]
-            point = part.point
-            parts.append(
-                assess(
-                    part,
-                    log_joint,
-                    self.rule,
-                    self.low[point],
-                    self.tolerance.aim,
-                    self.seeds[point],
-                    self.known[point],
-                )
-            )
+                log_joint = self.integrand.at(point.repeat_interleave(size), nodes.flatten(0, 1)).view(-1, size)
+            of_point = (t.index_select(0, point) for t in (self.seeds, self.known))
+            parts.append(assess(part, log_joint, self.rule, self.low[point], self.tolerance.aim, *of_point))
         return Assessment.concatenate(parts)
 
     def _learn(self, assessed: Assessment) -> None:
@@ -197,15 +210,13 @@ class Cubature:
         self.low = torch.maximum(self.low, log_sum_by(assessed.point, certain, self.points))
         self.peak.scatter_reduce_(0, assessed.point, assessed.peak, "amax")
 
-    def _neglect(self, point: Tensor, mass: Tensor) -> None:
+    def _neglect(self, point: Tensor, mass: Tensor, which: Tensor) -> None:
+        mass = torch.where(which, mass, -math.inf)
         self.neglected = torch.logaddexp(self.neglected, log_sum_by(point, mass, self.points))
 
-    def _affordable(self, wanted: Boxes, point: Tensor) -> Tensor:
+    def _affordable(self, point: Tensor, wanted: Tensor) -> Tensor:
         """Which rows belong to points that can still pay for all boxes that they want; these are then paid for."""
-        cost = wanted.point.bincount(minlength=self.points) * self.rule.nodes.shape[0]
+        cost = count_by(point, self.points, wanted) * self.rule.nodes.shape[0]
         affordable = self.evaluations + cost <= self.max_evaluations
         self.evaluations += torch.where(affordable, cost, 0)
         return affordable[point]
-
-    def _count(self, boxes: Boxes) -> None:
-        self.evaluations += boxes.point.bincount(minlength=self.points) * self.rule.nodes.shape[0]

@@ -11,6 +11,7 @@ from lvm.evidence.quadrature.cubature import Cubature, Tolerance
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.lattices import Lattices
 from lvm.evidence.quadrature.partition import Partition
+from lvm.evidence.quadrature.rows import marked
 from lvm.evidence.quadrature.rules import GaussKronrod
 
 FAST = 20.0  # by which halving divides the error of a smooth integrand, and more; at a kink it is about 4
@@ -19,7 +20,8 @@ CHEAP = 20_000  # evaluations that may go into halving at kinks beyond the toler
 
 @dataclass(frozen=True, eq=False)
 class Integral:
-    """log of the integral and its error estimate, nats, ``[n]``; outgrown: its mass reaches the region's border."""
+    """log of the integral and its error estimate, nats, ``[n]``; outgrown: the points whose mass reaches the region's
+    border, ``[k]``."""
 
     value: Tensor
     error: Tensor
@@ -43,7 +45,10 @@ def integrate(
     cubature = Cubature(integrand, partition, rule, seeds, known, tolerance, max_evaluations)
     leaves = cubature.search()
     outgrown = cubature.outgrown(leaves)
-    leaves = leaves[~outgrown[leaves.point]]
+    inside = ~outgrown[leaves.point]
+    gone, kept = integrand.look(outgrown.sum(), inside.sum())
+    if gone:
+        leaves = leaves[marked(inside, kept)]
     value, error = cubature.total(leaves)
     lattices = Lattices(cubature, leaves, value, error)
     before = torch.where(lattices.error <= tolerance.enough, error, torch.inf)
@@ -64,4 +69,5 @@ def integrate(
         if refined is None:
             break
         leaves = refined
-    return Integral(torch.where(better, lattices.value, value), torch.where(better, lattices.error, error), outgrown)
+    value, error = torch.where(better, lattices.value, value), torch.where(better, lattices.error, error)
+    return Integral(value, error, marked(outgrown, gone))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from density.checks import free_to_look
 from density.contract import Density
+from density.data.blocks import rows_at_once
 
-ROWS_AT_ONCE = 2**13  # that pass through the networks together; more would leave the cache
+ROWS_AT_ONCE = 2**13  # that pass through the networks together on a CPU; more would leave the cache
 SCALARS_AT_ONCE = 2**21  # of x paired with z
+UNSEEN = 2**22  # values that are not looked at yet
 
 
 class Integrand:
@@ -36,6 +41,8 @@ class Integrand:
         self.apart = apart
         self.x = x
         self.numbers = torch.arange(x.shape[0]) + numbers if isinstance(numbers, int) else numbers
+        self.rows = ROWS_AT_ONCE if x.device.type == "cpu" else rows_at_once(x)
+        self._unseen: list[_Values] = []
 
     @classmethod
     def of_prior(cls, prior: Density) -> Self:
@@ -46,7 +53,7 @@ class Integrand:
     def shared(self, z: Tensor) -> Tensor:
         """At the same places z ``[N, d]`` for all points, each of which the decoder sees once if it may: ``[n, N]``."""
         n = self.x.shape[0]
-        block = max(1, min(ROWS_AT_ONCE // n if self.apart else ROWS_AT_ONCE, SCALARS_AT_ONCE // (n * self.x.shape[1])))
+        block = max(1, min(self.rows // n if self.apart else self.rows, SCALARS_AT_ONCE // (n * self.x.shape[1])))
         parts = []
         for places in z.split(block):
             values = self.log_joint(self.x.unsqueeze(1), places)
@@ -56,33 +63,66 @@ class Integrand:
                     f"for x {[n, 1, self.x.shape[1]]} and z {list(places.shape)}; got {list(values.shape)}. "
                     "Check the decoder"
                 )
-            bad = _bad(values)
-            if bool(bad.any()):
-                point, place = bad.nonzero()[0].tolist()
-                self._fail(point, places[place], values[point, place])
+            self._watch(_Values(None, places, values))
             parts.append(values)
         return torch.cat(parts, 1)
 
     def at(self, point: Tensor, z: Tensor) -> Tensor:
         """At z ``[N, d]`` for the points ``[N]``: ``[N]``."""
-        block = max(1, min(ROWS_AT_ONCE, SCALARS_AT_ONCE // self.x.shape[1]))
+        block = max(1, min(self.rows, SCALARS_AT_ONCE // self.x.shape[1]))
         parts = []
         for which, places in zip(point.split(block), z.split(block), strict=True):
-            values = self.log_joint(self.x[which], places)
-            bad = _bad(values)
-            if bool(bad.any()):
-                row = int(bad.nonzero()[0])
-                self._fail(int(which[row]), places[row], values[row])
+            values = self.log_joint(self.x.index_select(0, which), places)
+            self._watch(_Values(which, places, values))
             parts.append(values)
         return torch.cat(parts) if parts else self.x.new_empty(0)
 
-    def _fail(self, point: int, place: Tensor, value: Tensor) -> None:
+    def look(self, *numbers: Tensor) -> list[int]:
+        """The values of some integers, all looked at together with what was evaluated since the last look.
+
+        Raises:
+            ValueError: a log-joint was nan or +inf.
+        """
+        unseen, self._unseen = self._unseen, []
+        bad = [values.bad() for values in unseen]
+        if not bad and not numbers:
+            return []
+        found: list[int] = torch.stack([number.long() for number in (*bad, *numbers)]).tolist()
+        for values, is_bad in zip(unseen, found, strict=False):
+            if is_bad:
+                self._refuse(values)
+        return found[len(bad) :]
+
+    def _watch(self, values: _Values) -> None:
+        """Look at once where that waits for nothing, and else before much memory is held by what was not looked at."""
+        self._unseen.append(values)
+        held = sum(block.log_joint.numel() for block in self._unseen)
+        if free_to_look(values.log_joint) or held > UNSEEN:
+            self.look()
+
+    def _refuse(self, values: _Values) -> None:
+        number, place, value = values.first_bad()
         where = ", ".join(f"{coordinate:.6g}" for coordinate in place.tolist())
         raise ValueError(
-            f"log p(x, z) of point {int(self.numbers[point])} at z = ({where}) is {value.item()}; the model's "
+            f"log p(x, z) of point {int(self.numbers[number])} at z = ({where}) is {value}; the model's "
             "densities overflow there, within the reach of its prior. Check that it was fitted to data on this scale"
         )
 
 
-def _bad(values: Tensor) -> Tensor:
-    return values.isnan() | values.isposinf()
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Log-joints at places ``[N, d]``: of points ``[N]``, or, where that is None, of all of them, ``[n, N]``."""
+
+    point: Tensor | None
+    z: Tensor
+    log_joint: Tensor
+
+    def bad(self) -> Tensor:
+        """Whether one is nan or +inf."""
+        return ~(self.log_joint.amax() < math.inf)
+
+    def first_bad(self) -> tuple[int, Tensor, float]:
+        """Point, place and value of the first."""
+        *row, column = (~(self.log_joint < math.inf)).nonzero()[0].tolist()
+        point = row[0] if self.point is None else int(self.point[column])
+        return point, self.z[column], self.log_joint[*row, column].item()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from lvm.evidence.quadrature.boxes import SHARE, Assessment
+from lvm.evidence.quadrature.boxes import SHARE, Leaves
+from lvm.evidence.quadrature.clipped import Lattice
 from lvm.evidence.quadrature.cubature import ROUNDING, Cubature
-from lvm.evidence.quadrature.rules import lattice, log_sum_by
+from lvm.evidence.quadrature.rows import count_by, log_sum_by
 
 POINTS_AT_ONCE = 2**20
 FINER = 0.7  # step of the next lattice
@@ -23,7 +23,7 @@ SEVERAL = 3  # lattices before the first that is believed at kinks as they come
 EARLY = 2.0  # by which differences of fewer lattices are multiplied
 HALVINGS = 3  # of all boxes, that a lattice may cost which does not follow a good one
 PROMISING = 0.1  # nats of difference, below which lattices are finer than the details of the integrand
-IRRATIONAL = torch.tensor([math.sqrt(2), math.sqrt(3), math.sqrt(5)], dtype=torch.float64)
+IRRATIONAL = math.sqrt(2), math.sqrt(3), math.sqrt(5)
 
 
 class Lattices:
@@ -45,7 +45,7 @@ class Lattices:
         error: ``[n]``; inf where a lattice costs too much.
     """
 
-    def __init__(self, cubature: Cubature, leaves: Assessment, value: Tensor, error: Tensor) -> None:
+    def __init__(self, cubature: Cubature, leaves: Leaves, value: Tensor, error: Tensor) -> None:
         self.cubature = cubature
         self.leaves = leaves
         self.value = value.clone()
@@ -69,9 +69,10 @@ class Lattices:
         information = self.value.new_zeros(n, d, d).index_add(
             0, leaves.point, share[:, None, None] * leaves.information
         )
+        self.mean = self.value.new_zeros(n, d).index_add(0, leaves.point, share.unsqueeze(1) * leaves.mean)
         # Read backwards, J = U Uᵀ with U upper triangular, so that B = U⁻ᵀ is lower triangular and B Bᵀ = J⁻¹.
         factor, info = torch.linalg.cholesky_ex(information.flip(1, 2))
-        identity = torch.eye(d).to(factor)
+        identity = torch.eye(d, dtype=factor.dtype, device=factor.device)
         usable = (info == 0) & factor.isfinite().all(-1).all(-1)
         factor = torch.where(usable[:, None, None], factor, identity)
         basis = torch.linalg.solve_triangular(factor.flip(1, 2).mT, identity, upper=False)
@@ -81,10 +82,10 @@ class Lattices:
         """Whether lattices fine enough for all leaves with mass worth counting have fewer points than halving costs:
         ``[n]``."""
         cubature, point = self.cubature, self.leaves.point
-        count = point.bincount(minlength=cubature.points)
+        count = count_by(point, cubature.points)
         least = self.value + math.log(cubature.tolerance.enough) - count.log()  # of which all together may be missed
-        counts = self.leaves.mass > least[point]
-        finest = self.log_volume.clone().scatter_reduce(0, point[counts], self.log_needed[counts], "amin")
+        needed = torch.where(self.leaves.mass > least[point], self.log_needed, math.inf)
+        finest = self.log_volume.clone().scatter_reduce(0, point, needed, "amin")
         nodes = cubature.rule.nodes.shape[0] * count
         return (self.log_volume - finest).exp() < nodes.clamp_max(cubature.max_evaluations // 4)
 
@@ -92,8 +93,7 @@ class Lattices:
         cubature, leaves = self.cubature, self.leaves
         d = cubature.rule.dimensions
         volume = self.log_volume - self.log_cell
-        count = leaves.point.bincount(minlength=cubature.points)
-        most = HALVINGS * 2**d * cubature.rule.nodes.shape[0] * count
+        most = HALVINGS * 2**d * cubature.rule.nodes.shape[0] * count_by(leaves.point, cubature.points)
         # The halves differ by 4 d exp(−2π²/h²) for a Gaussian: start where the second lattice should do,
         # with some reserve for others.
         aim = cubature.tolerance.aim
@@ -102,53 +102,60 @@ class Lattices:
             predicted = 2 * (volume - d * math.log(step)).exp()
             trying = trying & ((predicted <= most) | (self.difference < PROMISING))
             trying &= predicted + cubature.evaluations <= cubature.max_evaluations
-            if not bool(trying.any()):
+            lattice = self._lattice(trying, attempt, step)
+            tried, lines = cubature.integrand.look(trying.any(), lattice.lines)
+            if not tried:
                 break
-            for group in _groups(trying.nonzero().squeeze(1), predicted):
-                promising = self._sum(group, attempt, step)
-                reached = torch.where(promising, aim, cubature.tolerance.enough)
-                trying[group] = self.own[group] > reached
+            promising = self._sum(lattice, lines, trying, attempt, step)
+            trying = trying & (self.own > torch.where(promising, aim, cubature.tolerance.enough))
             step *= FINER
 
-    def _sum(self, group: Tensor, attempt: int, step: float) -> Tensor:
-        """The lattice of one step for a group of points; returns where the next one may well promise much more."""
-        cubature, n = self.cubature, self.cubature.points
-        here = torch.isin(self.leaves.point, group)
-        chosen = self.leaves[here]
-        point = chosen.point
-        low, high = chosen.centre - chosen.half, chosen.centre + chosen.half
-        share = (chosen.mass - log_sum_by(point, chosen.mass, n)[point]).exp()
-        origin = low.new_zeros(n, low.shape[1]).index_add(0, point, share.unsqueeze(1) * chosen.mean)
-        log_cell = self.log_cell + low.shape[1] * math.log(step)
-        start = attempt * IRRATIONAL[: low.shape[1]].to(low)
-        halves = []
-        for shift in (start, start + 0.5):
-            box, z = lattice(low, high, origin[point], step * self.basis[point], shift)
-            values = cubature.integrand.at(point[box], z)
-            cubature.evaluations += point[box].bincount(minlength=n)
-            halves.append((log_sum_by(point[box], values, n) + log_cell)[group])
-        value = torch.logaddexp(*halves) - math.log(2)
-        difference = (halves[0] - halves[1]).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+    def _lattice(self, trying: Tensor, attempt: int, step: float) -> Lattice:
+        """The two halves of the lattice of one step, one after the other, over all leaves of the points marked."""
+        leaves, point, basis = self.leaves, self.leaves.point, step * self.basis
+        origin = self.mean
+        for j, irrational in enumerate(IRRATIONAL[: origin.shape[1]]):
+            origin = origin + (attempt * irrational) * basis[:, :, j]
+        origins = torch.stack([origin, origin + basis.sum(2) / 2])
+        low, high = leaves.centre - leaves.half, leaves.centre + leaves.half
+        high = torch.where(trying[point].unsqueeze(1), high, low)  # the half-open box of the others is empty
+        of_leaf = origins.index_select(1, point).flatten(0, 1), basis.index_select(0, point).repeat(2, 1, 1)
+        return Lattice(low.repeat(2, 1), high.repeat(2, 1), *of_leaf)
+
+    def _sum(self, lattice: Lattice, lines: int, trying: Tensor, attempt: int, step: float) -> Tensor:
+        """Evaluate a lattice for the points marked; returns where the next one may well promise much more: ``[n]``."""
+        cubature, n, leaves = self.cubature, self.cubature.points, self.leaves
+        log_cell = self.log_cell + cubature.rule.dimensions * math.log(step)
+        owner = torch.cat([leaves.point, leaves.point + n])
+        halves = self.value.new_full((2 * n,), -math.inf)
+        for box, z in lattice.points(lines, lambda number: cubature.integrand.look(number)[0], POINTS_AT_ONCE):
+            half = owner.index_select(0, box)
+            point = half % n
+            halves = torch.logaddexp(halves, log_sum_by(half, cubature.integrand.at(point, z), 2 * n))
+            cubature.evaluations += count_by(point, n)
+        first, second = halves.unflatten(0, (2, n)) + log_cell
+        value = torch.logaddexp(first, second) - math.log(2)
+        difference = (first - second).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+        before = self.difference
         if attempt:
-            difference = torch.maximum(difference, (value - self.value[group]).abs())
-        before = self.difference[group]
+            difference = torch.maximum(difference, (value - self.value).abs())
         expected = before.clamp_max(1) ** ACCELERATION
         # Rounding of the log-joint, and what is cut off at the boxes' border.
-        noise = ROUNDING * cubature.peak[group].abs() + SHARE * cubature.tolerance.aim
+        noise = ROUNDING * cubature.peak.abs() + SHARE * cubature.tolerance.aim
         predicted = torch.maximum(difference, expected)
         fast = (difference <= torch.maximum(expected, noise)) & (predicted <= SMOOTH)
         # Two differences tell at kinks of the finer lattice's error; few lattices are believed with some reserve.
         slow = torch.maximum(difference, before / 2) if attempt >= SEVERAL else EARLY * difference.maximum(before)
-        small = self.log_needed[here] < log_cell[point]
-        missed = log_sum_by(point[small], chosen.mass[small], n)[group] - value
-        error = torch.where(fast, predicted, slow) + missed.exp()
-        self.value[group], self.difference[group], self.own[group] = value, difference, error
-        self.error[group] = cubature.error_of(value, value + error.log(), group)
+        small = torch.where(self.log_needed < log_cell[leaves.point], leaves.mass, -math.inf)
+        own = torch.where(fast, predicted, slow) + (log_sum_by(leaves.point, small, n) - value).exp()
+        error = cubature.error_of(value, value + own.log())
+        self.value, self.difference, self.own, self.error = (
+            torch.where(trying, new, old)
+            for new, old in (
+                (value, self.value),
+                (difference, before),
+                (own, self.own),
+                (error, self.error),
+            )
+        )
         return fast | (difference < before / UNKINKED) if attempt >= SEVERAL else torch.ones_like(fast)
-
-
-def _groups(points: Tensor, predicted: Tensor) -> Iterator[Tensor]:
-    """Points in groups of a bounded number of lattice points."""
-    bin_of = (predicted[points].cumsum(0) / POINTS_AT_ONCE).long()
-    for which in bin_of.unique().tolist():
-        yield points[bin_of == which]

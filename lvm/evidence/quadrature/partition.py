@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from density.contract import Density
-from lvm.evidence.quadrature.boxes import Boxes
+from lvm.evidence.quadrature.boxes import Boxes, pieces
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.region import Draws, Region
+from lvm.evidence.quadrature.rows import count_by, marked
 from lvm.evidence.quadrature.rules import GaussKronrod
 
 NODES = 2**17  # of all boxes together
@@ -50,8 +53,11 @@ class Partition:
 
     def divided(self, centre: Tensor) -> Tensor:
         """Whether places ``[k, d]`` lie in an equal box that had to be cut: ``[k]``."""
-        pieces = self.boxes.point.bincount()
-        return (pieces > 1)[self.region.number_of_box(centre)]
+        return self._cut[self.region.number_of_box(centre)]
+
+    @cached_property
+    def _cut(self) -> Tensor:
+        return count_by(self.boxes.point, self.region.boxes) > 1
 
 
 def resolving(
@@ -66,52 +72,72 @@ def resolving(
         unexplained: relative error of the polynomial, above which the box is cut.
         floor: mass that a box may have without being cut.
     """
-    whole = Partition.equal(region)
     d = rule.dimensions
     log_prior = Integrand.of_prior(prior)
-    pending, settled = whole.boxes, list[Boxes]()
-    draws = draws[~region.outside(draws.z)]
+    pending, settled = Partition.equal(region).boxes, list[Boxes]()
+    inside = ~region.outside(draws.z)
+    draws = draws[marked(inside, *log_prior.look(inside.sum()))]
     box = region.number_of_box(draws.z)
     room = NODES // rule.nodes.shape[0] - pending.point.numel()
     while pending.point.numel():
+        m = pending.point.numel()
         nodes = rule.nodes_of(pending.centre, pending.half)
-        values = log_prior.shared(nodes.flatten(0, 1)).reshape(nodes.shape[:2])
-        missed = _missed(pending, values, rule, draws, box, unexplained)
-        missed &= draws.log_prior + pending.log_volume[box] > math.log(floor)
-        cut = torch.zeros_like(pending.point, dtype=torch.bool)
-        cut[box[missed]] = True
-        cut &= ~pending.beyond_resolution()
-        room -= (2**d - 1) * int(cut.sum())
+        values = log_prior.shared(nodes.flatten(0, 1)).view(nodes.shape[:2])
+        untold = _untold(pending, values, rule, draws, box, unexplained, log_prior.look)
+        untold &= draws.log_prior + pending.log_volume[box] > math.log(floor)
+        cut = (count_by(box, m, untold) > 0) & ~pending.beyond_resolution()
+        axes = _narrow_axes(pending, draws.z, box, untold)
+        untold &= cut[box]
+        parents, children, left = log_prior.look(cut.sum(), (pieces(axes) * cut).sum(), untold.sum())
+        room -= (2**d - 1) * parents
         if room < 0:
-            cut.zero_()
-        axes = _narrow_axes(pending, draws.z[missed], box[missed])
-        settled.append(pending[~cut])
-        pending, draws = pending[cut].halved(axes[cut]), draws[(missed & cut[box]).nonzero().squeeze(1)[:KEPT]]
+            settled.append(pending)
+            break
+        settled.append(pending[marked(~cut, m - parents)])
+        halving = marked(cut, parents)
+        halves, there = pending[halving].halved(axes.index_select(0, halving))
+        pending, draws = halves[marked(there, children)], draws[marked(untold, left)[:KEPT]]
         box = _nearest(pending, draws.z)
     return Partition(region, Boxes.concatenate(settled))
 
 
-def _missed(boxes: Boxes, values: Tensor, rule: GaussKronrod, draws: Draws, box: Tensor, unexplained: float) -> Tensor:
+def _untold(
+    boxes: Boxes,
+    values: Tensor,
+    rule: GaussKronrod,
+    draws: Draws,
+    box: Tensor,
+    unexplained: float,
+    look: Callable[[Tensor], list[int]],
+) -> Tensor:
     """Draws ``[k]`` at which both the density and its logarithm are unlike what values at the nodes ``[m, N]`` say."""
-    parts = [draws.log_prior[:0]]
-    for rows in torch.arange(box.numel(), device=box.device).split(VALUES_AT_ONCE // values.shape[1]):
-        here = box[rows]
-        weights = rule.interpolation((draws.z[rows] - boxes.centre[here]) / boxes.half[here])
-        relative = values[here] - draws.log_prior[rows].unsqueeze(1)
-        error = (weights * relative).sum(1).abs().nan_to_num(nan=torch.inf)
-        worse = error > unexplained
-        of_density = ((weights[worse] * relative[worse].clamp_max(100).exp()).sum(1) - 1).abs()
-        parts.append(error.masked_scatter(worse, torch.minimum(error[worse], of_density.nan_to_num(nan=torch.inf))))
-    return torch.cat(parts) > unexplained
+
+    def relative(draws: Draws, box: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weights at draws, and values at the nodes relative to the draw's own, a block after the other."""
+        size = max(1, VALUES_AT_ONCE // values.shape[1])
+        for z, own, here in zip(draws.z.split(size), draws.log_prior.split(size), box.split(size), strict=True):
+            centre, half, at_nodes = (t.index_select(0, here) for t in (boxes.centre, boxes.half, values))
+            yield rule.interpolation((z - centre) / half), at_nodes - own.unsqueeze(1)
+
+    logs = [(weights * log_ratio).sum(1).abs() for weights, log_ratio in relative(draws, box)]
+    untold = torch.cat([draws.log_prior[:0], *logs]).nan_to_num(nan=torch.inf) > unexplained
+    again = marked(untold, *look(untold.sum()))
+    densities = [
+        ((weights * log_ratio.clamp_max(100).exp()).sum(1) - 1).abs()
+        for weights, log_ratio in relative(draws[again], box.index_select(0, again))
+    ]
+    of_density = torch.cat([draws.log_prior[:0], *densities]).nan_to_num(nan=torch.inf)
+    return untold.index_put((again,), of_density > unexplained)
 
 
-def _narrow_axes(boxes: Boxes, z: Tensor, box: Tensor) -> Tensor:
-    """Axes ``[m, d]`` along which the places z ``[k, d]`` in each box lie close together; all if there is none."""
-    offset = (z - boxes.centre[box]) / boxes.half[box]
-    count = box.bincount(minlength=boxes.point.numel()).clamp_min(1).unsqueeze(1)
-    mean = torch.zeros_like(boxes.centre).index_add(0, box, offset) / count
-    spread = (torch.zeros_like(mean).index_add(0, box, (offset - mean[box]).square()) / count).sqrt()
-    narrow = spread < NARROW
+def _narrow_axes(boxes: Boxes, z: Tensor, box: Tensor, which: Tensor) -> Tensor:
+    """Axes ``[m, d]`` along which those places z ``[k, d]`` in each box lie close together; all if there is none."""
+    weight = which.to(z).unsqueeze(1)
+    offset = (z - boxes.centre.index_select(0, box)) / boxes.half.index_select(0, box)
+    count = torch.zeros_like(boxes.centre[:, :1]).index_add(0, box, weight).clamp_min(1)
+    mean = torch.zeros_like(boxes.centre).index_add(0, box, weight * offset) / count
+    off = weight * (offset - mean.index_select(0, box)).square()
+    narrow = (torch.zeros_like(mean).index_add(0, box, off) / count).sqrt() < NARROW
     return narrow | ~narrow.any(1, keepdim=True)
 
 

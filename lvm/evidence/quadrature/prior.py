@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
 from torch import Generator
 
 from density.contract import Density
@@ -76,10 +77,11 @@ class Prior:
             for growth in range(GROWTHS):
                 partition = self._resolving(region)
                 integral = integrate(prior, partition, self.rule, place, value, self.tolerance, self.max_evaluations)
-                if not bool(integral.outgrown):
+                if not integral.outgrown.numel():
                     break
                 region = region.grown(2 ** (growth + 1))
-            self.off, self.error = abs(math.expm1(integral.value.item())), integral.error.item()
+            total, self.error = torch.cat([integral.value, integral.error]).tolist()
+            self.off = abs(math.expm1(total))
             if self.off - self.error <= self.tolerance.aim:
                 break
         return self._weighed(partition)

@@ -11,6 +11,7 @@ from density.contract import Density
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
 from lvm.evidence.quadrature.joint import Joint
+from lvm.evidence.quadrature.rows import marked
 from lvm.latent import LatentVariableModel
 
 DEVIATIONS = 9.0  # of a Gaussian prior, outside of which its mass is 1e-19
@@ -48,10 +49,11 @@ class Draws:
             z = prior.sample(DRAWS[prior.features], generator=generator)
         log_prior = prior.log_prob(z)
         usable = z.isfinite().all(-1) & log_prior.isfinite()
-        return Draws(z[usable], log_prior[usable], reach)
+        usable = marked(usable, int(usable.sum()))
+        return Draws(z.index_select(0, usable), log_prior.index_select(0, usable), reach)
 
     def __getitem__(self, index: Tensor) -> Draws:
-        return replace(self, z=self.z[index], log_prior=self.log_prior[index])
+        return replace(self, z=self.z.index_select(0, index), log_prior=self.log_prior.index_select(0, index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,11 @@ class Region:
 
     def grown(self, factor: float) -> Region:
         return Region(self.centre, factor * self.half)
+
+    @property
+    def boxes(self) -> int:
+        """How many equal boxes fill the region."""
+        return DIVISIONS[self.centre.numel()] ** self.centre.numel()
 
     def divided(self) -> tuple[Tensor, Tensor]:
         """Centres ``[m, d]`` and half-widths ``[m, d]`` of equal boxes that fill the region."""

@@ -1,8 +1,6 @@
-"""Integration rules on boxes: tensor Gauss-Kronrod, and lattices clipped to boxes."""
+"""The integration rule on boxes: tensor Gauss-Kronrod, with null rules."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -58,29 +56,29 @@ class GaussKronrod:
 
     def __init__(self, dimensions: int, device: torch.device) -> None:
         self.dimensions = dimensions
-        half = torch.tensor(_NODES, dtype=torch.float64, device=device)
-        kronrod = torch.tensor(_KRONROD, dtype=torch.float64, device=device)
+        half, kronrod = (torch.tensor(values, dtype=torch.float64) for values in (_NODES, _KRONROD))
         gauss = torch.zeros_like(kronrod)
-        gauss[1::2] = torch.tensor(_GAUSS, dtype=torch.float64, device=device)
+        gauss[1::2] = torch.tensor(_GAUSS, dtype=torch.float64)
         if dimensions == 1:
             half, kronrod, gauss = (
                 torch.cat([end, values])
                 for end, values in ((half.new_ones(1), half), (half.new_zeros(1), kronrod), (half.new_zeros(1), gauss))
             )
-        self.axis = torch.cat([-half[:-1], half.flip(0)])
+        axis = torch.cat([-half[:-1], half.flip(0)])
         kronrod, gauss = (torch.cat([w[:-1], w.flip(0)]) for w in (kronrod, gauss))
-        apart = self.axis.unsqueeze(1) - self.axis
-        self.barycentric = 1 / apart.fill_diagonal_(1).prod(1)
-        self.nodes = _tensor([self.axis] * dimensions)
-        self.weights = _tensor([kronrod] * dimensions).prod(1)
-        degrees = torch.arange(11, device=device)
-        basis = torch.linalg.qr(torch.cos(degrees * self.axis.arccos().unsqueeze(1)), mode="complete").Q
+        barycentric = 1 / (axis.unsqueeze(1) - axis).fill_diagonal_(1).prod(1)
+        degrees = torch.arange(11)
+        basis = torch.linalg.qr(torch.cos(degrees * axis.arccos().unsqueeze(1)), mode="complete").Q
         null = basis[:, degrees.numel() :].mT * torch.linalg.vector_norm(kronrod - gauss)
-        self.null = torch.stack(
+        nulls = torch.stack(
             [
                 torch.stack([_tensor([row if i == j else kronrod for i in range(dimensions)]).prod(1) for row in null])
                 for j in range(dimensions)
             ]
+        )
+        nodes, weights = _tensor([axis] * dimensions), _tensor([kronrod] * dimensions).prod(1)
+        self.axis, self.barycentric, self.nodes, self.weights, self.null = _together(
+            [axis, barycentric, nodes, weights, nulls], device
         )
 
     def grid(self, values: Tensor) -> Tensor:
@@ -102,44 +100,11 @@ class GaussKronrod:
         return product
 
 
-def lattice(low: Tensor, high: Tensor, origin: Tensor, basis: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """All points origin + B (k + shift), k integer, in each of m half-open boxes [low, high).
-
-    B is lower triangular, so the range of k_j in a box is an interval once k_1 … k_{j−1} are chosen, and nothing
-    outside the boxes is ever formed. Boxes that touch share no point and miss none.
-
-    Args:
-        low, high, origin: ``[m, d]``.
-        basis: B, ``[m, d, d]``, lower triangular with positive diagonal.
-        shift: of the lattice, in steps along each axis, ``[d]``.
-
-    Returns:
-        The box of each point ``[N]`` and the points ``[N, d]``. O(N d²).
-    """
-    box = torch.arange(low.shape[0], device=low.device)
-    points = origin.new_empty(low.shape[0], 0)
-    steps = origin.new_empty(low.shape[0], 0)
-    for j in range(low.shape[1]):
-        offset = origin[box, j] + (basis[box, j, :j] * steps).sum(-1)
-        width = basis[box, j, j]
-        first = ((low[box, j] - offset) / width - shift[j]).ceil()
-        last = ((high[box, j] - offset) / width - shift[j]).ceil() - 1
-        count = (last - first + 1).clamp_min(0).long()
-        entry = torch.repeat_interleave(torch.arange(box.numel(), device=low.device), count)
-        within = torch.arange(entry.numel(), device=low.device) - (count.cumsum(0) - count)[entry]
-        step = first[entry] + within + shift[j]
-        box, offset, width = box[entry], offset[entry], width[entry]
-        steps = torch.cat([steps[entry], step.unsqueeze(1)], 1)
-        points = torch.cat([points[entry], (offset + width * step).unsqueeze(1)], 1)
-    return box, points
-
-
-def log_sum_by(index: Tensor, values: Tensor, size: int) -> Tensor:
-    """log Σ exp(values) over the entries of each index: ``[size]``, −inf where there is none. O(N)."""
-    top = values.new_full((size,), -math.inf).scatter_reduce(0, index, values, "amax")
-    scaled = (values - top.nan_to_num(neginf=0.0)[index]).exp()
-    return top + values.new_zeros(size).index_add(0, index, scaled).log().nan_to_num(neginf=0.0)
-
-
 def _tensor(axes: list[Tensor]) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+
+def _together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors on a device, by one copy."""
+    parts = torch.cat([t.flatten() for t in tensors]).to(device).split([t.numel() for t in tensors])
+    return [part.unflatten(0, t.shape) for part, t in zip(parts, tensors, strict=True)]

@@ -25,9 +25,11 @@ from density import (
 )
 from lvm import VAE, GaussianMixture, LinearVAE
 from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.clipped import Lattice
 from lvm.evidence.quadrature.partition import Partition
 from lvm.evidence.quadrature.region import Region
-from lvm.evidence.quadrature.rules import GaussKronrod, lattice, log_sum_by
+from lvm.evidence.quadrature.rows import log_sum_by
+from lvm.evidence.quadrature.rules import GaussKronrod
 from tests.equivalence.examples import randomise
 
 Record = Callable[[str, float, float], None]
@@ -86,9 +88,12 @@ def test_lattices_are_clipped_to_boxes_without_gap_or_overlap(generator: Generat
     low = torch.tensor([[-1.0, 0.0], [0.5, 0.0]], dtype=torch.float64)
     high = torch.tensor([[0.5, 1.0], [2.0, 1.0]], dtype=torch.float64)  # they touch at 0.5
     basis = torch.tensor([[0.13, 0.0], [-0.4, 0.2]], dtype=torch.float64)
-    origin, shift = torch.tensor([0.11, -0.3], dtype=torch.float64), torch.tensor([0.2, 0.7], dtype=torch.float64)
-    box, points = lattice(low, high, origin.expand(2, 2), basis.expand(2, 2, 2), shift)
-    steps = torch.cartesian_prod(*[torch.arange(-60, 60, dtype=torch.float64)] * 2) + shift
+    origin = torch.tensor([0.11, -0.3], dtype=torch.float64)
+    lattice = Lattice(low, high, origin.expand(2, 2), basis.expand(2, 2, 2))
+    blocks = list(lattice.points(int(lattice.lines), int, 7))
+    assert [len(box) for box, _ in blocks[:-1]] == [7] * (len(blocks) - 1)
+    box, points = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    steps = torch.cartesian_prod(*[torch.arange(-60, 60, dtype=torch.float64)] * 2)
     everywhere = origin + steps @ basis.mT
     for number in range(2):
         inside = ((everywhere >= low[number]) & (everywhere < high[number])).all(1)
