@@ -245,13 +245,15 @@ def pretended() -> Iterator[None]:
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
         "manual_seed": lambda seed: torch.default_generator.manual_seed(seed),
         "device": lambda device: nullcontext(),
+        "synchronize": lambda device=None: None,
     }
     with ExitStack() as stack:
         for name, replacement in torch_cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, replacement))
-        for name, module in list(sys.modules.items()):  # whoever imported them by name
+        ours = [module for name, module in sys.modules.items() if name.startswith(PACKAGES)]
+        for module in ours:  # whoever imported them by name
             for word, (own, replacement) in IMPORTED.items():
-                if name.partition(".")[0] in PACKAGES and vars(module).get(word) is own:
+                if vars(module).get(word) is own:
                     stack.enter_context(patch.object(module, word, replacement))
         stack.enter_context(patch.object(nn.Module, "to", _module_to))
         stack.enter_context(patch.object(torch, "save", _saved))

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from bridge import layered
 from bridge.conversions.linear import as_autoregressive
@@ -22,7 +20,6 @@ from density import (
     CheckpointMismatch,
     Columns,
     GaussianLikelihood,
-    LogDensity,
     StandardNormal,
     Training,
 )
@@ -64,26 +61,21 @@ from tests.cases.densities import DENSITIES
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
+from tests.device.comparing import asking_nothing, both, contents, made, seed
 from tests.device.counting import counting
-from tests.device.pretended import Generator, Pretended, pretended
+from tests.device.pretended import pretended
 
 QUIET = Training(epochs=2, batch_size=16, progress=False)
-ROUNDING = 1e-9  # of another path to the same number: AᵀA by strips, all eigenvalues instead of some
-REJECTING = ("Beta", "NegativeBinomial", "ZeroInflated")  # draws by rejection, until none is left
+REJECTING = dict.fromkeys(("Beta", "NegativeBinomial", "ZeroInflated"), 99)  # whose draws wait until none is left
 
 
-@pytest.fixture(autouse=True)
-def device() -> Iterator[None]:  # type: ignore[override]
+@pytest.fixture
+def pretence() -> Iterator[None]:
     with pretended():
         yield
 
 
-def seed(device: str, value: int = 3) -> Generator:
-    generator = Generator(device)
-    generator.manual_seed(value)
-    return generator
-
-
+@pytest.mark.usefixtures("pretence")
 def test_the_pretence() -> None:
     here, there = torch.ones(3), torch.ones(3, device="cuda")
     assert there.device == torch.device("cuda", 0)
@@ -104,45 +96,8 @@ def test_the_pretence() -> None:
         assert torch.get_default_device() == nn.Linear(3, 2).weight.device == there.device
 
 
-def both(call: Callable[[str], Any]) -> None:
-    """The call with "cpu" and with "cuda" comes to the same, there on the device."""
-    here, there = (list(tensors(call(device))) for device in ("cpu", "cuda"))
-    assert len(here) == len(there) > 0
-    for mine, other in zip(here, there, strict=True):
-        assert isinstance(other, Pretended), "a tensor was left on the CPU"
-        torch.testing.assert_close(other.detach().cpu(), mine.detach(), rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-
-
-def tensors(found: Any) -> Iterator[Tensor]:
-    if isinstance(found, LogDensity):
-        found = [found.value, found.monte_carlo_error]
-    elif isinstance(found, nn.Module):
-        found = list(found.state_dict().values())
-    yield from (t for t in tree_leaves(found) if isinstance(t, Tensor))
-
-
-@contextmanager
-def asking_nothing(waits: bool = False) -> Iterator[None]:
-    """What is computed within neither waits for the device nor sends numbers there: a graph could be captured of it."""
-    with counting() as counts:
-        yield
-    assert waits or not counts.waits, f"waits for the device: {dict(counts.waits)}"
-    assert not counts.uploads, f"sends numbers to the device: {dict(counts.uploads)}"
-
-
-def made(case: Any, device: str) -> Any:
-    torch.manual_seed(3)
-    model = case.make(seed("cpu")).to(device)
-    model.load_state_dict(model.state_dict())  # what follows from a loaded tensor follows it to its device
-    return model
-
-
-# Within vjp a tensor does not say that it lies on the pretended device, and a context beside it does.
-UNTOLD = ("nflows", "continuous, context")
-
-
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-@pytest.mark.parametrize("name", [name for name in TRANSFORMS if not any(part in name for part in UNTOLD)])
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS])
 def test_transforms(name: str, direction: str) -> None:
     case = TRANSFORMS[name]
 
@@ -152,7 +107,7 @@ def test_transforms(name: str, direction: str) -> None:
         x, context = (None if t is None else t.to(device) for t in given)
         if direction == "inverse":
             x = transform.forward(x, context)[0].detach()
-        with asking_nothing():
+        with asking_nothing(device):
             y, log_det = getattr(transform, direction)(x, context)
         parameters = [p for p in transform.parameters() if p.numel()]
         loss = y.square().sum() + log_det.sum()
@@ -171,9 +126,9 @@ def test_densities(name: str) -> None:
         x, context = (None if t is None else t.to(device) for t in given)
         density.check_support(x)
         generator = seed(device)
-        with asking_nothing(waits=name in REJECTING):
+        with asking_nothing(device, waits=REJECTING.get(name, 0)):
             pair = density.sample_with_log_prob(4, context=context, generator=generator)
-        with asking_nothing():
+        with asking_nothing(device):
             return [density.log_prob(x, context), pair]
 
     both(call)
@@ -189,13 +144,13 @@ def test_models_with_log_weights(name: str) -> None:
         given = {name: context.to(device) for name, context in case.given(made(case, "cpu"), seed("cpu"), 6).items()}
         claim = model.log_density(x, draws=20, generator=seed(device), **given)
         generators = [seed(device) for _ in range(3)]
-        with asking_nothing():
+        with asking_nothing(device):
             found = [
                 model.elbo(x, draws=1, generator=generators[0], **given),
                 model.elbo(x, draws=3, generator=generators[1], **given),
                 model.sample(4, generator=generators[2], **given),
             ]
-        return [*found, *tensors(claim)]
+        return [*found, claim]
 
     both(call)
 
@@ -272,6 +227,7 @@ def test_rows_far_out_take_another_path_of_em_to_the_same() -> None:
     both(call)
 
 
+@pytest.mark.usefixtures("pretence")
 def test_a_row_whose_features_are_not_safe_is_found_without_looking_at_it() -> None:
     """One far beyond the mixture, but not so far that its component loses digits: the E-step is done again."""
     model, x = GaussianMixture(4, 3).double().to("cuda"), torch.randn(2000, 4, dtype=torch.float64, device="cuda")
@@ -304,6 +260,7 @@ def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(
     assert words[0] == words[1]
 
 
+@pytest.mark.usefixtures("pretence")
 def test_ppca_without_a_maximum_says_so_in_the_same_words() -> None:
     x = torch.randn(40, 1, generator=seed("cpu"), dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
     x[::3, 1] = torch.nan
@@ -344,6 +301,7 @@ def test_a_model_is_built_on_the_default_device(name: str) -> None:
     both(call)
 
 
+@pytest.mark.usefixtures("pretence")
 @pytest.mark.parametrize("lies", ["cpu", "cuda"])
 @pytest.mark.parametrize("default", ["cpu", "cuda"])
 def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
@@ -357,10 +315,11 @@ def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
         ]
     assert weights.device.type == default
     assert weights.cpu().equal(torch.randn(3, 2, generator=seed("cpu")))
-    for tensor in tensors(models):
+    for tensor in contents(models):
         assert tensor.device.type == default
 
 
+@pytest.mark.usefixtures("pretence")
 @pytest.mark.parametrize("first", ["cpu", "cuda"])
 @pytest.mark.parametrize("generated", [True, False])
 def test_a_checkpoint_of_another_device_is_refused(first: str, generated: bool, tmp_path: Path) -> None:
