@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +61,8 @@ def contents(found: Any) -> Iterator[Any]:
         yield from contents(found.state_dict())
     elif is_dataclass(found):
         yield from contents([getattr(found, each.name) for each in fields(found) if each.name != "seconds"])
+    elif isinstance(found, np.ndarray):
+        yield from found.flatten().tolist()
     elif isinstance(found, dict):
         yield from contents([*found.values()])
     elif isinstance(found, list | tuple):
