@@ -153,10 +153,10 @@ class DiagonalJacobianEncoder(RelaxedEncoder):
     """
 
     def scale(self, jacobian: Tensor, std: Tensor) -> Scale:
-        return DiagonalScale(std / torch.linalg.vector_norm(torch.linalg.inv(jacobian), dim=-2))
+        return DiagonalScale(std / torch.linalg.vector_norm(torch.linalg.inv_ex(jacobian).inverse, dim=-2))
 
     def limiting_gap(self, jacobian: Tensor) -> Tensor:
-        lengths = torch.linalg.vector_norm(torch.linalg.inv(jacobian), dim=-2)
+        lengths = torch.linalg.vector_norm(torch.linalg.inv_ex(jacobian).inverse, dim=-2)
         return lengths.log().sum(-1) + torch.linalg.slogdet(jacobian).logabsdet
 
 

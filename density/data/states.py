@@ -61,7 +61,8 @@ class States:
             size = len(alphabet.values)
             parts.insert(0, alphabet.values[numbers % size])
             numbers = numbers // size
-        return torch.cat(parts, 1)[:, self._order]
+        columns = torch.cat(parts, 1).unbind(1)
+        return torch.stack([columns[place] for place in self._order], 1)
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         """All states, in blocks ``[≤ size, w]``."""

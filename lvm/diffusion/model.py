@@ -272,7 +272,7 @@ class GaussianDiffusion(LinkedModel):
         return HierarchicalVAE(self.prior, *levels(self.layer))
 
     def _in_the_limit(self, rows: Tensor, draws: int, generator: Generator | None) -> Tensor:
-        low, high = self.layer.schedule(torch.tensor([0.0, 1.0], dtype=rows.dtype, device=rows.device))
+        low, high = self.layer.schedule(torch.arange(2, dtype=rows.dtype, device=rows.device))
         many = rows.expand(draws, *rows.shape)
         start = torch.rand(len(rows), generator=generator, dtype=rows.dtype, device=rows.device)
         share = (torch.arange(draws, dtype=rows.dtype, device=rows.device)[:, None] + start) / draws

@@ -52,10 +52,15 @@ class Pretended(Tensor):
     __torch_function__ = nn.Parameter.__torch_function__  # as tensors are: what becomes of a result the mode says
 
     def numpy(self, *, force: bool = False) -> Any:
+        if force:
+            return self.detach().cpu().numpy()
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to the host")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return self.numpy()
+
+    def __format__(self, specification: str) -> str:
+        return format(self.item(), specification) if self.dim() == 0 else super().__format__(specification)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
@@ -83,19 +88,21 @@ class Generator(torch.Generator):
 
 class _Device(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        there = any(isinstance(t, Pretended) for t in leaves(args, kwargs))
-        if func is torch.tensor or func is torch.as_tensor or func is Tensor.to:
-            place = _asked(args[1:], kwargs)
-        else:
-            place = _asked((), kwargs)
+        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
+        given = leaves(args, kwargs)
+        there = any(isinstance(t, Pretended) for t in given)
+        if name == "__get__":  # an attribute
+            found = func(*args)
+            return _lying(found, CUDA) if there and isinstance(found, Tensor) else found
+        named = func is torch.tensor or func is torch.as_tensor or func is Tensor.to
+        place = _asked(args[1:] if named else (), kwargs)
         if func in (Tensor.cpu, Tensor.cuda):
             place = CUDA if func is Tensor.cuda else CPU
             func, args = Tensor.to, (args[0],)
         if func is Tensor.to and there and place == CPU and _brings_together():
             return args[0]
-        if there and func not in MOVES and getattr(func, "__name__", "") not in COMPARISONS:
-            _require_together(func, args, kwargs)
+        if there and func not in MOVES and name not in COMPARISONS:
+            _require_together(func, args, given)
         if isinstance(kwargs.get("generator"), torch.Generator):
             _require_near(func, kwargs["generator"], place or (CUDA if there else CPU))
         if place is not None:
@@ -103,17 +110,21 @@ class _Device(TorchFunctionMode):
         if func is Tensor.to and place is not None:
             args = args[0], *(_bare(a) if isinstance(a, Tensor) else a for a in args[1:])
         found = func(*args, **kwargs)
-        if place is None:
-            place = CUDA if there and func != Tensor.as_subclass else None
-            given = leaves(args, kwargs)  # what was written into stays where it lies
-            results = [t for t in leaves(found) if isinstance(t, Tensor) and all(t is not own for own in given)]
-        else:
-            found = _apart(found, args, place)
-            results = [t for t in leaves(found) if isinstance(t, Tensor)]
-        for t in results if place is not None else ():
-            if type(t) in (Tensor, Pretended):  # an alias would be a view, of which gradients are taken otherwise
-                t.__class__ = Pretended if place.type == "cuda" else Tensor
+        if place is not None:
+            found, given = _apart(found, args, place), []
+        elif there and func != Tensor.as_subclass:
+            place = CUDA
+        for t in leaves(found) if place is not None else ():
+            if isinstance(t, Tensor) and all(t is not own for own in given):  # what was written into stays where it is
+                _lying(t, place)
         return found
+
+
+def _lying(t: Tensor, place: torch.device) -> Tensor:
+    """The same tensor, lying there: an alias would be a view, of which gradients are taken otherwise."""
+    if type(t) in (Tensor, Pretended):
+        t.__class__ = Pretended if place.type == "cuda" else Tensor
+    return t
 
 
 def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: Any) -> nn.Module:
@@ -190,11 +201,10 @@ def _apart(found: Any, args: Any, place: torch.device) -> Any:
     return found.clone() if same else found
 
 
-def _require_together(func: Any, args: Any, kwargs: Any) -> None:
+def _require_together(func: Any, args: Any, given: list[Any]) -> None:
     """Numbers of the CPU may take part, and its indices into what lies on the device."""
     indexed = func in INDEXED and isinstance(args[0], Pretended)
-    others = [args[2:]] if indexed else [args, kwargs]
-    for t in leaves(others):
+    for t in leaves(args[2:]) if indexed else given:
         if isinstance(t, Tensor) and not isinstance(t, Pretended) and t.dim() > 0:
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
@@ -260,13 +270,15 @@ def pretended(memory: int = 2**34) -> Iterator[None]:
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
         "manual_seed": lambda seed: torch.default_generator.manual_seed(seed),
         "device": lambda device: nullcontext(),
+        "synchronize": lambda device=None: None,
     }
     with ExitStack() as stack:
         for name, replacement in torch_cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, replacement))
-        for name, module in list(sys.modules.items()):  # whoever imported them by name
+        ours = [module for name, module in sys.modules.items() if name.startswith(PACKAGES)]
+        for module in ours:  # whoever imported them by name
             for word, (own, replacement) in IMPORTED.items():
-                if name.partition(".")[0] in PACKAGES and vars(module).get(word) is own:
+                if vars(module).get(word) is own:
                     stack.enter_context(patch.object(module, word, replacement))
         stack.enter_context(patch.object(nn.Module, "to", _module_to))
         stack.enter_context(patch.object(torch, "save", _saved))

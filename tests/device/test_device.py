@@ -1,29 +1,19 @@
-# ruff: noqa: ANN401
 """On a device everything is as on the CPU: the same numbers from the same seeds, and no tensor left behind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from bridge import layered
 from bridge.conversions.linear import as_autoregressive
 from density import (
-    BernoulliLikelihood,
-    Category,
     Checkpoint,
     CheckpointMismatch,
-    Columns,
-    GaussianLikelihood,
-    LogDensity,
-    StandardNormal,
     Training,
     adam,
     lbfgs,
@@ -50,7 +40,6 @@ from lvm import (
     VAE,
     CollapsedComponent,
     Diagonal,
-    FiniteMixture,
     Full,
     GaussianMixture,
     LinearVAE,
@@ -58,35 +47,28 @@ from lvm import (
     Tied,
 )
 from lvm.em import Present
-from lvm.links import StochasticLink
 from lvm.mixture.covariance import Covariance
 from lvm.ppca.observed_em import MissingEM
-from lvm.vae.linear import FULL_BATCH
 from tests.cases.bounds import BOUNDS
 from tests.cases.densities import DENSITIES
+from tests.cases.fits import fitted
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
+from tests.device.comparing import asking_nothing, both, contents, made, seed
 from tests.device.counting import counting
-from tests.device.pretended import Generator, Pretended, pretended
+from tests.device.pretended import pretended
 
-QUIET = Training(epochs=2, batch_size=16, progress=False)
-ROUNDING = 1e-9  # of another path to the same number: AᵀA by strips, all eigenvalues instead of some
-REJECTING = ("Beta", "NegativeBinomial", "ZeroInflated")  # draws by rejection, until none is left
+REJECTING = dict.fromkeys(("Beta", "NegativeBinomial", "ZeroInflated"), 99)  # whose draws wait until none is left
 
 
-@pytest.fixture(autouse=True)
-def device() -> Iterator[None]:  # type: ignore[override]
+@pytest.fixture
+def pretence() -> Iterator[None]:
     with pretended():
         yield
 
 
-def seed(device: str, value: int = 3) -> Generator:
-    generator = Generator(device)
-    generator.manual_seed(value)
-    return generator
-
-
+@pytest.mark.usefixtures("pretence")
 def test_the_pretence() -> None:
     here, there = torch.ones(3), torch.ones(3, device="cuda")
     assert there.device == torch.device("cuda", 0)
@@ -107,59 +89,26 @@ def test_the_pretence() -> None:
         assert torch.get_default_device() == nn.Linear(3, 2).weight.device == there.device
 
 
-def both(call: Callable[[str], Any]) -> None:
-    """The call with "cpu" and with "cuda" comes to the same, there on the device."""
-    here, there = (list(tensors(call(device))) for device in ("cpu", "cuda"))
-    assert len(here) == len(there) > 0
-    for mine, other in zip(here, there, strict=True):
-        assert isinstance(other, Pretended), "a tensor was left on the CPU"
-        torch.testing.assert_close(other.detach().cpu(), mine.detach(), rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+SOLVED = [pytest.param(name, marks=pytest.mark.slow) for name in TRANSFORMS if "continuous" in name]
 
 
-def tensors(found: Any) -> Iterator[Tensor]:
-    if isinstance(found, LogDensity):
-        found = [found.value, found.monte_carlo_error]
-    elif isinstance(found, nn.Module):
-        found = list(found.state_dict().values())
-    yield from (t for t in tree_leaves(found) if isinstance(t, Tensor))
-
-
-@contextmanager
-def asking_nothing(waits: bool = False) -> Iterator[None]:
-    """What is computed within neither waits for the device nor sends numbers there: a graph could be captured of it."""
-    with counting() as counts:
-        yield
-    assert waits or not counts.waits, f"waits for the device: {dict(counts.waits)}"
-    assert not counts.uploads, f"sends numbers to the device: {dict(counts.uploads)}"
-
-
-def made(case: Any, device: str) -> Any:
-    torch.manual_seed(3)
-    model = case.make(seed("cpu")).to(device)
-    model.load_state_dict(model.state_dict())  # what follows from a loaded tensor follows it to its device
-    return model
-
-
-# Within vjp a tensor does not say that it lies on the pretended device, and a context beside it does.
-UNTOLD = ("nflows", "continuous, context")
-
-
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
-@pytest.mark.parametrize("name", [name for name in TRANSFORMS if not any(part in name for part in UNTOLD)])
-def test_transforms(name: str, direction: str) -> None:
+@pytest.mark.parametrize("name", [*SOLVED, *(name for name in TRANSFORMS if "continuous" not in name)])
+def test_transforms(name: str) -> None:
     case = TRANSFORMS[name]
 
-    def call(device: str) -> list[Tensor]:
+    def call(device: str) -> list[Any]:
         transform = made(case, device)
         given = case.points(seed("cpu"), 9), case.context(transform, seed("cpu"), 9)
         x, context = (None if t is None else t.to(device) for t in given)
-        if direction == "inverse":
-            x = transform.forward(x, context)[0].detach()
-        with asking_nothing():
-            y, log_det = getattr(transform, direction)(x, context)
-        parameters = [p for p in transform.parameters() if p.numel()]
-        loss = y.square().sum() + log_det.sum()
-        return [y, log_det, *(torch.autograd.grad(loss, parameters, materialize_grads=True) if parameters else ())]
+        parameters, found = [p for p in transform.parameters() if p.numel()], []
+        for go in (transform.forward, transform.inverse):
+            with asking_nothing(device):
+                y, log_det = go(x, context)
+            loss = y.square().sum() + log_det.sum()
+            found += [y, log_det]
+            found += torch.autograd.grad(loss, parameters, materialize_grads=True) if parameters else ()
+            x = y.detach()
+        return found
 
     both(call)
 
@@ -174,9 +123,9 @@ def test_densities(name: str) -> None:
         x, context = (None if t is None else t.to(device) for t in given)
         density.check_support(x)
         generator = seed(device)
-        with asking_nothing(waits=name in REJECTING):
+        with asking_nothing(device, waits=REJECTING.get(name, 0)):
             pair = density.sample_with_log_prob(4, context=context, generator=generator)
-        with asking_nothing():
+        with asking_nothing(device):
             return [density.log_prob(x, context), pair]
 
     both(call)
@@ -189,76 +138,16 @@ def test_models_with_log_weights(name: str) -> None:
     def call(device: str) -> list[Any]:
         model = made(case, device)
         x = case.points(model, seed("cpu"), 6).to(device)
-        given = {name: context.to(device) for name, context in case.given(made(case, "cpu"), seed("cpu"), 6).items()}
+        given = {name: context.to(device) for name, context in case.given(model, seed("cpu"), 6).items()}
         claim = model.log_density(x, draws=20, generator=seed(device), **given)
         generators = [seed(device) for _ in range(3)]
-        with asking_nothing():
+        with asking_nothing(device):
             found = [
                 model.elbo(x, draws=1, generator=generators[0], **given),
                 model.elbo(x, draws=3, generator=generators[1], **given),
                 model.sample(4, generator=generators[2], **given),
             ]
-        return [*found, *tensors(claim)]
-
-    both(call)
-
-
-def fitted(model: Any, *arguments: Any, **settings: Any) -> nn.Module:
-    model.fit(*arguments, **settings)
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def fitted_to_holes(model: PPCA, x: Tensor) -> nn.Module:
-    model.observed.fit(x.masked_fill(x > 1.5, torch.nan), MissingEM(max_iterations=5, tolerance=0.0, progress=False))
-    return model
-
-
-def pair() -> StochasticLink:
-    """Encoder and decoder in the units of the data."""
-    vae = VAE.gaussian(4, 2, hidden=(8,))
-    return StochasticLink(vae.encoder, vae.decoder)
-
-
-KINDS = Columns([GaussianLikelihood(), Category(3), BernoulliLikelihood(), GaussianLikelihood()])
-
-
-def coded(x: Tensor) -> Tensor:
-    """A table of those kinds."""
-    return torch.cat([x[:, :1], x[:, 1:2].abs().floor().clamp(0, 2), (x[:, 2:3] > 0).double(), x[:, 3:]], 1)
-
-
-FITS: dict[str, Callable[[str, Tensor], nn.Module]] = {
-    "flow": lambda device, x: fitted(real_nvp(4, 2, (8,)), x, QUIET, generator=seed(device)),
-    "spline flow": lambda device, x: fitted(neural_spline_flow(4, 2, (8,)), x, QUIET, generator=seed(device)),
-    "VAE": lambda device, x: fitted(VAE.gaussian(4, 2, hidden=(8,)), x, QUIET, generator=seed(device)),
-    "VAE, bits": lambda device, x: fitted(
-        VAE.bernoulli(4, 2, hidden=(8,)), (x > 0).double(), QUIET, generator=seed(device)
-    ),
-    "VAE, flow prior": lambda device, x: fitted(
-        VAE.gaussian(4, 2, hidden=(8,), prior=maf(2, 2, (8,))), x, QUIET, generator=seed(device)
-    ),
-    "layers": lambda device, x: fitted(layered(StandardNormal(2), pair()), x, QUIET, generator=seed(device)),
-    "linear VAE": lambda device, x: fitted(LinearVAE(4, 2), x, FULL_BATCH, generator=seed(device)),
-    "PPCA": lambda device, x: fitted(PPCA(4, 2), x),
-    "PPCA, missing values": lambda device, x: fitted_to_holes(PPCA(4, 2), x),
-    "mixture": lambda device, x: fitted(
-        GaussianMixture(4, 2), x, em=EM(max_iterations=5, progress=False), generator=seed(device)
-    ),
-    "mixture of kinds": lambda device, x: fitted(
-        FiniteMixture(4, 2, KINDS), coded(x), em=EM(max_iterations=5, progress=False), generator=seed(device)
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FITS)
-def test_a_model_follows_its_data(name: str) -> None:
-    """Built on the CPU, fitted to data on the device."""
-    x = torch.randn(60, 4, generator=seed("cpu"), dtype=torch.float64)
-
-    def call(device: str) -> nn.Module:
-        torch.manual_seed(3)
-        return FITS[name](device, x.to(device))
+        return [*found, claim]
 
     both(call)
 
@@ -275,6 +164,7 @@ def test_rows_far_out_take_another_path_of_em_to_the_same() -> None:
     both(call)
 
 
+@pytest.mark.usefixtures("pretence")
 def test_a_row_whose_features_are_not_safe_is_found_without_looking_at_it() -> None:
     """One far beyond the mixture, but not so far that its component loses digits: the E-step is done again."""
     model, x = GaussianMixture(4, 3).double().to("cuda"), torch.randn(2000, 4, dtype=torch.float64, device="cuda")
@@ -307,6 +197,7 @@ def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(
     assert words[0] == words[1]
 
 
+@pytest.mark.usefixtures("pretence")
 def test_ppca_without_a_maximum_says_so_in_the_same_words() -> None:
     x = torch.randn(40, 1, generator=seed("cpu"), dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
     x[::3, 1] = torch.nan
@@ -347,6 +238,7 @@ def test_a_model_is_built_on_the_default_device(name: str) -> None:
     both(call)
 
 
+@pytest.mark.usefixtures("pretence")
 @pytest.mark.parametrize("lies", ["cpu", "cuda"])
 @pytest.mark.parametrize("default", ["cpu", "cuda"])
 def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
@@ -360,10 +252,11 @@ def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
         ]
     assert weights.device.type == default
     assert weights.cpu().equal(torch.randn(3, 2, generator=seed("cpu")))
-    for tensor in tensors(models):
+    for tensor in contents(models):
         assert tensor.device.type == default
 
 
+@pytest.mark.usefixtures("pretence")
 @pytest.mark.parametrize("first", ["cpu", "cuda"])
 @pytest.mark.parametrize("generated", [True, False])
 @pytest.mark.parametrize("optimiser", [adam, lbfgs])

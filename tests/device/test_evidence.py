@@ -32,8 +32,8 @@ from lvm.evidence import (
     weighted_sandwich,
 )
 from lvm.evidence.annealing.hamiltonian import GeometricPath
+from tests.device.comparing import ROUNDING, seed
 from tests.device.pretended import pretended
-from tests.device.test_device import ROUNDING, seed
 from tests.laws.transforms import randomise
 
 PILOT = Pilot(chains=2, temperatures=3, transitions=1)
