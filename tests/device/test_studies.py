@@ -59,7 +59,7 @@ STOPPED = {"norm_error": 1e-4}  # distances to an optimum, at which L-BFGS stops
 
 
 def apart(expected: pd.Series, found: pd.Series) -> str | None:
-    """Where two columns differ, in words; numbers by more than rounding, also those of a text that is a list of them."""
+    """Where two columns differ, in words; numbers by more than rounding, also those in a text that lists them."""
     same = STOPPED.get(str(expected.name), SAME)
     mine, other = ([str(value).split() for value in column.fillna("")] for column in (expected, found))
     for row, (ours, theirs) in enumerate(zip(mine, other, strict=True)):
