@@ -22,8 +22,8 @@ from density.data.blocks import (
 )
 from lvm import PPCA
 from lvm.evidence import FromEncoder, Linear, Pilot, annealed, importance
+from tests.device.comparing import ROUNDING, seed
 from tests.device.pretended import pretended
-from tests.device.test_device import ROUNDING, seed
 from tests.laws.transforms import randomise
 
 D, LARGE = 3, 2**37
