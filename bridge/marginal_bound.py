@@ -41,7 +41,7 @@ class MarginalBound(Bound):
         proposal: over the same points, with respect to the same measure.
 
     Raises:
-        TypeError: something else than a density and a proposal, or they compute in different dtypes or places.
+        TypeError: something else than a density and a proposal.
         ValueError: they are over other numbers of features, of other measures, or the density is conditional.
 
     Cost: K passes of both for each row.
@@ -75,12 +75,6 @@ class MarginalBound(Bound):
                 f"MarginalBound: density and proposal must be over the same points; got {density.features} features, "
                 f"{density.measure.words}, and {proposal.features} features, {proposal.measure.words}"
             )
-        ours, theirs = density.reference, proposal.reference
-        if ours.dtype != theirs.dtype or ours.device != theirs.device:
-            raise TypeError(
-                f"MarginalBound: density and proposal must be of one dtype, on one device; got {ours.dtype} on "
-                f"{ours.device} and {theirs.dtype} on {theirs.device}. Move one of them, e.g. proposal.to(x)"
-            )
         self.features, self.measure = density.features, density.measure
         self.density = density
         self.proposal = proposal
@@ -89,9 +83,13 @@ class MarginalBound(Bound):
         """log p(x_o, x_m) − log q(x_m|x_o) at x_m ~ q: ``[draws, *batch]`` for x ``[*batch, D]``, nats.
 
         Differentiable in the density; the proposal is taken as it is.
+
+        Raises:
+            TypeError: the density or the proposal computes in another dtype or place than x; ``self.to(x)`` moves both.
         """
-        draws = check_count(draws, "draws")
-        check_points(x, self.features, type(self).__name__, reference=self.density.reference)
+        draws, owner = check_count(draws, "draws"), type(self).__name__
+        check_points(x, self.features, owner, reference=self.density.reference)
+        check_points(x, self.features, f"{owner}'s proposal", reference=self.proposal.reference)
         rows = x.reshape(-1, self.features)
         with torch.no_grad():
             filled = self.proposal.observed.draw(rows, draws, generator=generator)
