@@ -13,7 +13,8 @@ from density.checks import settle_counts
 from flows.monotone.monotone import Monotone
 from flows.monotone.spline_gradient import Piece, evaluate_with_gradient
 
-SMALLEST = 1e-3  # width and height of a bin, as a share of the interval, and derivative at a knot
+STEPS = 1000
+SMALLEST = 1 / STEPS  # width and height of a bin, as a share of the interval, and derivative at a knot
 UNIT = math.log(math.expm1(1 - SMALLEST))  # softplus(UNIT) + SMALLEST = 1
 
 
@@ -97,61 +98,70 @@ class RationalQuadratic(Monotone):
         return 2 * self.bound * (1 - self.bins * SMALLEST)
 
     def _evaluate(self, x: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor, Piece]:
-        x = x.contiguous()  # so that all that follows is; features of points as rows come as strides
-        inside = x.clamp(-self.bound, self.bound)
+        # Contiguous, so that all that follows is; features of points as rows come as strides.
+        inside = x.clamp(-self.bound, self.bound).contiguous()
         outside = inside != x
-        start, sizes, derivatives, shares, pair, raw = self._bin(inside, theta, int(inverse))
-        (x0, z0), (width, height) = start.unbind(0), sizes.unbind(0)
+        shares, pair, chosen = self._bin(inside, theta, int(inverse))
+        start, stop = chosen.unbind(1)
+        x0, z0, _ = start.unbind(0)
+        sizes = stop - start
+        width, height, _ = sizes.unbind(0)
+        shifted = chosen[2] + UNIT
         slope = height / width
-        ends = derivatives / slope
-        alpha, beta = ends.unbind(0)
-        xi = _root((inside - z0) / height, alpha, beta) if inverse else (inside - x0) / width
+        around = slope.unsqueeze(0)
+        slopes = torch.cat([around, F.softplus(shifted) + SMALLEST, around]).view(2, 2, *x.shape)
+        if inverse:
+            left, right = _sides(inside - z0, stop[1] - inside, slopes, width)
+        else:
+            left, right = inside - x0, stop[0] - inside
         # Sums of positive terms, all of them.
-        rest = torch.rsub(xi, 1)
-        left, right = torch.addcmul(xi, alpha, rest), torch.addcmul(rest, beta, xi)
-        part = xi * left
-        below, above = torch.addcmul(part, rest, right), torch.addcmul(rest * left, xi, right)
-        fraction, rise = part / below, slope * (above / below) / below
+        to_left, to_right = slopes.unbind(1)
+        ends = torch.addcmul(to_left * left, to_right, right)
+        by_left = ends * left
+        (first, last), (part, across) = ends.unbind(0), by_left.unbind(0)
+        below, above = torch.addcmul(part, right, last), torch.addcmul(across, right, first)
+        scale = height / below
+        rise = above * scale * scale
         log_derivative = -rise.log() if inverse else rise.log()
-        value = torch.addcmul(x0, width, xi) if inverse else torch.addcmul(z0, height, fraction)
+        value = x0 + left if inverse else torch.addcmul(z0, scale, part)
         value, log_derivative = x.where(outside, value), log_derivative.masked_fill_(outside, 0.0)
-        bin_of_each = (outside, shares, pair, raw, sizes, slope, ends)
-        return value, log_derivative, Piece(*bin_of_each, xi, rest, left, right, below, above, fraction, rise)
+        bin_of_each = (outside, shares, pair, shifted, sizes, slopes)
+        return value, log_derivative, Piece(*bin_of_each, left, right, ends, part, below, above, scale, rise)
 
-    def _bin(self, at: Tensor, theta: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The bin that each number is in: its corner (x₀, z₀), sizes (width, height) and derivatives (δ₀, δ₁).
+    def _bin(self, at: Tensor, theta: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The bins' shares, which knots are the ends of the bin that each number is in, and what is there.
 
-        ``axis`` 0 looks the numbers up among the knots of x, 1 among those of z. What led there comes last: shares,
-        ends of the bin, and arguments of softplus.
+        That is x, z and what softplus makes the derivative of, ``[3, 2, *at.shape]``. ``axis`` 0 looks the numbers up
+        among the knots of x, 1 among those of z.
         """
-        bins, bound = self.bins, self.bound
+        bins = self.bins
         logits, raw = torch.split_with_sizes(theta, [2 * bins, bins - 1])
         shares = logits.view(2, bins, *at.shape).softmax(1)
-        step = 2 * bound * SMALLEST
-        first, last = step - bound, (bins - 1) * step - bound
-        least = torch.linspace(first, last, bins - 1, dtype=theta.dtype, device=theta.device)
-        inner = torch.add(least.reshape(-1, *[1] * at.ndim), shares.cumsum(1)[:, :-1], alpha=self._span)
+        # The interval in steps of the smallest bin: first and last are its ends, the middle is 0 to rounding.
+        grid = torch.linspace(-self.bound, self.bound, STEPS + 1, dtype=theta.dtype, device=theta.device)
+        grid = grid.view(-1, *[1] * at.ndim)
+        inner = torch.add(grid[1:bins], shares.cumsum(1)[:, :-1], alpha=self._span)
         widths, heights = inner.unbind(0)
         index = (at >= (heights if axis else widths)).sum(0)
-        high = theta.new_full((1, *at.shape), bound)
-        low, flat = -high, theta.new_zeros(1, *at.shape)
+        ends = grid[:: STEPS // 2].expand(3, *at.shape).contiguous()  # rows that cat copies as they are
+        low, flat, high = ends.unsqueeze(1).unbind(0)
         knots = torch.cat([low, widths, high, low, heights, high, flat, raw, flat]).view(3, bins + 1, *at.shape)
         pair = torch.stack([index, index + 1])
-        chosen = knots.gather(1, pair.expand(3, 2, *at.shape))
-        start, stop = chosen[:2].unbind(1)
-        shifted = chosen[2] + UNIT
-        return start, stop - start, F.softplus(shifted) + SMALLEST, shares, pair, shifted
+        return shares, pair, knots.gather(1, pair.expand(3, *pair.shape))
 
 
-def _root(eta: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """The place ξ in a bin where (z − z₀)/h is η.
+def _sides(low: Tensor, high: Tensor, slopes: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts x − x₀ and x₁ − x of a bin where z − z₀ and z₁ − z are ``low`` and ``high``.
 
-    It solves a ξ² + b ξ = η with a = 1 − b and b = α − η (α + β − 2). Of the root there are two forms, each of which
-    cancels digits where the other one does not; a > 1 wherever b < 0.
+    Their ratio solves s q ρ² + G ρ = s p with p = z − z₀, q = z₁ − z and G = δ₀ q − δ₁ p. Of the root there are two
+    forms, of which the sign of G tells the one that is a sum of positive terms; so is what is under the root.
     """
-    bent = eta * (alpha + beta - 2)
-    a = 1 - alpha + bent
-    b = alpha - bent
-    root = torch.addcmul(b.square(), a, eta, value=4).clamp_min(torch.finfo(eta.dtype).tiny).sqrt()
-    negative = b < 0
-    return torch.where(negative, root - b, 2 * eta) / torch.where(negative, 2 * a, b + root)
+    slope, first, last, _ = slopes.flatten(0, 1).unbind(0)
+    lean = torch.addcmul(first * high, last, low, value=-1)
+    low, high = slope * low, slope * high
+    root = torch.addcmul(low * high, lean, lean, value=0.25).sqrt()
+    back = lean < 0
+    left = torch.where(back, torch.sub(root, lean, alpha=0.5), low)
+    right = torch.where(back, high, torch.add(root, lean, alpha=0.5))
+    scale = width / (left + right)
+    return left * scale, right * scale

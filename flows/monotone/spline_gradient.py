@@ -19,17 +19,16 @@ class Piece(NamedTuple):
     shares: Tensor  # [2, K], softmax of the logits of widths and of heights
     pair: Tensor  # [2], which knots are the bin's ends
     raw: Tensor  # [2], whose softplus makes the derivatives at the ends
-    sizes: Tensor  # [2], width w and height h
-    slope: Tensor  # s = h/w
-    ends: Tensor  # [2], derivatives at the ends over the slope, α and β
-    xi: Tensor  # ξ
-    rest: Tensor  # 1 − ξ
-    left: Tensor  # P = ξ + α (1 − ξ)
-    right: Tensor  # Q = 1 − ξ + β ξ
-    below: Tensor  # d = ξ P + (1 − ξ) Q
-    above: Tensor  # a = (1 − ξ) P + ξ Q
-    fraction: Tensor  # f = (z − z₀)/h = ξ P/d
-    rise: Tensor  # dz/dx = s a/d²
+    sizes: Tensor  # [3], width w and height h
+    slopes: Tensor  # [2, 2], s = h/w and the derivative δ₀ at the left end; δ₁ and s
+    left: Tensor  # l = x − x₀
+    right: Tensor  # r = x₁ − x
+    ends: Tensor  # [2], P = s l + δ₀ r and Q = δ₁ l + s r
+    part: Tensor  # l P
+    below: Tensor  # d = l P + r Q
+    above: Tensor  # a = l Q + r P
+    scale: Tensor  # t = h/d
+    rise: Tensor  # dz/dx = a t²
 
 
 Evaluate = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor, Piece]]
@@ -64,18 +63,27 @@ def evaluate_with_gradient(
 def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool, scale: float) -> tuple[Tensor, Tensor]:
     r"""Gradients with respect to the number and to its parameters, from those of value and log-derivative.
 
-    The loss changes by γ dz + λ d log(dz/dx), where z(x, φ) has the bin's corners and ends for φ. With the
-    abbreviations of :class:`Piece` and m = ξ (1 − ξ),
+    With l = x − x₀ and r = x₁ − x a piece is z = z₀ + t l P, where (P, Q) is linear in (l, r), d and a are bilinear in
+    both, t = h/d, and dz/dx = a t² (:class:`Piece` has them all). The loss changes by γ dz + λ d log(dz/dx), hence by
+    A₁ d(l P) + B d(l Q + r P) + A₂ d(r Q) with
 
     .. math::
-        \partial_ξ \log z' &= 2 \frac{Q - P}{a} - 2 \frac{(α + β - 2)(1 - 2ξ)}{d} \\
-        g_x &= γ z' + λ\, \partial_ξ \log z' / w \\
-        g_α &= λ (1-ξ)^2/a - (2 λ + γ h f) m/d + γ h m/d, \qquad g_β = λ ξ^2/a - (2 λ + γ h f) m/d \\
-        g_{x_1} &= -g_x ξ - τ/w, \qquad g_{z_1} = γ f + τ/h, \qquad τ = λ - α g_α - β g_β \\
-        g_{x_0} &= -g_x - g_{x_1}, \qquad g_{z_0} = γ - g_{z_1}.
+        B = λ/a, \qquad A_2 = -τ/d, \qquad A_1 = γ t + A_2, \qquad τ = 2 λ + γ t\, l P,
 
-    The inverse has x(z, φ) for value and λ is that of its log-derivative, negated: from the gradient γ′ of x come
-    g_z = (γ′ + λ ∂_ξ log z'/w)/z', and with γ = −g_z and g_x = −γ′ the same gradients of φ.
+    and from there on by
+
+    .. math::
+        g_P &= A_1 l + B r, \qquad g_Q = B l + A_2 r, \qquad g_s = g_P l + g_Q r, \qquad
+            g_{δ_0} = g_P r, \qquad g_{δ_1} = g_Q l \\
+        g_l &= A_1 P + B Q + s g_P + δ_1 g_Q, \qquad g_r = B P + A_2 Q + δ_0 g_P + s g_Q \\
+        g_h &= τ/h + g_s/w, \qquad g_w = -s g_s/w \\
+        g_x &= g_l - g_r, \qquad g_{x_0} = -(g_l + g_w), \qquad g_{x_1} = g_r + g_w, \qquad
+            g_{z_0} = γ - g_h, \qquad g_{z_1} = g_h.
+
+    The inverse has x(z, φ) for value and λ is that of its log-derivative, negated: from the gradient γ′ of x comes
+    g_z = (γ′ + λ ∂ log z'/∂x)/z', and with γ = −g_z the same gradients of φ, where
+
+    .. math:: \partial_x \log z' = 2 \frac{Q - P}{a} - 2 \frac{(δ_0 + δ_1 - 2 s)(r - l)}{d}.
 
     Args:
         piece: what the evaluation found.
@@ -87,45 +95,44 @@ def pull_back(piece: Piece, grad_value: Tensor, grad_log: Tensor, inverse: bool,
 
     Cost: O(K) per number; some forty kernels.
     """
-    width, height = piece.sizes.unbind(0)
-    alpha, beta = piece.ends.unbind(0)
-    xi, rest = piece.xi, piece.rest
-    inner, log = torch.where(piece.outside, 0.0, grad_value), torch.where(piece.outside, 0.0, grad_log)
+    outside, left, right, scaled = piece.outside, piece.left, piece.right, piece.scale
+    (first, last), (width, height, _), (near, far) = piece.ends.unbind(0), piece.sizes.unbind(0), piece.slopes.unbind(0)
+    slope = near[0]
+    inner, log = grad_value.masked_fill(outside, 0.0), grad_log.masked_fill(outside, 0.0)
     log = -log if inverse else log
 
-    pull = log / piece.above
-    lean = rest - xi
-    slant = torch.sub(torch.addcmul(alpha * lean, beta, lean), lean, alpha=2)
-    bend = torch.addcmul((piece.right - piece.left) * pull, slant, log / piece.below, value=-1)
+    across = log / piece.above
     if inverse:
-        at = torch.addcdiv(inner, bend, width, value=2) / piece.rise
-        moved = torch.stack([inner, at]).neg_()
+        curved = torch.sub(near[1] + far[0], slope, alpha=2) * (right - left)
+        bend = torch.addcmul((last - first) * across, curved, log / piece.below, value=-1)
+        at = torch.add(inner, bend, alpha=2) / piece.rise
         inner = -at
-    else:
-        at = torch.addcdiv(inner * piece.rise, bend, width, value=2)
-        moved = torch.stack([at, inner])
 
-    lift, mixed = inner * height, rest * xi / piece.below
-    sides = torch.stack([rest, xi])
-    ends = torch.addcmul(pull * sides * sides, torch.addcmul(log, lift, piece.fraction, value=0.5), mixed, value=-2)
-    ends[0].add_(lift * mixed)
-    first, second = ends.unbind(0)
-    tension = torch.addcmul(torch.addcmul(log, alpha, first, value=-1), beta, second, value=-1)
-
-    # Both rows with one sign: minus the gradients of x₀ and x₁, and those of z₀ and z₁.
-    stop = torch.addcmul(tension / piece.sizes, moved, torch.stack([xi, piece.fraction]))
-    corners = torch.stack([moved - stop, stop], 1).mul_(scale)
-    corners[1].neg_()
-    raw = ends / piece.slope * piece.raw.sigmoid()
-    found = torch.cat([corners, raw.unsqueeze(0)])
+    pull = inner * scaled
+    half = torch.addcmul(log, pull, piece.part, value=0.5)
+    near_part = torch.sub(pull, half / piece.below, alpha=2)
+    upper, lower = torch.stack([near_part, across, across, near_part - pull]).view(2, 2, *left.shape).unbind(0)
+    ends = torch.addcmul(upper * left, lower, right)
+    of_first, of_last = ends.unbind(0)
+    sides = torch.addcmul(upper * first, lower, last)
+    before, after = torch.addcmul(torch.addcmul(sides, near, of_first), far, of_last).unbind(0)
+    at = at if inverse else before - after
+    along_slope, of_far = (ends * left).unbind(0)
+    of_near, opposite = (ends * right).unbind(0)
+    steep = (along_slope + opposite) / width
+    tall = torch.addcdiv(steep, half, height, value=2)
+    flat = steep * slope
+    found = torch.stack([before - flat, flat - after, tall - inner, -tall, of_near, of_far]).view(3, 2, *left.shape)
+    found[:2].mul_(scale)
+    found[2].mul_(piece.raw.sigmoid())
 
     # A knot is the sum of the shares before it, so a share's gradient is the sum over the knots after it. Up to a
     # constant, which softmax does not feel, that is minus the sum over the knots up to it; so the signs above.
     bins = piece.shares.shape[1]
-    knots = found.new_zeros(3, bins + 1, *xi.shape).scatter_add_(1, piece.pair.expand(found.shape), found)
+    knots = found.new_zeros(3, bins + 1, *left.shape).scatter_add_(1, piece.pair.expand(found.shape), found)
     shares = knots[:2, :bins].cumsum(1).mul_(piece.shares)
     logits = torch.addcmul(shares, piece.shares, shares.sum(1, keepdim=True), value=-1)
-    return torch.where(piece.outside, grad_value, at), torch.cat([logits.view(2 * bins, *xi.shape), knots[2, 1:bins]])
+    return torch.where(outside, grad_value, at), torch.cat([logits.view(2 * bins, *left.shape), knots[2, 1:bins]])
 
 
 class _Spline(torch.autograd.Function):

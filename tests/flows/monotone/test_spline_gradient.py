@@ -42,6 +42,16 @@ def test_the_gradient_is_that_of_the_operations(
 
 
 @pytest.mark.parametrize("inverse", [False, True])
+def test_gradients_in_the_middle_of_a_symmetric_bin(inverse: bool) -> None:
+    """There the inverse goes from one form of its root to the other."""
+    spline = RationalQuadratic(1, 4.0)  # where the middle is a number without rounding
+    inputs = torch.zeros(2, dtype=torch.float64), torch.zeros(spline.parameters, 2, dtype=torch.float64)
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    found, expected = (gradients(function, inputs, weights) for function in pair(spline, inverse))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
 def test_the_gradient_loses_no_digits_to_that_of_the_operations(inverse: bool, generator: Generator) -> None:
     """In float32, against float64."""
     spline = RationalQuadratic(8, 5.0)
