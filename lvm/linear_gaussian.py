@@ -132,7 +132,8 @@ class LatentFactor:
         # AJ = QR with J the reversal of the columns gives (I + AᵀA)⁻¹ = LLᵀ with L = J R⁻¹ J lower triangular.
         identity = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
         q, r = torch.linalg.qr(torch.cat([scaled.flip(-1), identity]))
-        sign = torch.where(r.detach().diagonal() < 0, -1.0, 1.0).to(r.dtype)
+        diagonal = r.detach().diagonal()
+        sign = torch.ones_like(diagonal).copysign(diagonal)
         lower = torch.linalg.solve_triangular(r * sign.unsqueeze(-1), identity, upper=True).flip((-2, -1))
         return LatentFactor(scaled, (q[: scaled.shape[0]] * sign).flip(-1), lower)
 

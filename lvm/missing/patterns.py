@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,9 +29,20 @@ class Block:
     index: Tensor
     valid: Tensor
 
-    def rows(self, x: Tensor) -> Tensor:
-        """The observed entries of x ``[n, D]`` in float64, 0 where one is missing: ``[B, R, D]``."""
-        return torch.where(self.mask.unsqueeze(1), x[self.index], 0.0).double()
+    @cached_property
+    def seen(self) -> Tensor:
+        """The mask as float64."""
+        return self.mask.double()
+
+    @cached_property
+    def entries(self) -> Tensor:
+        """How many entries a pattern has, ``[B]``, float64."""
+        return self.seen.sum(-1)
+
+    def rows(self, x: Tensor, origin: Tensor | None = None) -> Tensor:
+        """The observed entries of x ``[n, D]`` about an origin, in float64, 0 where one is missing: ``[B, R, D]``."""
+        own = x[self.index].double()
+        return torch.where(self.mask.unsqueeze(1), own if origin is None else own - origin, 0.0)
 
     def weights(self, weights: Tensor | None) -> Tensor:
         """Weights of the rows ``[B, R]`` (1 if None), 0 for repetitions."""

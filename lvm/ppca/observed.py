@@ -128,7 +128,7 @@ class ObservedPPCA(Observed):
         means, variances = [], []
         for block in patterns.blocks:
             posterior = at.posterior(block, block.rows(rows))
-            variance = (at.weight @ at.spread(posterior.root).mT).square().sum(-1) + (2 * at.log_std).exp()
+            variance = (at.weight @ at.spread(posterior.root).mT).square().sum(-1) + at.std.square()
             means.append(posterior.mean @ at.weight.mT + at.mean)
             variances.append(torch.where(block.mask, 0.0, variance).unsqueeze(1).expand_as(means[-1]))
         return patterns.collect(means), patterns.collect(variances)
@@ -143,5 +143,5 @@ class ObservedPPCA(Observed):
             latent = torch.randn(*shape, at.lower.shape[0], generator=generator, dtype=rows.dtype, device=rows.device)
             noise = torch.randn(*shape, self.features, generator=generator, dtype=rows.dtype, device=rows.device)
             z = posterior.mean.unsqueeze(2) + latent.double() @ at.spread(posterior.root).unsqueeze(1)
-            drawn.append(z @ at.weight.mT + at.mean + at.log_std.exp() * noise.double())
+            drawn.append(z @ at.weight.mT + at.mean + at.std * noise.double())
         return patterns.collect(drawn).movedim(1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,6 +32,11 @@ class Part:
     x: Tensor
     weights: Tensor | None
     patterns: Patterns
+
+    @cached_property
+    def weights_of_blocks(self) -> list[Tensor]:
+        """Weights of the rows of every block ``[B, R]``, 0 for repetitions and for rows without any entry."""
+        return [block.weights(self.weights) * (block.entries > 0).unsqueeze(1) for block in self.patterns.blocks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,7 @@ def gradient(
         product = torch.zeros_like(v)
         for part in parts():
             for block in part.patterns.blocks:
-                x = torch.where(block.mask.unsqueeze(1), block.rows(part.x) - origin, 0.0)
+                x = block.rows(part.x, origin)
                 weights = block.weights(part.weights)
                 posterior = at.posterior(block, x)
                 product += (weights * (posterior.left @ v)).flatten() @ posterior.left.flatten(0, 1)

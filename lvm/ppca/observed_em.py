@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import add
 
 import torch
 from torch import Tensor
@@ -86,16 +88,21 @@ class MissingEM(PPCAClimb):
             at = Coordinates.at(mean, parameters.weight, log_std)
 
             def total(*, careful: bool) -> RegressionStatistics:
-                found = RegressionStatistics.none(columns, latent_features)
-                for part in grouped():
-                    found = found.plus(at, part, careful=careful)
-                return found.over_processes()
+                found = (
+                    RegressionStatistics.of(columns, at, part, number, careful=careful)
+                    for part in grouped()
+                    for number in range(len(part.patterns.blocks))
+                )
+                first = next(found, None)
+                own = RegressionStatistics.none(columns, latent_features) if first is None else sum(found, first)
+                return own.over_processes()
 
             if not free_to_look(mean):
                 found = total(careful=False)
                 value = found.objective.item()
                 if math.isfinite(value):
                     return value, found
+            parameters.require_regular()
             found = total(careful=True)
             return found.objective.item(), found
 
@@ -115,6 +122,8 @@ class Columns:
     """Count, mean and variance of the entries that every column has, each ``[D]``, over all processes.
 
     Attributes:
+        entries: how many there are in all columns.
+        square: Σ x_j² over all of them, about the means.
         floor: the variance that is lost in rounding.
         dtype: of the data.
     """
@@ -122,6 +131,8 @@ class Columns:
     count: Tensor
     mean: Tensor
     variances: Tensor
+    entries: Tensor
+    square: Tensor
     floor: Tensor
     dtype: torch.dtype
 
@@ -137,7 +148,8 @@ class Columns:
         variances = (square / count - (linear / count).square()).clamp_min(0)
         rounding = 10 * torch.finfo(torch.float64).eps * variances.sum()
         dtype = rows.like.dtype
-        return Columns(count, mean, variances, torch.maximum(rounding, resolution(mean, variances, dtype)), dtype)
+        floor = torch.maximum(rounding, resolution(mean, variances, dtype))
+        return Columns(count, mean, variances, count.sum(), square.sum(), floor, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,57 +158,47 @@ class RegressionStatistics(Expectation):
 
     Attributes:
         columns: of the data.
-        count: rows that have feature j, ``[D]``.
-        second: Σ E[z̃z̃ᵀ] over these rows, ``[D, (q + 1)²]``.
+        second: Σ E[z̃z̃ᵀ] over the rows that have feature j, ``[D, (q + 1)²]``.
         first: Σ x_j E[z̃], ``[D, q + 1]``.
         whole: Σ E[z̃z̃ᵀ] over all rows, ``[q + 1, q + 1]``.
-        square: Σ x_j² over everything observed.
         log_likelihood: Σ log p(x_o).
     """
 
     columns: Columns
-    count: Tensor
     second: Tensor
     first: Tensor
     whole: Tensor
-    square: Tensor
     log_likelihood: Tensor
 
     @staticmethod
     def none(columns: Columns, latent_features: int) -> RegressionStatistics:
         """Of no rows."""
         features, size, zeros = columns.mean.shape[0], latent_features + 1, columns.mean.new_zeros
+        sums = zeros(features, size**2), zeros(features, size), zeros(size, size), zeros(())
+        return RegressionStatistics(columns, *sums)
+
+    @staticmethod
+    def of(columns: Columns, at: Coordinates, part: Part, number: int, *, careful: bool) -> RegressionStatistics:
+        """Of a part's block of this number, whose latents have the posterior at these coordinates."""
+        block, weights = part.patterns.blocks[number], part.weights_of_blocks[number]
+        x = block.rows(part.x, columns.mean)
+        posterior = at.posterior(block, x, careful=careful)
+        spread = at.spread(posterior.root)
+        z = torch.nn.functional.pad(posterior.mean, (0, 1), value=1.0)
+        weighted = weights.unsqueeze(-1) * z
+        products = weighted.mT @ z
+        products[:, :-1, :-1].addcmul_(weights.sum(-1)[:, None, None], spread.mT @ spread)
         return RegressionStatistics(
             columns,
-            zeros(features),
-            zeros(features, size**2),
-            zeros(features, size),
-            zeros(size, size),
-            zeros(()),
-            zeros(()),
+            block.seen.mT @ products.flatten(1),
+            x.flatten(0, 1).mT @ weighted.flatten(0, 1),
+            products.sum(0),
+            weights.flatten() @ posterior.log_prob.flatten(),
         )
 
-    def plus(self, at: Coordinates, part: Part, *, careful: bool) -> RegressionStatistics:
-        """With more rows, whose latents have the posterior at these coordinates. Matrix products only."""
-        _, count, second, first, whole, square, log_likelihood = vars(self).values()
-        for block in part.patterns.blocks:
-            mask = block.mask.double()
-            x = torch.where(block.mask.unsqueeze(1), block.rows(part.x) - self.columns.mean, 0.0)
-            weights = block.weights(part.weights) * block.mask.any(-1, keepdim=True)
-            posterior = at.posterior(block, x, careful=careful)
-            spread = at.spread(posterior.root)
-            z = torch.nn.functional.pad(posterior.mean, (0, 1), value=1.0)
-            weighted = weights.unsqueeze(-1) * z
-            rows = weights.sum(-1)
-            products = weighted.mT @ z
-            products[:, :-1, :-1] += rows[:, None, None] * (spread.mT @ spread)
-            count = count + mask.mT @ rows
-            second = second + mask.mT @ products.flatten(1)
-            first = first + x.flatten(0, 1).mT @ weighted.flatten(0, 1)
-            whole = whole + products.sum(0)
-            square = square + (weights * x.square().sum(-1)).sum()
-            log_likelihood = log_likelihood + (weights * posterior.log_prob).sum()
-        return RegressionStatistics(self.columns, count, second, first, whole, square, log_likelihood)
+    def __add__(self, other: RegressionStatistics) -> RegressionStatistics:
+        (columns, *own), (_, *others) = vars(self).values(), vars(other).values()
+        return RegressionStatistics(columns, *map(add, own, others))
 
     def over_processes(self) -> RegressionStatistics:
         """The sum over processes."""
@@ -212,47 +214,51 @@ class RegressionStatistics(Expectation):
         size = self.whole.shape[0]
         second = self.second.unflatten(1, (size, size))
         coefficients, singular = self._regression(second, before)
-        variance = before.fixed_noise
-        failed = [singular.any()]
-        if variance is None:
-            left = self.square - (coefficients * self.first).sum()
-            if before.fixed:  # not the best coefficients of all, which leave Σ c (first − second c) = 0
-                left = left - (coefficients * (self.first - (second @ coefficients.unsqueeze(-1)).squeeze(-1))).sum()
-            variance = left / self.count.sum()
-            failed.append(~(variance > self.columns.floor))
         weight, offset = coefficients[:, :-1], coefficients[:, -1]
         latent = self.whole / self.whole[-1, -1]
         mean = latent[:-1, -1] if before.fixed_mean is None else torch.zeros_like(latent[:-1, -1])
         spread = latent[:-1, :-1] - torch.outer(mean, mean)
-        scale, info = torch.linalg.cholesky_ex(spread)
-        if bool(torch.stack([*failed, info > 0]).any()):
-            self._require_maximum(singular, variance, spread, before)
         if "weight" in before.fixed:
-            return before.keeping(before.having(self.columns.mean + offset, weight, variance))
-        found = before.having(self.columns.mean + offset + weight @ mean, weight @ scale, variance)
-        return before.keeping(found)
+            failed, level = singular.any(), self.columns.mean + offset
+        else:
+            scale, info = torch.linalg.cholesky_ex(spread)
+            failed = torch.cat([singular, info.reshape(1)]).any()
+            level, weight = torch.addmv(self.columns.mean + offset, weight, mean), weight @ scale
+        variance = before.noise_variance
+        if before.fixed_noise is None:
+            left = self.columns.square - (coefficients * self.first).sum()
+            if before.fixed:  # not the best coefficients of all, which leave Σ c (first − second c) = 0
+                left = left - (coefficients * (self.first - (second @ coefficients.unsqueeze(-1)).squeeze(-1))).sum()
+            variance = left / self.columns.entries
+            failed = failed | ~(variance > self.columns.floor)
+        check = partial(self._require_maximum, failed, singular, variance, spread, before)
+        marked = weight.masked_fill(failed, torch.nan), variance.masked_fill(failed, torch.nan)
+        return replace(before.keeping(before.having(level, *marked)), check=check)
 
-    def _require_maximum(self, singular: Tensor, variance: Tensor, spread: Tensor, before: PPCAParameters) -> None:
-        """Raise what one look at all of it found."""
+    def _require_maximum(
+        self, failed: Tensor, singular: Tensor, variance: Tensor, spread: Tensor, before: PPCAParameters
+    ) -> None:
+        """Raise if an M-step that found these has failed: it has no maximum."""
+        if not bool(failed):
+            return
         if bool(singular.any()):
             column = int(singular.nonzero()[0])
             raise ValueError(
-                f"PPCA: column {column}, with {self.count[column].item():g} entries, does not determine its row of W. "
-                "Use fewer latent features, or drop the column"
+                f"PPCA: column {column}, with {self.columns.count[column].item():g} entries, does not determine its "
+                "row of W. Use fewer latent features, or drop the column"
             )
         if before.fixed_noise is None:
             require_noise(variance, self.columns.floor, len(spread), self.columns.dtype)
-        if "weight" not in before.fixed:
-            torch.linalg.cholesky(spread)
+        torch.linalg.cholesky(spread)
 
     def _regression(self, second: Tensor, before: PPCAParameters) -> tuple[Tensor, Tensor]:
-        """The best (w_j, μ_j − columns' mean) of every feature, given what stays, ``[D, q + 1]``; which have none."""
+        """Best (w_j, μ_j − columns' mean) of each feature given what stays ``[D, q + 1]``, and 0, or what failed."""
         offset = None if before.fixed_mean is None else (before.mean - self.columns.mean).unsqueeze(1)
         if "weight" in before.fixed:
             weight = before.weight
             if offset is None:
                 offset = (self.first[:, -1:] - (second[:, -1, :-1] * weight).sum(1, keepdim=True)) / second[:, -1, -1:]
-            return torch.cat([weight, offset], 1), torch.zeros_like(self.count, dtype=torch.bool)
+            return torch.cat([weight, offset], 1), second.new_zeros(len(second), dtype=torch.int32)
         if offset is None:
             return _solved(second, self.first)
         weight, singular = _solved(second[:, :-1, :-1], self.first[:, :-1] - offset * second[:, :-1, -1])
@@ -260,6 +266,6 @@ class RegressionStatistics(Expectation):
 
 
 def _solved(second: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Solutions of systems, one for each feature, and which have none."""
+    """Solutions of systems, one for each feature, and integers that are 0 where there is one."""
     root, info = torch.linalg.cholesky_ex(second)
-    return torch.cholesky_solve(first.unsqueeze(-1), root).squeeze(-1), info > 0
+    return torch.cholesky_solve(first.unsqueeze(-1), root).squeeze(-1), info

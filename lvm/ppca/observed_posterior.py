@@ -27,19 +27,25 @@ class Coordinates:
 
     Attributes:
         mean: μ, ``[D]``.
-        log_std: log σ.
+        std: σ.
+        log_each: log σ + ½ log 2π, what an entry takes from log p.
         weight: W, ``[D, q]``.
         projection: P, ``[D, q]``.
         lower: L, ``[q, q]``.
         products: the entries of p_j p_jᵀ for the rows p_j of P, ``[D, q²]``.
+        least: those of LᵀL, ``[q²]``: N of a row without entries.
+        log_lower: log det L.
     """
 
     mean: Tensor
-    log_std: Tensor
+    std: Tensor
+    log_each: Tensor
     weight: Tensor
     projection: Tensor
     lower: Tensor
     products: Tensor
+    least: Tensor
+    log_lower: Tensor
 
     @staticmethod
     def of(decoder: LinearGaussian) -> Coordinates:
@@ -47,9 +53,11 @@ class Coordinates:
 
     @staticmethod
     def at(mean: Tensor, weight: Tensor, log_std: Tensor) -> Coordinates:
-        factor = LatentFactor.of(weight / log_std.exp())
-        p = factor.projection
-        return Coordinates(mean, log_std, weight, p, factor.lower, (p.unsqueeze(2) * p.unsqueeze(1)).flatten(1))
+        std, log_each = log_std.exp(), log_std + 0.5 * math.log(2 * math.pi)
+        factor = LatentFactor.of(weight / std)
+        p, lower = factor.projection, factor.lower
+        products, least = (p.unsqueeze(2) * p.unsqueeze(1)).flatten(1), (lower.mT @ lower).flatten()
+        return Coordinates(mean, std, log_each, weight, p, lower, products, least, lower.diagonal().log().sum())
 
     @staticmethod
     def patterns(observed: Tensor, latent_features: int) -> Patterns:
@@ -58,18 +66,17 @@ class Coordinates:
         return Patterns.of(observed, 3 * features + 4 * latent_features, features + 4 * latent_features**2)
 
     def posterior(self, block: Block, rows: Tensor, *, careful: bool = True) -> BlockPosterior:
-        """p(z|x_o) and log p(x_o) for rows ``[B, R, D]`` of a block. O(B(Dq² + q³) + BRDq), by matrix products.
+        """p(z|x_o) and log p(x_o) for rows of a block. O(B(Dq² + q³) + BRDq), by matrix products.
 
         Args:
+            rows: ``[B, R, D]``, 0 where an entry is missing.
             careful: look whether the posterior is singular, which is an error; else it is nan there.
         """
-        mask = block.mask.unsqueeze(1)
-        residual = torch.where(mask, (rows - self.mean) / self.log_std.exp(), 0.0)
-        latents = self.lower.shape[0]
-        precision = (block.mask.double() @ self.products).unflatten(1, (latents, latents)) + self.lower.mT @ self.lower
+        residual = (rows - (block.seen * self.mean).unsqueeze(1)) / self.std
+        precision = torch.addmm(self.least, block.seen, self.products).unflatten(1, self.lower.shape)
         root, info = torch.linalg.cholesky_ex(precision)
         if not careful:
-            root = torch.where((info == 0)[:, None, None], root, torch.nan)
+            root = root.masked_fill((info != 0)[:, None, None], torch.nan)
         elif bool(info.any()):
             raise ValueError(
                 "PPCA: σ² is so small beside WWᵀ that the posterior of a row with few observed entries is singular in "
@@ -79,8 +86,8 @@ class Coordinates:
         z = u @ self.lower.mT
         # The minimum over z of ‖r_o − A_o z‖² + ‖z‖²: a sum of squares that feels rounding in z to second order only.
         square = left.square().sum(-1) + z.square().sum(-1)
-        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.lower.diagonal().log().sum()
-        log_det = log_det + block.mask.sum(-1) * (self.log_std + 0.5 * math.log(2 * math.pi))
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) - self.log_lower
+        log_det = torch.addcmul(log_det, block.entries, self.log_each)
         return BlockPosterior(z, root, left, -0.5 * square - log_det.unsqueeze(1))
 
     def left(self, block: Block, root: Tensor, residual: Tensor) -> Tensor:
@@ -90,7 +97,7 @@ class Coordinates:
     def _solved(self, block: Block, root: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """u ``[B, R, q]`` and what it leaves of the residuals, r_o − P_o u."""
         u = torch.cholesky_solve((residual @ self.projection).mT, root).mT
-        return u, residual - torch.where(block.mask.unsqueeze(1), u @ self.projection.mT, 0.0)
+        return u, torch.addcmul(residual, block.seen.unsqueeze(1), u @ self.projection.mT, value=-1)
 
     def spread(self, root: Tensor) -> Tensor:
         """R with RᵀR = Cov(z|x_o), from the Cholesky factor of N: ``[B, q, q]``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,12 @@ from lvm.em_parameters import ModelParameters
 
 @dataclass(frozen=True, eq=False)
 class PPCAParameters(ModelParameters):
-    """μ ``[D]``, W ``[D, q]`` and σ², in float64, and which of them stay what they are in a fit."""
+    """μ ``[D]``, W ``[D, q]`` and σ², in float64.
+
+    Attributes:
+        fixed: the names of those that stay what they are in a fit.
+        check: raises what the M-step that led here did not look for; None if there is nothing.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("mean", "weight", "noise_variance")
 
@@ -21,6 +27,11 @@ class PPCAParameters(ModelParameters):
     weight: Tensor
     noise_variance: Tensor
     fixed: frozenset[str] = frozenset()
+    check: Callable[[], None] | None = None
+
+    def require_regular(self) -> None:
+        if self.check is not None:
+            self.check()
 
     @property
     def fixed_mean(self) -> Tensor | None:
