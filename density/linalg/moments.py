@@ -45,16 +45,20 @@ class Moments:
             got = list(x.shape) if weights is None else f"{list(x.shape)} and {list(weights.shape)}"
             raise ValueError(f"Moments.of expects points [n, D] and weights [n]; got {got}")
         x = x.detach()
-        chunks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, x.shape[0], ROWS_AT_ONCE)]
-        if not chunks:
+        if not len(x):
             zeros = x.new_zeros(x.shape[1], dtype=torch.float64)
             return Moments(zeros.new_zeros(()), zeros, zeros.new_zeros(x.shape[1], x.shape[1]))
         if weights is not None:
-            return reduce(add, (_weighted(x[own], weights[own]) for own in chunks))
-        total = _own(x[chunks[0]])
-        buffer = x.new_empty(x[chunks[0]].shape, dtype=torch.float64)
-        for own in chunks[1:]:
-            total = total + _about(total.mean, x[own], buffer)
+            chunks = zip(x.split(ROWS_AT_ONCE), weights.split(ROWS_AT_ONCE), strict=True)
+            return reduce(add, (_weighted(rows, own) for rows, own in chunks))
+        done = min(len(x), ROWS_AT_ONCE)
+        total = _own(x[:done])
+        if done == len(x):
+            return total
+        buffer = x.new_ones(done, x.shape[1] + 1, dtype=torch.float64)
+        while done < len(x):
+            rows = x[done : 2 * done]
+            total, done = total + _about(total.mean, rows, buffer), done + len(rows)
         return total
 
     def __add__(self, other: Moments) -> Moments:
@@ -84,7 +88,7 @@ class Moments:
 
 def _own(rows: Tensor) -> Moments:
     mean, centred = centre(rows.double())
-    return Moments(mean.new_tensor(float(len(rows))), mean, gram(centred))
+    return Moments(mean.new_full((), float(len(rows))), mean, gram(centred))
 
 
 def _weighted(rows: Tensor, weights: Tensor) -> Moments:
@@ -98,10 +102,17 @@ def _about(origin: Tensor, rows: Tensor, buffer: Tensor) -> Moments:
 
     Where that lies far from their own mean, subtracting n·shift² loses digits of their scatter, but none of the sum's:
     adding the two puts back at least the half of it.
+
+    Args:
+        buffer: for a chunk of rows, with D + 1 columns, the last of which is 1: so a product has all sums.
     """
-    centred = torch.sub(rows, origin, out=buffer[: len(rows)])
-    scatter, shift = gram(centred), centred.mean(0)
-    return Moments(shift.new_tensor(float(len(rows))), origin + shift, scatter.addr_(shift, shift, alpha=-len(rows)))
+    sums = buffer.new_zeros(buffer.shape[1], buffer.shape[1])
+    for chunk in rows.split(len(buffer)):
+        centred = buffer[: len(chunk)]
+        torch.sub(chunk, origin, out=centred[:, :-1])
+        sums += gram(centred)
+    shift = sums[-1, :-1] / len(rows)
+    return Moments(sums[-1, -1], origin + shift, sums[:-1, :-1].addr(shift, shift, alpha=-len(rows)))
 
 
 def centre(rows: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

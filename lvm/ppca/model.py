@@ -245,10 +245,10 @@ class PPCA(CountedModel):
     def parameters_on(self, device: torch.device) -> PPCAParameters:
         """μ, W and σ² in float64 on a device, detached: where EM starts warm."""
         decoder = self.decoder
-        tensors = (p.detach().to(device, torch.float64) for p in (decoder.mean, decoder.weight, decoder.log_std))
-        mean, weight, log_std = tensors
+        own = [p.detach().flatten().double() for p in (decoder.mean, decoder.weight, decoder.log_std)]
+        mean, weight, log_std = torch.cat(own).to(device).split([len(tensor) for tensor in own])  # in one copy
         fixed = frozen(mean=decoder.mean, weight=decoder.weight, noise_variance=decoder.log_std)
-        return PPCAParameters(mean, weight, (2 * log_std).exp(), fixed)
+        return PPCAParameters(mean, weight.view(decoder.weight.shape), (2 * log_std).exp().squeeze(0), fixed)
 
     def take(self, parameters: PPCAParameters, like: Tensor) -> None:
         """Move to the dtype and device of the data, and take over the parameters."""

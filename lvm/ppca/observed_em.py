@@ -252,7 +252,7 @@ class RegressionStatistics(Expectation):
         torch.linalg.cholesky(spread)
 
     def _regression(self, second: Tensor, before: PPCAParameters) -> tuple[Tensor, Tensor]:
-        """The best (w_j, μ_j − columns' mean) of each feature, ``[D, q + 1]``, given what stays; 0 where there is one."""
+        """Best (w_j, μ_j − columns' mean) of each feature given what stays ``[D, q + 1]``, and 0, or what failed."""
         offset = None if before.fixed_mean is None else (before.mean - self.columns.mean).unsqueeze(1)
         if "weight" in before.fixed:
             weight = before.weight

@@ -6,6 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,9 +74,8 @@ class ClosedForm(Solver):
             spectrum = Spectrum.of_gram(x, min(latent_features, x.shape[0]), rows.weights, mean)
         else:
             spectrum = Spectrum.of_moments(rows.moments().about(mean), rows.like.dtype, latent_features)
-        if x is not None and noise is None and not spectrum.resolves(latent_features):
-            spectrum = Spectrum.of_rows(x, rows.weights, mean)
-        return spectrum.maximum(latent_features, started, noise)
+        finer = None if x is None else partial(Spectrum.of_rows, x, rows.weights, mean)
+        return spectrum.maximum(latent_features, started, noise, finer)
 
 
 @renamed(seed="start=RandomWeight(seed)", warm_start="start=Present()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,28 +74,37 @@ class Spectrum:
         discarded = self.variances[latent_features:].sum() + self.rest
         return discarded / (self.mean.shape[0] - latent_features)
 
-    def resolves(self, latent_features: int) -> bool:
-        return bool(self.noise_variance(latent_features) > self.floor)
-
     def maximum(
-        self, latent_features: int, started: float, noise_variance: Tensor | None = None
+        self,
+        latent_features: int,
+        started: float,
+        noise_variance: Tensor | None = None,
+        finer: Callable[[], Spectrum] | None = None,
     ) -> tuple[PPCAParameters, History]:
-        """The best parameters, at a σ² if one is given: W then has the axes of larger variances."""
+        """The best parameters, at a σ² if one is given: W then has the axes of larger variances.
+
+        Args:
+            finer: the spectrum to be taken instead where σ² is lost in rounding.
+        """
         features, kept = self.mean.shape[0], self.variances[:latent_features]
-        if noise_variance is None:
+        if free := noise_variance is None:
             noise_variance = self.noise_variance(latent_features)
-            require_noise(noise_variance, self.floor, latent_features, self.dtype)
-            square: Tensor | int = features
+            square = noise_variance.new_full((), features)
         else:
             rest = self.variances[latent_features:].sum() + self.rest
             square = (kept / kept.clamp_min(noise_variance)).sum() + rest / noise_variance
             kept = kept.clamp_min(noise_variance)
-        weight = fix_signs(self.axes[:, : len(kept)]) * (kept - noise_variance).clamp_min(0).sqrt()
         log_det = kept.log().sum() + (features - len(kept)) * noise_variance.log()
-        objective = -0.5 * (log_det + square + features * math.log(2 * math.pi)).item()
-        seconds = time.perf_counter() - started
-        history = History(objective=[objective], converged=True, seconds=seconds, stopped="closed form")
+        objective = -0.5 * (log_det + square + features * math.log(2 * math.pi))
+        left, floor, value = torch.stack([noise_variance, self.floor, objective]).tolist()  # the one look
+        if free and not left > floor:
+            if finer is not None:
+                return finer().maximum(latent_features, started)
+            require_noise(noise_variance, self.floor, latent_features, self.dtype)
+        weight = fix_signs(self.axes[:, : len(kept)]) * (kept - noise_variance).clamp_min(0).sqrt()
         weight = torch.nn.functional.pad(weight, (0, latent_features - len(kept)))  # of fewer rows than latents
+        seconds = time.perf_counter() - started
+        history = History(objective=[value], converged=True, seconds=seconds, stopped="closed form")
         return PPCAParameters(self.mean, weight, noise_variance), history
 
 
