@@ -62,7 +62,7 @@ STOPPED = {"norm_error": 1e-4}  # distances to an optimum, at which L-BFGS stops
 
 def apart(expected: pd.Series, found: pd.Series) -> str | None:
     """Where two columns differ, in words; numbers by more than rounding, also those of a text that lists some."""
-    mine, other = ([numbers(value) for value in column.fillna("")] for column in (expected, found))
+    mine, other = ([numbers(value) for value in column] for column in (expected, found))
     largest = max([1.0, *(abs(word) for words in mine for word in words if isinstance(word, float))])
     within = {"abs": largest * STOPPED.get(str(expected.name), SAME), "rel": 0.0, "nan_ok": True}
     for row, (ours, theirs) in enumerate(zip(mine, other, strict=True)):
