@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases.computations import DEAR, LOOKING, QUIET
+from tests.cases.claims_and_conversions import CLAIMS_AND_CONVERSIONS, DEAR
+from tests.cases.computations import COMPUTATIONS
 from tests.device.comparing import asking_nothing, both, seed
 from tests.laws.claims import CLAIMS
 from tests.laws.test_claims import MODELS
@@ -18,22 +19,25 @@ def points() -> Tensor:
     return torch.randn(6, 4, generator=seed("cpu"), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("name", COMPUTATIONS)
 def test_what_waits_for_nothing(name: str) -> None:
     def call(device: str) -> object:
         torch.manual_seed(3)
-        run = QUIET[name](points().to(device))
+        run = COMPUTATIONS[name](points().to(device))
         with asking_nothing(device):
             return run(seed(device))
 
     both(call)
 
 
-@pytest.mark.parametrize("name", [*LOOKING, *(pytest.param(name, marks=pytest.mark.slow) for name in DEAR)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in DEAR]
+
+
+@pytest.mark.parametrize("name", [*CLAIMS_AND_CONVERSIONS, *SLOW])
 def test_what_looks_at_its_results(name: str) -> None:
     def call(device: str) -> object:
         torch.manual_seed(3)
-        return (LOOKING | DEAR)[name](points().to(device), seed(device))
+        return (CLAIMS_AND_CONVERSIONS | DEAR)[name](points().to(device), seed(device))
 
     both(call)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,20 +61,24 @@ STOPPED = {"norm_error": 1e-4}  # distances to an optimum, at which L-BFGS stops
 
 
 def apart(expected: pd.Series, found: pd.Series) -> str | None:
-    """Where two columns differ, in words; numbers by more than rounding, also those in a text that lists them."""
-    same = STOPPED.get(str(expected.name), SAME)
-    mine, other = ([str(value).split() for value in column.fillna("")] for column in (expected, found))
+    """Where two columns differ, in words; numbers by more than rounding, also those of a text that lists some."""
+    mine, other = ([numbers(value) for value in column] for column in (expected, found))
+    largest = max([1.0, *(abs(word) for words in mine for word in words if isinstance(word, float))])
+    within = {"abs": largest * STOPPED.get(str(expected.name), SAME), "rel": 0.0, "nan_ok": True}
     for row, (ours, theirs) in enumerate(zip(mine, other, strict=True)):
-        try:
-            one, two = (np.array(words, dtype=float) for words in (ours, theirs))
-        except ValueError:
-            if ours != theirs:
-                return f"row {row} is {' '.join(theirs)[:80]} for {' '.join(ours)[:80]}"
-            continue
-        largest = np.abs(one).max(initial=1.0)
-        if one.shape != two.shape or not np.allclose(one, two, rtol=0, atol=same * largest, equal_nan=True):
-            return f"row {row} is {two} for {one}"
+        if len(ours) != len(theirs) or any(
+            b != (pytest.approx(a, **within) if isinstance(a, float) else a) for a, b in zip(ours, theirs, strict=True)
+        ):
+            return f"row {row} is {theirs} for {ours}"
     return None
+
+
+def numbers(value: object) -> list[Any]:
+    """The words of a text, or a number alone, as numbers where they are."""
+    words: list[Any] = str(value).split()
+    with suppress(ValueError):
+        words = [float(word) for word in words]
+    return words
 
 
 def rows_of(study: Study, device: str, output: Path) -> tuple[int, pd.DataFrame]:
