@@ -50,6 +50,7 @@ from density.families.unit_interval.beta import Beta
 from density.families.unit_interval.continuous_bernoulli import ContinuousBernoulli
 from density.families.unit_interval.logit_normal import LogitNormal
 from density.fitting.ascent import maximise
+from density.fitting.autocast import lowered, tensor_float_32
 from density.fitting.best_weights import NonFiniteObjective
 from density.fitting.checkpoint import Checkpoint, CheckpointMismatch
 from density.fitting.optimisers import adam, constant, cosine, lbfgs
@@ -158,10 +159,12 @@ __all__ = [
     "kl",
     "lbfgs",
     "load",
+    "lowered",
     "maximise",
     "mlp",
     "residual_network",
     "save",
     "select",
     "sharded",
+    "tensor_float_32",
 ]

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from torch import nn
+
+from density.log_density import Claim
+from density.own_precision import lower_precision_of
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
@@ -67,6 +71,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             _put(part, modes[part])
 
 
+def _saying(found: object, words: str) -> object:
+    """A claim, or a record of several, whose methods say these words too."""
+    if isinstance(found, Claim):
+        return found if found.method.endswith(words) else replace(found, method=f"{found.method}, {words}")
+    if is_dataclass(found) and not isinstance(found, type):
+        return replace(found, **{
+            field.name: _saying(getattr(found, field.name), words)
+            for field in fields(found) if isinstance(getattr(found, field.name), Claim)
+        })  # fmt: skip
+    return found
+
+
 def _put(part: nn.Module, training: bool) -> None:
     held = vars(part)
     if "training" in held:
@@ -77,6 +93,8 @@ def _put(part: nn.Module, training: bool) -> None:
 
 def evaluated(claim: Claiming) -> Claiming:
     """Make a function of a model, its first argument, run with that model in evaluation mode: every claim is one.
+
+    Where the model computes in a lower precision than its own, because that was asked for, what is claimed says so.
 
     >>> @evaluated
     ... def twice(network, x):
@@ -91,6 +109,8 @@ def evaluated(claim: Claiming) -> Claiming:
         if not isinstance(model, nn.Module):  # the claim itself says what it expected
             return claim(model, *arguments, **settings)
         with evaluating(model):
-            return claim(model, *arguments, **settings)
+            found = claim(model, *arguments, **settings)
+        words = lower_precision_of(model)
+        return _saying(found, words) if words else found
 
     return cast(Claiming, evaluate)

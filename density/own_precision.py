@@ -1,18 +1,23 @@
-"""Densities keep the precision of their parameters, whatever ``torch.autocast`` they are called in."""
+"""Densities keep the precision of their parameters, whatever ``torch.autocast`` they are called in; and where a lower
+one was asked for, claims say so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DEVICES = "cpu", "cuda"
+_IN_FORCE: ContextVar[tuple[tuple[Callable[[nn.Module], bool], str], ...]] = ContextVar("lower precision", default=())
 
 
 def in_own_precision(method: Callable[P, T]) -> Callable[P, T]:
@@ -40,3 +45,25 @@ def in_own_precision(method: Callable[P, T]) -> Callable[P, T]:
             return method(*arguments, **keywords)
 
     return call
+
+
+@contextmanager
+def in_lower_precision(concerns: Callable[[nn.Module], bool], words: str) -> Iterator[None]:
+    """Within, claims of the models that it concerns say these words.
+
+    >>> with in_lower_precision(lambda model: True, "in bfloat16"):
+    ...     lower_precision_of(nn.Identity())
+    'in bfloat16'
+    >>> lower_precision_of(nn.Identity())
+    ''
+    """
+    token = _IN_FORCE.set((*_IN_FORCE.get(), (concerns, words)))
+    try:
+        yield
+    finally:
+        _IN_FORCE.reset(token)
+
+
+def lower_precision_of(model: nn.Module) -> str:
+    """The lower precision in which a model computes at the moment, in words; empty where it is its own."""
+    return ", ".join(words for concerns, words in _IN_FORCE.get() if concerns(model))

@@ -83,6 +83,8 @@ class Training:
             time, and the same fit on one process as on up to so many. None for one part a process.
         autocast: ``torch.bfloat16`` to run networks in steps at that precision (see
             :func:`~density.fitting.autocast.lowered`), on float32 data; held-out rows are judged in full precision.
+        tf32: allow TF32 in the steps' products of float32 matrices on CUDA (see
+            :func:`~density.fitting.autocast.tensor_float_32`); held-out rows are judged without.
         compiled: compile the objective and its gradient by ``torch.compile``, once for whole batches; a last, smaller
             batch (see ``last_batch``) and held-out rows run as they are. Worth its seconds or minutes where steps are
             many; the fit is the same up to rounding, which a checkpoint therefore keeps apart (see
@@ -135,6 +137,7 @@ class Training:
     callback: Callback | None = None
     compiled: bool = False
     last_batch: LastBatch = LastBatch.SMALLER
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.optimiser):
@@ -197,6 +200,7 @@ class Training:
             "autocast": None if self.autocast is None else str(self.autocast),
             # What earlier files do not know is unsaid where it is as it was.
             **({"compiled": True} if self.compiled else {}),
+            **({"tf32": True} if self.tf32 else {}),
             **({} if self.last_batch is LastBatch.SMALLER else {"last_batch": self.last_batch.value}),
         }
 

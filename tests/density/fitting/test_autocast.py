@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import Model, Training
+from density import Model, Training, lowered, maximise, tensor_float_32
 from density.families.nets import mlp
-from density.fitting.autocast import lowered
 from flows import glow, maf, real_nvp
 from lvm import VAE
+from lvm.evidence import Pilot, importance, sandwich
+from tests.device.pretended import pretended
+from tests.laws.transforms import randomise
 
 TRAINING = Training(epochs=25, batch_size=50, learning_rate=1e-2, validation=0.2, progress=False)
 MODELS: dict[str, Callable[[], Model]] = {
@@ -87,3 +89,72 @@ def test_what_autocast_takes(x: Tensor) -> None:
             Training(autocast=dtype)
     with pytest.raises(ValueError, match=r"the data is torch.float64. Convert with x.float\(\)"):
         real_nvp(3, 2).fit(x.double(), Training(autocast=torch.bfloat16))
+
+
+def test_claims_say_that_networks_run_lower(x: Tensor) -> None:
+    """Those of the model that is lowered, also in a record of several, and not those of another."""
+    torch.manual_seed(0)
+    x, generator = x[:9], Generator().manual_seed(0)
+    flow = randomise(real_nvp(3, 2, (8,)), generator).float()
+    other, vae = maf(3, 2, (8,)), VAE.gaussian(3, 2, hidden=(8,))
+    with lowered(nn.ModuleList([flow, vae]), torch.bfloat16):
+        claims = [flow.log_density(x), vae.log_density(x, draws=4), importance(vae, x, draws=4, generator=generator)]
+        full = other.log_density(x)
+        both = sandwich(vae, 5, steps=3, chains=2, pilot=Pilot(chains=2, temperatures=2, transitions=1))
+    for claim in (*claims, both.lower, both.upper):
+        assert claim.method.count("networks in bfloat16") == 1
+    assert (claims[0].value - flow.log_density(x).value).abs().max() > 0
+    for claim in (full, flow.log_density(x)):
+        assert "bfloat16" not in claim.method
+
+
+def test_tensor_float_32_is_allowed_within_and_as_it_was_after() -> None:
+    matmul = torch.backends.cuda.matmul
+    for before in (False, True):
+        matmul.allow_tf32 = before
+        with tensor_float_32():
+            assert matmul.allow_tf32
+        with pytest.raises(KeyError), tensor_float_32():
+            raise KeyError
+        assert matmul.allow_tf32 is before
+        with tensor_float_32(allowed=False):
+            assert matmul.allow_tf32 is before
+    matmul.allow_tf32 = False
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="since torch 2.9")
+@pytest.mark.parametrize("before", ["none", "ieee", "tf32"])
+def test_tensor_float_32_beside_torch_s_newer_setting(before: str) -> None:
+    matmul = torch.backends.cuda.matmul
+    matmul.fp32_precision = before
+    with tensor_float_32():
+        assert matmul.fp32_precision == "tf32"
+    assert matmul.fp32_precision == before
+    assert matmul.allow_tf32 is (before == "tf32")  # torch refuses to say it where its two settings contradict
+    matmul.allow_tf32, matmul.fp32_precision = False, "none"
+
+
+def test_steps_are_in_tensor_float_32_and_looks_are_not() -> None:
+    line, x, found = nn.Linear(1, 1), torch.ones(9, 1), []
+
+    def objective(batch: tuple[Tensor, ...], generator: Generator | None) -> Tensor:
+        found.append((line.training, torch.backends.cuda.matmul.allow_tf32))
+        return -line(batch[0]).square()[:, 0]
+
+    for tf32 in (True, False):
+        found.clear()
+        maximise(line, objective, (x,), Training(epochs=2, validation=0.3, progress=False, tf32=tf32))
+        assert set(found) == {(True, tf32), (False, False)}
+    assert "tf32" not in Training().task()  # files of before know nothing of it
+    assert Training(tf32=True).task()["tf32"]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "rounded"),
+    [("cuda", torch.float32, True), ("cuda", torch.float64, False), ("cpu", torch.float32, False)],
+)
+def test_claims_say_that_products_are_rounded_where_they_are(device: str, dtype: torch.dtype, rounded: bool) -> None:
+    with pretended(), tensor_float_32():
+        flow = real_nvp(3, 2, (8,)).to(device, dtype)
+        claim = flow.log_density(torch.zeros(4, 3, device=device, dtype=dtype))
+    assert ("products in TF32" in claim.method) is rounded
