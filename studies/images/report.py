@@ -94,7 +94,7 @@ def answer(rows: pd.DataFrame) -> str:
 
 
 def brief(rows: pd.DataFrame) -> str:
-    """Of each set: the lowest bound on the bits of a mass, and the multi-scale flow beside a vector flow of its size."""
+    """Of each set: the lowest bound on bits, and the multi-scale flow beside a vector flow of its size."""
     return " ".join(" ".join(_answers(rows, data)[:2]) for data in sets(rows))
 
 
