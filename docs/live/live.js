@@ -2,7 +2,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const WIDE = 440, TALL = 260, LEFT = 44, RIGHT = 12, TOP = 12, BOTTOM = 30;
+const WIDE = 440, TALL = 260, LEFT = 60, RIGHT = 20, TOP = 12, BOTTOM = 30, LINE = 20;
 
 // A picture: scales from data to pixels, and strings of SVG that are collected and set at once.
 class Plot {
@@ -26,6 +26,11 @@ class Plot {
   dot(kind, x, y) { this.parts.push(`<circle class="${kind} dot" cx="${this.x(x)}" cy="${this.clip(y)}" r="5"/>`); return this; }
   text(kind, x, y, words, anchor = "start") {
     this.around.push(`<text class="${kind}" x="${this.x(x)}" y="${this.y(y)}" text-anchor="${anchor}">${words}</text>`);
+    return this;
+  }
+  legend(lines, anchor = "start") {  // lines of words in a corner, apart by the height of the letters
+    const x = anchor === "start" ? LEFT + 6 : WIDE - RIGHT - 4;
+    lines.forEach(([kind, words], i) => this.around.push(`<text class="${kind}" x="${x}" y="${TOP + 12 + LINE * i}" text-anchor="${anchor}">${words}</text>`));
     return this;
   }
   axes(xTicks, yTicks, label) {
@@ -73,7 +78,7 @@ function drawElbo() {
   const high = 1.15 * Math.max(Math.exp(logNormal(0, 0, found.posteriorStd)), Math.min(1.6, Math.max(...q)));
   new Plot("elbo-plot", "Prior, posterior and q over z", [-4, 4], [0, high])
     .area("model", zs, post).curve("model", zs, post).curve("truth dashed", zs, density(0, 1)).curve("bound", zs, q)
-    .text("truth", -3.9, 0.93 * high, "prior p(z)").text("model", -3.9, 0.85 * high, "posterior p(z|x)").text("bound", -3.9, 0.77 * high, "your q(z)")
+    .legend([["truth", "prior p(z)"], ["model", "posterior p(z|x)"], ["bound", "your q(z)"]])
     .axes(ticks([-4, -2, 0, 2, 4]), [], "z").show();
   const low = Math.min(-8, Math.floor(found.elbo) - 1), bar = new Plot("elbo-bar", "ELBO, gap and log p(x)", [low, 0], [0, 3], 150);
   bar.box("bound area", [low, found.elbo], [0.5, 1.4]).box("gap area", [found.elbo, found.logP], [0.5, 1.4])
@@ -94,7 +99,7 @@ function drawDelta() {
   new Plot("delta-map", "The flow's map, with the widths of encoder and decoder", [-3, 3], [-6, 6])
     .box("model area", [-3, 3], [x - sigma, x + sigma]).box("model area", [z - sigma * slope, z + sigma * slope], [-6, 6])
     .curve("truth", zs, zs.map(Math.sinh)).dot("bound", z, x)
-    .text("truth", -2.9, 5, "x = sinh z").text("model", -2.9, 4.1, "encoder ↔, decoder ↕")
+    .legend([["truth", "x = sinh z"], ["model", "encoder ↔, decoder ↕"]])
     .axes(ticks([-3, 0, 3]), ticks([-5, 0, 5]), "z").show();
   const exponents = line(-3, 0, 31), near = (value) => Math.log10(Math.max(1e-12, Math.abs(value)));
   const offs = exponents.map((e) => relaxed({ x, sigma: 10 ** e }));
@@ -102,7 +107,7 @@ function drawDelta() {
   new Plot("delta-rate", "How far the ELBO is from the flow's log p(x), against sigma", [-3, 0], [-9, 1])
     .curve("truth dashed", [-3, 0], [middle - 2, middle + 4]).curve("model", exponents, offs.map((o) => near(o.gap)))
     .curve("bound", exponents, offs.map((o) => near(o.off))).dot("bound", Math.log10(sigma), near(found.off))
-    .text("bound", -2.9, 0.3, "|log p(x) of the flow − ELBO|").text("model", -2.9, -0.5, "gap of the VAE").text("truth", -2.9, -1.3, "slope 2")
+    .legend([["bound", "|log p(x) of the flow − ELBO|"], ["model", "gap of the VAE"], ["truth", "slope 2"]])
     .axes(powers([-3, -2, -1, 0]), powers([-8, -4, 0]), "σ").show();
   numbers("delta-numbers", [
     ["logP", "log p(x), flow", found.logP], ["logPSigma", "log p(x), VAE", found.logPSigma], ["elbo", "ELBO", found.elbo],
@@ -127,13 +132,13 @@ function drawWeights() {
   const step = 10 ** Math.floor(Math.log10(spread)), marks = [-step, 0, step].map((d) => [found.logP + d, (found.logP + d).toFixed(2).replace("-", "−")]);
   new Plot("weights-run", "Running estimates of log p(x)", [0, 4], [found.logP - spread, found.logP + spread])
     .curve("truth dashed", [0, 4], [found.logP, found.logP]).curve("bound", at, elbos).curve("model", at, estimates)
-    .text("model", 3.95, found.logP + 0.85 * spread, "log of the mean weight", "end").text("bound", 3.95, found.logP + 0.7 * spread, "mean log-weight: ELBO", "end")
+    .legend([["model", "log of the mean weight"], ["bound", "mean log-weight: ELBO"]], "end")
     .axes([[0, "1"], [1, "10"], [2, "100"], [3, "1000"], [4, "10⁴"]], marks, "draws").show();
   const largest = found.shares.slice().sort((a, b) => b - a).slice(0, 20), tallest = Math.max(0.05, 1.1 * largest[0]);
   const bars = new Plot("weights-top", "Share of the twenty largest weights", [0, 20], [0, tallest]);
   largest.forEach((share, i) => bars.box("bar", [i + 0.15, i + 0.85], [0, share]));
   const each = 10 ** Math.floor(Math.log10(tallest)), lines = line(0, Math.floor(tallest / each) * each, Math.floor(tallest / each) + 1);
-  bars.text("", 19.8, 0.93 * tallest, "share of all weight, largest first", "end")
+  bars.legend([["", "share of all weight, largest first"]], "end")
     .axes([[0.5, "1"], [9.5, "10"], [19.5, "20"]], lines.map((v) => [v, `${(100 * v).toFixed(each < 0.01 ? 1 : 0)} %`]), "").show();
   numbers("weights-numbers", [
     ["logP", "log p(x)", found.logP], ["estimate", "log of the mean weight", found.estimate], ["elbo", "mean log-weight", found.elbo],

@@ -17,7 +17,7 @@ from significance import Decision, Statement, Verdict, decisions, over_seeds
 from studies.amortization.settings import ModelName, Settings
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check, Finding
-from studies.kit.tables import Number, empty, least_points
+from studies.kit.tables import Number, empty, least_points, points_error
 from studies.literature import Known
 
 LABELS = {model: model.replace("-", " ") for model in get_args(ModelName)}
@@ -68,7 +68,7 @@ def asked(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 def number(rows: pd.DataFrame, column: str) -> Number:
     """Over seeds: the mean, with the larger of two errors, over images and, of three seeds or more, between seeds."""
-    images = math.sqrt(float((rows[f"{column}_error"] ** 2).sum())) / len(rows)
+    images = points_error(rows[f"{column}_error"])
     between = float(rows[column].std()) / math.sqrt(len(rows)) if len(rows) > 2 else 0.0
     return Number(float(rows[column].mean()), max(images, between))
 

@@ -90,7 +90,7 @@ def sums(rows: pd.DataFrame) -> list[Sum]:
     of_sums = rows[rows["part"] == "sum"]
     for method in get_args(Method):
         of = of_sums[of_sums["method"] == method]
-        means = averaged(of, "draws") if len(of) else of
+        means = averaged(of, "draws", draws=("total_error", "bias_error")) if len(of) else of
         for draws, row in means.iterrows():
             each = of[of["draws"] == draws]
             found.append(

@@ -18,7 +18,7 @@ from significance import Decision, decisions, over_seeds
 from studies.comparison.settings import Settings
 from studies.kit.figures import PALETTE, caption, panels
 from studies.kit.study import Check, Finding
-from studies.kit.tables import least_points, series, with_error
+from studies.kit.tables import averaged, least_points, series, with_error
 
 LABELS = {"vae": "VAE", "flow": "normalizing flow"}
 SMALL = 1e-3  # σ up to which the rate is fitted: beyond, some points near the flow's seams are off by more than a nat
@@ -46,6 +46,8 @@ def models(rows: pd.DataFrame) -> dict[str, Model]:
     found = groups.first()
     numbers = groups.mean(numeric_only=True)
     found[numbers.columns] = numbers
+    errors = [name for name in numbers.columns if name.endswith(("standard_error", "monte_carlo_error"))]
+    found[errors] = averaged(rows[["model", *errors]], "model")
     return {model: found.T[model] for model in LABELS if model in found.index}
 
 

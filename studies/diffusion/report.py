@@ -164,6 +164,11 @@ def answer(rows: pd.DataFrame) -> str:
     return " ".join(" ".join(_answers(rows, data)) for data in sets(rows))
 
 
+def brief(rows: pd.DataFrame) -> str:
+    """Of each set: how the network's two models differ, and what the naive column says of that."""
+    return " ".join(_answers(rows, data)[0] for data in sets(rows))
+
+
 def _answers(rows: pd.DataFrame, data: str) -> list[str]:
     found, chain = pairs(rows, data), longest_known(rows, data)
     two, exact = found["ode", "chain"], chain["kind"] == Kind.EXACT.value
@@ -238,4 +243,4 @@ def figure(rows: pd.DataFrame) -> Figure:
     """For each set: ELBO and log p(x) of the chain against its steps, beside the density of its ODE; log p(x) of both
     models, point by point; how far every model is above the chain, as known and as one column has it.
     """
-    return drawn(rows, answer(rows))
+    return drawn(rows, brief(rows))

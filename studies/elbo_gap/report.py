@@ -17,7 +17,7 @@ from studies.elbo_gap.settings import SAME, ModelName, Settings
 from studies.elbo_gap.standings import LABELS, SIGMAS, Standing, caption, shared, standings
 from studies.elbo_gap.verdicts import comparisons, findings, verdict_tables
 from studies.kit.study import Check
-from studies.kit.tables import narrow, with_error
+from studies.kit.tables import averaged, narrow, with_error
 
 BLANK = Text("")  # between words and a table
 TIGHT: tuple[ModelName, ...] = ("ppca", "mixture", "coupling-vae")
@@ -38,7 +38,7 @@ def selected(settings: Settings, rows: pd.DataFrame) -> pd.DataFrame:
 
 def table(rows: pd.DataFrame) -> Group:
     """One row a model; below, who wins naively and honestly, and published numbers where there are any."""
-    models = rows[rows["versus"].isna()].groupby("model", as_index=False)[["value", "standard_error"]].mean()
+    models = averaged(rows[rows["versus"].isna()], "model").reset_index()[["model", "value", "standard_error"]]
     tables = [*verdict_tables(rows), published_table(str(rows["data"].iloc[0]), models, LABELS)]
     words = [Text(line) for line in comparisons(rows)]
     spaced = [part for found in tables if found is not None for part in (BLANK, found)]

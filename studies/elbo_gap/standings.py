@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from significance import Kind, joint
-from studies.kit.tables import with_error
+from studies.kit.tables import averaged, with_error
 
 LABELS = {
     "gaussian": "full Gaussian",
@@ -126,8 +126,10 @@ def standings(rows: pd.DataFrame) -> list[Standing]:
     words = ["kind", "method", "gap_kind"]
     numbers = [name for name in Standing.__annotations__ if name not in (*words, "model", "label", "seed_deviation")]
     found = []
-    for model, of in rows[rows["versus"].isna()].groupby("model"):
-        columns: dict[str, Any] = {name: float(of[name].mean()) if name in of else math.nan for name in numbers}
+    alone = rows[rows["versus"].isna()]
+    means = averaged(alone, "model", draws=("sandwich_standard_error",))
+    for model, of in alone.groupby("model"):
+        columns: dict[str, Any] = {name: float(means[name][model]) if name in means else math.nan for name in numbers}
         columns["unbounded_seeds"] = float(of["unbounded"].sum()) if "unbounded" in of else 0.0
         columns |= {name: str(of[name].iloc[0]) if name in of else "" for name in words}
         for kind in ("kind", "gap_kind"):

@@ -90,7 +90,7 @@ def sets(rows: pd.DataFrame) -> list[str]:
 def standings(rows: pd.DataFrame, data: str) -> list[Standing]:
     """One a model, fewest bits first."""
     alone = rows[rows["versus"].isna() & (rows["data"] == data)]
-    found = averaged(alone, "model")
+    found = averaged(alone, "model", draws=("width_error",))
     columns = {"width": "width_bits"}
     names = [name for name in Standing.__annotations__ if name not in ("data", "model")]
     return sorted(

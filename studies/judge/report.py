@@ -18,7 +18,7 @@ from studies.judge.figure import figure as figure
 from studies.judge.figure import has_gap
 from studies.judge.stored import comparison, sat_out, told
 from studies.kit.study import TOLD, Check, Finding
-from studies.kit.tables import narrow, with_error
+from studies.kit.tables import averaged, narrow, points_error, with_error
 
 MARKS = {Kind.LOWER: "≥ ", Kind.UPPER: "≤ ", Kind.ESTIMATE: "≈ ", Kind.EXACT: ""}
 PASSED_BY = {Verdict.FIRST.value: True, Verdict.SECOND.value: False}
@@ -44,8 +44,7 @@ def models_table(rows: pd.DataFrame, found: Comparison) -> Table:
         of = told(rows)[told(rows)["model"] == each.name]
         beside = "–"
         if "overfitting" in of and of["overfitting"].notna().all():
-            error = math.sqrt(float((of["overfitting_error"] ** 2).sum())) / len(of)
-            beside = with_error(float(of["overfitting"].mean()), error)
+            beside = with_error(float(of["overfitting"].mean()), points_error(of["overfitting_error"]))
         shown.add_row(
             each.name,
             each.kind.value.split()[-1],
@@ -169,7 +168,7 @@ def remarks(rows: pd.DataFrame) -> list[str]:
     if "tried" not in of or of["tried"].isna().all():
         lines.append("No claim of exactness was tried (--trust, which --quick implies).")
     if "overfitting" in of:
-        means = of.groupby("model", sort=False)[["overfitting", "overfitting_error", "features"]].mean()
+        means = averaged(of, "model").loc[of["model"].unique()]
         least = means[["overfitting_error", "features"]].mul([SIGMAS, OVERFIT]).max(axis=1)
         if over := list(means.index[means["overfitting"] > least]):
             lines.append(f"Say more of training than of test rows by {OVERFIT} nats a feature: {', '.join(over)}.")

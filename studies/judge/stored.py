@@ -15,6 +15,7 @@ from bridge import Comparison, Pair, Standing, Statement
 from bridge.comparison.comparing import decided
 from density.measure import ReferenceMeasure, measure_named
 from significance import CHANCE, Kind, joint, over_seeds
+from studies.kit.tables import draws_error, points_error
 
 
 def comparison(rows: pd.DataFrame) -> Comparison:
@@ -66,9 +67,9 @@ def _standing(name: str, of: pd.DataFrame) -> Standing:
         worst_share=float(worst["worst_share"]),
         without_worst=float(worst["without_worst"]),
         unreliable=float(of["unreliable"].mean()),
-        monte_carlo_error=_of_mean(of["monte_carlo_error"]),
+        monte_carlo_error=draws_error(of["monte_carlo_error"]),
         gap=float(gaps["gap"].mean()),
-        gap_error=_of_mean(gaps["gap_error"]) if len(gaps) else math.nan,
+        gap_error=points_error(gaps["gap_error"]) if len(gaps) else math.nan,
         gap_kind=joint(map(Kind, gaps["gap_kind"])) if len(gaps) else None,
         parameters=None if pd.isna(last["parameters"]) else int(last["parameters"]),
     )
@@ -77,7 +78,7 @@ def _standing(name: str, of: pd.DataFrame) -> Standing:
 def _pair(first: str, second: str, of: pd.DataFrame) -> Pair:
     fitted, anew = _statements(of)
     loose = tuple(dict.fromkeys(name for names in of["loose"].dropna() for name in names.split("; ")))
-    sampling = 0.0 if fitted is None or not fitted.error > 0 else _of_mean(of["monte_carlo_error"]) / fitted.error
+    sampling = 0.0 if fitted is None or not fitted.error > 0 else draws_error(of["monte_carlo_error"]) / fitted.error
     return Pair(
         first=first,
         second=second,
@@ -110,10 +111,5 @@ def _statements(of: pd.DataFrame) -> tuple[Statement | None, Statement | None]:
         int(of["test_rows"].min()),
         kind=kind,
         slack=float(of["slack"].mean()),
-        sampling=_of_mean(of["monte_carlo_error"]),
+        sampling=draws_error(of["monte_carlo_error"]),
     )
-
-
-def _of_mean(errors: pd.Series[float]) -> float:
-    """Standard error of a mean over seeds, of independent numbers with these."""
-    return math.sqrt(float((errors**2).sum())) / len(errors)

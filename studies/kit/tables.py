@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from significance import Spread
 from studies.kit.rows import Rows
 from studies.kit.settings import CommonSettings
 from studies.kit.study import Study
@@ -31,21 +32,44 @@ def selected(study: Study, settings: CommonSettings, rows: pd.DataFrame) -> pd.D
     return mine if choose is None else choose(settings, mine)
 
 
-def averaged(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+def averaged(rows: pd.DataFrame, *by: str, draws: Collection[str] = ()) -> pd.DataFrame:
     """Means over seeds of every number, one row for each value of some columns, which become the index.
 
-    What ends in ``_error`` is taken for the standard error of one seed, and becomes that of the mean: seeds are
-    independent.
+    What ends in ``_error`` is taken for the standard error of one seed's number, and becomes that of the mean, the same
+    that verdicts have: over test points by :func:`points_error`; of what ends in ``monte_carlo_error``, and of other
+    columns that are named as errors over draws alone, by :func:`draws_error`.
 
-    >>> rows = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "gap": [1.0, 2.0], "gap_error": [0.3, 0.4]})
+    >>> rows = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "gap": [1.0, 2.0], "gap_error": [0.1, 0.7]})
     >>> averaged(rows, "model").loc["a", ["gap", "gap_error"]].tolist()
-    [1.5, 0.25]
+    [1.5, 0.5]
     """
     groups = rows.groupby(list(by) if len(by) > 1 else by[0])
     numbers = groups.mean(numeric_only=True)
     for name in numbers.columns[numbers.columns.str.endswith("_error")]:
-        numbers[name] = groups[name].apply(lambda errors: float((errors**2).sum() ** 0.5)) / rows["seed"].nunique()
+        over_draws = name in draws or name.endswith("monte_carlo_error")
+        numbers[name] = groups[name].apply(draws_error if over_draws else points_error)
     return numbers
+
+
+def points_error(errors: pd.Series[float]) -> float:
+    """The standard error over test points of a mean over seeds, of numbers with these.
+
+    Splits of other seeds share points, and where the test rows are given they are the same: several seeds are taken to
+    say no more about chance among points than one (:meth:`significance.spread.Spread.of_means`).
+
+    >>> points_error(pd.Series([0.1, 0.1, 0.1]))
+    0.1
+    """
+    return Spread.of_means([0.0] * len(errors), list(errors), math.inf).points_error
+
+
+def draws_error(errors: pd.Series[float]) -> float:
+    """The standard error of a mean over seeds, of numbers with these, which come from random draws of each seed's own.
+
+    >>> draws_error(pd.Series([0.3, 0.4]))
+    0.25
+    """
+    return math.sqrt(float((errors**2).sum())) / len(errors)
 
 
 def least_points(rows: pd.DataFrame, column: str = "test_rows") -> float:

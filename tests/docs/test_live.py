@@ -178,6 +178,21 @@ def test_the_weights(live: Live, r: float, exponent: float, seed: int) -> None:
     assert live.number("weights", "threshold") == pytest.approx(reliability_threshold(count), abs=CLOSE)
 
 
+MISPLACED = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
+    const [, , wide, tall] = svg.getAttribute("viewBox").split(" ").map(Number);
+    const texts = [...svg.querySelectorAll("text")].filter((text) => text.textContent);
+    const boxes = texts.map((text) => ({ words: text.textContent, box: text.getBBox() }));
+    const within = ({ x, y, width, height }) => x > -1 && y > -2 && x + width < wide + 1 && y + height < tall + 2;
+    const across = (a, b) => a.x < b.x + b.width && b.x < a.x + a.width;
+    const down = (a, b) => a.y + 3 < b.y + b.height && b.y + 3 < a.y + a.height;
+    const meet = (a, b) => across(a.box, b.box) && down(a.box, b.box);
+    return boxes.flatMap((a, i) => [
+        ...(within(a.box) ? [] : [`${a.words} leaves its picture`]),
+        ...boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.words} on ${b.words}`),
+    ]);
+})"""  # letters of a line reach 3 pixels less than its box
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits(browser: Any, width: int, scheme: str) -> None:  # noqa: ANN401
@@ -195,6 +210,7 @@ def test_it_fits(browser: Any, width: int, scheme: str) -> None:  # noqa: ANN401
             for key in ("Home", "End"):
                 inputs.nth(index).press(key)
                 assert "NaN" not in live.page.inner_html(f"#{section}")
+                assert live.page.evaluate(MISPLACED) == []
         assert live.page.inner_html(f"#{section}-numbers") != before
     assert not live.errors
     assert all(url.startswith("file:") or url.startswith("data:") for url in live.requests)

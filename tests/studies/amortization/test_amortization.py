@@ -136,7 +136,7 @@ def test_checks_catch_a_search_that_fails() -> None:
 def test_errors_are_of_images_and_of_seeds() -> None:
     assert number(asked(made_up())["test", "baseline"], "gap") == Number(1.0, 0.05)
     rows = asked(made_up(seeds=3))["test", "baseline"]
-    assert number(rows, "gap").error == pytest.approx(0.05 / math.sqrt(3))
+    assert number(rows, "gap").error == pytest.approx(0.05)
     spread = rows.assign(gap=rows["gap"] + rows["seed"])  # fits that differ by more than their images do
     assert number(spread, "gap").error == pytest.approx(1 / math.sqrt(3))
 

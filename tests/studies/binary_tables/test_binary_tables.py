@@ -179,9 +179,9 @@ def test_seeds_are_averaged_with_their_errors() -> None:
     rows.loc[rows["seed"] == 1, "log_p"] -= 1
     (first, *_), _ = standings(rows).values()
     assert first.over_truth is not None
-    assert first.over_truth.error == pytest.approx(0.01 / math.sqrt(2))
+    assert first.over_truth.error == pytest.approx(0.01)
     assert first.log_p.mean == pytest.approx(-6.5)
-    assert first.log_p.error == pytest.approx(0.05 / math.sqrt(2))
+    assert first.log_p.error == pytest.approx(0.05)
 
 
 def test_tables_and_figures_have_all_there_is() -> None:

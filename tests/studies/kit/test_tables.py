@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from significance import over_seeds
 from studies.elbo_gap.settings import Settings
 from studies.kit.compute import curve
 from studies.kit.rows import Rows
@@ -40,14 +41,25 @@ def test_a_run_shows_its_seeds_and_its_models() -> None:
     assert len(few) == 2 * 3  # two models, one pair
 
 
-def test_errors_of_independent_seeds_are_those_of_their_mean() -> None:
+def test_errors_of_means_are_those_that_verdicts_have() -> None:
+    errors = [0.2, 0.6, 0.5, 0.1]
     rows = pd.DataFrame(
-        {"part": ["a"] * 4, "at": ["x", "x", "y", "y"], "seed": [0, 1] * 2, "v": [1.0, 3.0, 5.0, 7.0], "v_error": 0.6}
-    )
-    found = averaged(rows, "part", "at")
+        {"part": ["a"] * 4, "at": ["x", "x", "y", "y"], "seed": [0, 1] * 2, "v": [1.0, 3.0, 5.0, 7.0]}
+    ).assign(v_error=errors, monte_carlo_error=errors, w_error=errors)
+    found = averaged(rows, "part", "at", draws=("w_error",))
     assert found["v"].tolist() == [2.0, 6.0]
-    assert found["v_error"].tolist() == pytest.approx([0.6 / 2**0.5] * 2)
     assert found.index.tolist() == [("a", "x"), ("a", "y")]
+    fitted = [over_seeds(of["v"], of["v_error"], 100)[0].error for _, of in rows.groupby("at")]
+    assert found["v_error"].tolist() == pytest.approx(fitted)
+    for name in ("monte_carlo_error", "w_error"):  # of independent draws
+        assert found[name].tolist() == pytest.approx([math.hypot(0.2, 0.6) / 2, math.hypot(0.5, 0.1) / 2])
+
+
+def test_the_same_test_rows_in_every_seed_are_no_more_of_them() -> None:
+    one = pd.DataFrame({"model": ["a"], "seed": [0], "v": [1.0], "v_error": [0.6]})
+    several = pd.concat([one.assign(seed=seed) for seed in range(9)])
+    assert averaged(several, "model")["v_error"].item() == pytest.approx(0.6)
+    assert averaged(pd.concat([one, several.assign(model="b")]), "model")["v_error"]["a"] == 0.6  # of one seed
 
 
 def test_a_sum_of_numbers_has_the_errors_of_both() -> None:
