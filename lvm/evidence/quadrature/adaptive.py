@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from density.checks import check_count
 from density.contract import Density
+from density.data.blocks import rows_at_once
 from density.data.points import Points
 from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
@@ -28,7 +29,8 @@ from lvm.evidence.quadrature.rules import GaussKronrod
 from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
 
-SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time
+SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time on a CPU, and elsewhere for
+OF_A_ROW = 2**6  # each row that passes through the networks
 STATES_AT_ONCE = 2**9  # of discrete latents
 DEFAULT = Tolerance(aim=1e-8, enough=1e-3)  # nats
 
@@ -201,7 +203,8 @@ def _integral(
     n, rule, first = rows.shape[0], prior.rule, prior.partition(0)
     # A log-joint of the wrong shape fails here, by name.
     Integrand(joint, rows[:1], 0).shared(first.region.centre.unsqueeze(0))
-    size = max(1, SCALARS_AT_ONCE // (first.boxes.point.numel() * rule.nodes.shape[0]))
+    held = SCALARS_AT_ONCE if rows.device.type == "cpu" else OF_A_ROW * rows_at_once(rows)
+    size = max(1, held // (first.boxes.point.numel() * rule.nodes.shape[0]))
     value, error = rows.new_empty(n), rows.new_empty(n)
     hidden = None if n > size and processes.is_main() else True
     with tqdm(total=n, desc="quadrature", leave=False, disable=hidden) as bar:

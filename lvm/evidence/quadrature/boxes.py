@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Self
 
 import torch
@@ -209,30 +210,32 @@ def assess(
     """
     grid = rule.grid(log_joint)
     axes = range(1, grid.ndim)
-    bends = [_bend(grid, j) for j in axes]
-    nearby = [_largest_near(bend, j) for j, bend in zip(axes, bends, strict=True)]
-    hopeful = (grid + OPTIMISM * torch.stack(nearby).sum(0)).flatten(1)
+    steps = [grid.diff(dim=j) for j in axes]
+    bends = [_bend(step, j) for j, step in zip(axes, steps, strict=True)]
+    hopeful = grid
+    for j, bend in zip(axes, bends, strict=True):
+        hopeful = hopeful.add(_largest_near(bend, j), alpha=OPTIMISM)
+    hopeful = hopeful.flatten(1)
     log_volume = boxes.log_volume
     peak = log_joint.amax(1)
 
     # A Gaussian peak at a node has the mass of its height times s √(2π / second difference) along each axis, not more
     # than about its weight; so a cautious sum shrinks the weights.
-    narrowing = torch.stack(bends).log1p().sum(0).flatten(1) / 2
-    guess = (log_joint - narrowing + rule.weights.log()).logsumexp(1) + boxes.half.log().sum(-1)
-    guess = guess - CAUTION * rule.dimensions
+    narrowing = reduce(torch.add, [bend.log1p() for bend in bends]).flatten(1)
+    log_weighted = log_joint + rule.weights.log()
+    guess = log_weighted.sub(narrowing, alpha=0.5).logsumexp(1) + boxes.half.log().sum(-1) - CAUTION * rule.dimensions
     floor = torch.maximum(low, guess) + math.log(tolerance * SHARE) - log_volume
 
     inside = ((seeds - boxes.centre.unsqueeze(1)).abs() <= boxes.half.unsqueeze(1)).all(-1)
-    reached = known.masked_fill(~inside, -math.inf)
-    missed = (reached > (peak + SURPRISE).unsqueeze(1)) & (reached > floor.unsqueeze(1))
-    surprised = missed.any(1)
+    reached = torch.where(inside, known, -math.inf).amax(1)
+    surprised = reached > torch.maximum(peak + SURPRISE, floor)
     worth = hopeful > floor.unsqueeze(1)
     trimmed_low, trimmed_high = _bounding(rule, worth)
     trimmed_low, trimmed_high = (
         torch.where(surprised.unsqueeze(1), end, edge)
         for end, edge in ((-torch.ones_like(trimmed_low), trimmed_low), (torch.ones_like(trimmed_low), trimmed_high))
     )
-    kept = ((rule.nodes >= trimmed_low.unsqueeze(1)) & (rule.nodes <= trimmed_high.unsqueeze(1))).all(-1)
+    kept = _within(rule, trimmed_low, trimmed_high)
 
     top = peak.nan_to_num(neginf=0.0)
     density = (log_joint - top.unsqueeze(1)).exp()
@@ -241,8 +244,9 @@ def assess(
     total = weighted.sum(1)
     residual = torch.linalg.vector_norm((density @ rule.null.flatten(0, 1).mT).unflatten(1, rule.null.shape[:2]), dim=2)
     mean = (weighted @ rule.nodes) / total.clamp_min(1e-300).unsqueeze(1)
-    slope = torch.stack([_slope(grid, rule.axis, j).flatten(1) for j in axes], -1) / boxes.half.unsqueeze(1)
-    information = (slope * (weighted / total.clamp_min(1e-300).unsqueeze(1)).unsqueeze(2)).mT @ slope
+    slope = torch.stack([_slope(step, rule.axis, j).flatten(1) for j, step in zip(axes, steps, strict=True)], 1)
+    weight = total.clamp_min(1e-300)[:, None, None] * boxes.half.unsqueeze(1) * boxes.half.unsqueeze(2)
+    information = (slope * weighted.unsqueeze(1)) @ slope.mT / weight
     rough = torch.stack([((rule.grid(worth) & (bend > ROUGH)).flatten(1).any(1)) for bend in bends], 1)
     return Assessment(
         point=boxes.point,
@@ -250,13 +254,13 @@ def assess(
         half=boxes.half,
         mass=total.log() + scale,
         error=_kronrod_error(residual, total.unsqueeze(1)).sum(1).log() + scale,
-        optimistic=torch.maximum(hopeful.amax(1), reached.amax(1)) + log_volume,
+        optimistic=torch.maximum(hopeful.amax(1), reached) + log_volume,
         peak=peak,
         guess=guess,
         negligible=~worth.any(1) & ~surprised,
         trimmed_centre=boxes.centre + boxes.half * (trimmed_low + trimmed_high) / 2,
         trimmed_half=boxes.half * (trimmed_high - trimmed_low) / 2,
-        outside=(weighted * ~kept).sum(1).log() + scale,
+        outside=weighted.masked_fill(kept, 0.0).sum(1).log() + scale,
         rough=rough | surprised.unsqueeze(1),
         cut=residual >= 0.25 * residual.amax(1, keepdim=True),
         mean=boxes.centre + boxes.half * mean,
@@ -270,9 +274,10 @@ def _kronrod_error(residual: Tensor, total: Tensor) -> Tensor:
     return residual * (200**1.5 * relative.sqrt()).clamp_max(1.0)
 
 
-def _bend(grid: Tensor, axis: int) -> Tensor:
-    """|second difference| along an axis, at the ends that of the neighbour; 0 beside −inf, where the density ends."""
-    bend = grid.diff(n=2, dim=axis).abs().nan_to_num(nan=0.0, posinf=0.0)
+def _bend(step: Tensor, axis: int) -> Tensor:
+    """|second difference| along an axis of the differences from node to node, at the ends that of the neighbour; 0
+    beside −inf, where the density ends."""
+    bend = step.diff(dim=axis).abs().nan_to_num(nan=0.0, posinf=0.0)
     first, last = bend.narrow(axis, 0, 1), bend.narrow(axis, bend.shape[axis] - 1, 1)
     return torch.cat([first, bend, last], axis)
 
@@ -284,13 +289,14 @@ def _largest_near(bend: Tensor, axis: int) -> Tensor:
     return rows.reshape(wide.shape).movedim(-1, axis)
 
 
-def _slope(grid: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Derivative along an axis, exact for parabolas inside and one-sided at the ends; 0 beside −inf."""
-    steps = places.diff()
-    slope = grid.diff(dim=axis).movedim(axis, -1) / steps
-    inner = (slope[..., :-1] * steps[1:] + slope[..., 1:] * steps[:-1]) / (steps[1:] + steps[:-1])
-    every = torch.cat([slope[..., :1], inner, slope[..., -1:]], -1)
-    return every.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).movedim(-1, axis)
+def _slope(step: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Derivative along an axis of differences from place to place, exact for parabolas inside and one-sided at the
+    ends; 0 beside −inf."""
+    gaps = places.diff().view(-1, *[1] * (step.ndim - 1 - axis))
+    slope, last = step / gaps, len(gaps) - 1
+    inner = slope.narrow(axis, 1, last).lerp(slope.narrow(axis, 0, last), gaps[1:] / (gaps[1:] + gaps[:-1]))
+    every = torch.cat([slope.narrow(axis, 0, 1), inner, slope.narrow(axis, last, 1)], axis)
+    return every.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _bounding(rule: GaussKronrod, worth: Tensor) -> tuple[Tensor, Tensor]:
@@ -304,3 +310,12 @@ def _bounding(rule: GaussKronrod, worth: Tensor) -> tuple[Tensor, Tensor]:
         low.append(edges[marked.argmax(1)])
         high.append(edges[size + 1 - marked.flip(1).argmax(1)])
     return torch.stack(low, 1), torch.stack(high, 1)
+
+
+def _within(rule: GaussKronrod, low: Tensor, high: Tensor) -> Tensor:
+    """Which nodes lie in boxes [low, high] ``[m, d]`` of node coordinates: ``[m, N]``."""
+    along = (rule.axis >= low.unsqueeze(2)) & (rule.axis <= high.unsqueeze(2))
+    within = along[:, 0]
+    for j in range(1, rule.dimensions):
+        within = (within.unsqueeze(2) & along[:, j].unsqueeze(1)).flatten(1)
+    return within

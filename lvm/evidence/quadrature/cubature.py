@@ -14,7 +14,7 @@ from lvm.evidence.quadrature.partition import Partition
 from lvm.evidence.quadrature.rows import count_by, log_sum_by, marked
 from lvm.evidence.quadrature.rules import GaussKronrod
 
-NODES_AT_ONCE = 2**18
+NODES_AT_ONCE = 2**16  # that are assessed together on a CPU
 MERGED = math.log(3.0)  # how much larger one box may be than those that it replaces
 ROUNDING = 8 * torch.finfo(torch.float64).eps
 
@@ -194,7 +194,7 @@ class Cubature:
     def _assess(self, boxes: Boxes, values: Tensor | None) -> Assessment:
         parts = []
         size = self.rule.nodes.shape[0]
-        at_once = max(1, NODES_AT_ONCE // size)
+        at_once = max(1, max(NODES_AT_ONCE, self.integrand.decoded) // size)
         blocks = boxes.split(at_once)
         for part, known in zip(blocks, [None] * len(blocks) if values is None else values.split(at_once), strict=True):
             point, log_joint = part.point, known

@@ -27,6 +27,9 @@ class Integrand:
         x: the points, of a conditional model with their contexts behind them.
         numbers: the number of each point in the user's data, or of the first; errors name them.
         apart: whether the decoder sees every place anew for every point, since their contexts differ.
+
+    Attributes:
+        decoded, pairs: how many places pass through the networks together, and how many are paired with an x.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class Integrand:
         self.apart = apart
         self.x = x
         self.numbers = torch.arange(x.shape[0]) + numbers if isinstance(numbers, int) else numbers
-        self.rows = ROWS_AT_ONCE if x.device.type == "cpu" else rows_at_once(x)
+        there = None if x.device.type == "cpu" else rows_at_once(x)
+        self.decoded = there or ROWS_AT_ONCE
+        self.pairs = there or SCALARS_AT_ONCE // x.shape[1]
         self._unseen: list[_Values] = []
 
     @classmethod
@@ -53,7 +58,7 @@ class Integrand:
     def shared(self, z: Tensor) -> Tensor:
         """At the same places z ``[N, d]`` for all points, each of which the decoder sees once if it may: ``[n, N]``."""
         n = self.x.shape[0]
-        block = max(1, min(self.rows // n if self.apart else self.rows, SCALARS_AT_ONCE // (n * self.x.shape[1])))
+        block = max(1, min(self.decoded // n if self.apart else self.decoded, self.pairs // n))
         parts = []
         for places in z.split(block):
             values = self.log_joint(self.x.unsqueeze(1), places)
@@ -69,7 +74,7 @@ class Integrand:
 
     def at(self, point: Tensor, z: Tensor) -> Tensor:
         """At z ``[N, d]`` for the points ``[N]``: ``[N]``."""
-        block = max(1, min(self.rows, SCALARS_AT_ONCE // self.x.shape[1]))
+        block = max(1, min(self.decoded, self.pairs))
         parts = []
         for which, places in zip(point.split(block), z.split(block), strict=True):
             values = self.log_joint(self.x.index_select(0, which), places)
