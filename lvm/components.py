@@ -56,14 +56,11 @@ class Responsibilities(CategoricalFamily):
     def logits_at(self, context: Tensor | None) -> Tensor:
         assert context is not None, "the base class has checked it"
         log_prior = self.prior.logits.log_softmax(-1)
-        logits = log_prior + self.components.log_prob_of_each(context)
-        lost = logits.amax(-1, keepdim=True) == -torch.inf  # log p(x) is −inf, and the posterior still a posterior
-        if not free_to_look(lost) or bool(lost.any()):
-            near = torch.where(lost, 0.0, context)  # gradients of what is not taken must be finite
-            logits = log_prior + torch.where(
-                lost, self.components.log_ratio_of_each(context), self.components.log_prob_of_each(near)
-            )
-        return logits
+        if free_to_look(context):
+            logits = log_prior + self.components.log_prob_of_each(context)
+            if not bool((logits.amax(-1) == -torch.inf).any()):
+                return logits
+        return log_prior + self.components.log_ratio_of_each(context)  # also where log p(x) is −inf
 
 
 class MixtureModel(CountedModel, ABC):

@@ -49,9 +49,11 @@ class Components(ComponentFamily):
     def log_ratio_of_each(self, x: Tensor) -> Tensor:
         """The log-densities less a number for each row, ``[*batch, K]``: without overflow, however far away x is.
 
-        Distances are formed in units of the row's largest entry, and compared before they are given their units back.
+        Distances are formed in units of about the row's largest entry, and compared before they are given their units
+        back. Units are powers of 2, so that nothing is rounded.
         """
-        unit = torch.maximum(x.detach().abs().amax(-1, keepdim=True), x.new_ones(()))
+        largest = x.detach().abs().amax(-1, keepdim=True).clamp_min(1.0)
+        unit = largest / (2 * largest.frexp().mantissa)
         distance = self._distance(x / unit, self.means.unsqueeze(1), unit.reshape(-1, 1))
         further = distance - distance.amin(-1, keepdim=True)
         return -0.5 * (further * unit) * unit - self.log_det()

@@ -20,16 +20,10 @@ import torch
 from torch import Tensor
 
 from density.linalg.cholesky import pack_triangular, unpack_triangular
+from density.linalg.pairs import count_of_pairs
 from density.linalg.spectral_norm import inverse
 from lvm.em import Degenerate
-from lvm.mixture.features import (
-    DiagonalQuadratic,
-    FullQuadratic,
-    Gaussians,
-    Quadratic,
-    SphericalQuadratic,
-    TiedQuadratic,
-)
+from lvm.mixture.features import DiagonalQuadratic, FullQuadratic, Quadratic, SphericalQuadratic, TiedQuadratic
 
 
 class CollapsedComponent(Degenerate):
@@ -38,8 +32,7 @@ class CollapsedComponent(Degenerate):
     Attributes:
         history: what happened until then, where a fit was under way.
 
-    >>> error = CollapsedComponent("component 2 has one row")
-    >>> print(error)
+    >>> print(CollapsedComponent("component 2 has one row"))
     component 2 has one row
     """
 
@@ -56,10 +49,12 @@ class Covariance(ABC):
     Attributes:
         dense: whether its covariances are matrices, rather than variances.
         shared: whether all components share one.
+        quadratic: the components as linear functions of quadratic features; see :mod:`lvm.mixture.features`.
     """
 
     dense: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    quadratic: ClassVar[type[Quadratic]]
 
     @abstractmethod
     def shape(self, components: int, features: int) -> tuple[int, ...]:
@@ -102,11 +97,7 @@ class Covariance(ABC):
         return factor
 
     def packed(self, covariances: Tensor, least: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """The factor, and which covariances are positive definite to working precision, ``[K]``, or one for all.
-
-        Args:
-            least: variances that are no larger, ``[K, D]``, are none.
-        """
+        """The factor, and which covariances are regular, their variances above the least: ``[K]``, or one for all."""
         factor, regular = self._pack(covariances, least)
         return factor, regular.all() if self.shared else regular
 
@@ -150,16 +141,13 @@ class Covariance(ABC):
     def quadratic_features(self, features: int) -> int:
         """How many numbers a row has in :meth:`quadratic`."""
 
-    @abstractmethod
-    def quadratic(self, of: Gaussians) -> Quadratic:
-        """The components as linear functions of quadratic features; see :mod:`lvm.mixture.features`."""
-
 
 @dataclass(frozen=True)
 class Full(Covariance):
     """Every component has its own covariance; the factor is ``[K, D, D]``. E- and M-step O(nKD²)."""
 
     dense = True
+    quadratic: ClassVar[type[Quadratic]] = FullQuadratic
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         return (components, features, features)
@@ -206,10 +194,7 @@ class Full(Covariance):
         return noise @ unpack_triangular(factor).mT
 
     def quadratic_features(self, features: int) -> int:
-        return (features + 1) * ((features + 1) // 2 + 1)
-
-    def quadratic(self, of: Gaussians) -> Quadratic:
-        return FullQuadratic(of)
+        return count_of_pairs(features + 1)
 
 
 @dataclass(frozen=True)
@@ -217,6 +202,7 @@ class Tied(Full):
     """All components share one covariance; the factor is ``[D, D]``. E- and M-step O(nKD + nD²)."""
 
     shared = True
+    quadratic = TiedQuadratic
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         return (features, features)
@@ -240,16 +226,13 @@ class Tied(Full):
     def quadratic_features(self, features: int) -> int:
         return features + 2
 
-    def quadratic(self, of: Gaussians) -> Quadratic:
-        return TiedQuadratic(of)
-
 
 class _Variances(Covariance):
     """Covariances that are variances; the factor holds their log-standard-deviations."""
 
     def _pack(self, covariances: Tensor, least: Tensor | float) -> tuple[Tensor, Tensor]:
-        variances = self.variances(covariances)
-        return 0.5 * covariances.log(), ((variances > least) & (variances < torch.inf)).all(-1)
+        own = self.variances(covariances)
+        return 0.5 * covariances.log(), ((own > least) & (own < torch.inf)).all(-1)
 
     def root(self, factor: Tensor) -> Tensor:
         return factor.exp()
@@ -264,6 +247,8 @@ class _Variances(Covariance):
 @dataclass(frozen=True)
 class Diagonal(_Variances):
     """Σ_k = diag(σ_k²), features independent within a component; the factor is log σ ``[K, D]``. O(nKD)."""
+
+    quadratic = DiagonalQuadratic
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         return (components, features)
@@ -295,13 +280,12 @@ class Diagonal(_Variances):
     def quadratic_features(self, features: int) -> int:
         return 2 * features + 1
 
-    def quadratic(self, of: Gaussians) -> Quadratic:
-        return DiagonalQuadratic(of)
-
 
 @dataclass(frozen=True)
 class Spherical(_Variances):
     """Σ_k = σ_k² I; the factor is log σ ``[K]``. Its scatter, and a ridge, are averaged over features. O(nKD)."""
+
+    quadratic = SphericalQuadratic
 
     def shape(self, components: int, features: int) -> tuple[int, ...]:
         return (components,)
@@ -332,9 +316,6 @@ class Spherical(_Variances):
 
     def quadratic_features(self, features: int) -> int:
         return features + 2
-
-    def quadratic(self, of: Gaussians) -> Quadratic:
-        return SphericalQuadratic(of)
 
 
 def require_regular(regular: Tensor, owner: str = "GaussianMixture") -> None:

@@ -32,6 +32,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from density.linalg import pairs
 from density.linalg.spectral_norm import inverse, squared_norm, squared_norm_of_inverse
 
 TOLERANCE = 1e-8  # nats, of the bound; the largest error that the tests find is a quarter of it
@@ -171,12 +172,7 @@ class Quadratic(ABC):
 
 
 class FullQuadratic(Quadratic):
-    """Features z_i z_j of z = (1, y), of M = D + 1 numbers: half the arithmetic of K dense products.
-
-    Ordered by i and then by the shift s = j − i modulo M, from 0 to M/2: so they are the products of each number with a
-    window of z repeated, formed by one kernel. F = M (M + 1)/2, and M/2 more where M is even: pairs of shift M/2 are
-    there twice.
-    """
+    """Products of all pairs of z = (1, y), half the arithmetic of K dense products (:mod:`density.linalg.pairs`)."""
 
     def __init__(self, of: Gaussians) -> None:
         super().__init__(of)
@@ -185,20 +181,16 @@ class FullQuadratic(Quadratic):
         self._bleach = inverse(self._colour)
         both = torch.cat([inwards.unsqueeze(2), self._colour.expand(len(inwards), *self._colour.shape)], 2)
         a = torch.linalg.solve_triangular(of.root, both, upper=False)  # A (y − ν) = a z
-        form = a.mT @ a
-        coefficients = -_pairs(torch.cat([form, form], 2))
-        coefficients[:, :, _halved(form.shape[1])].mul_(0.5)
-        coefficients[:, 0, 0].add_(of.constant)
-        centres = inwards @ self._bleach.mT
-        self._arrange(coefficients.flatten(1), squared_norm(a[:, :, 1:]), centres, coefficients[0].numel())
+        coefficients = pairs.of_form(a.mT @ a, -0.5)
+        coefficients[:, 0].add_(of.constant)
+        self._arrange(coefficients, squared_norm(a[:, :, 1:]), inwards @ self._bleach.mT, coefficients.shape[1])
 
     def _prepare(self, d: int) -> None:
-        lanes, _, rows = self._features.shape
-        numbers, shifts = d + 1, (d + 1) // 2 + 1
-        z = self._features.new_ones(lanes, numbers + shifts - 1, rows)
+        (lanes, _, rows), numbers = self._features.shape, d + 1
+        z = self._features.new_ones(lanes, numbers + numbers // 2, rows)
         self._y, self._again = z[:, 1:numbers], z[:, numbers + 1 :]
-        self._z, self._windows = z[:, :numbers].unsqueeze(2), z.unfold(1, shifts, 1).mT
-        self._products = self._features.unflatten(1, (numbers, shifts))
+        self._z, self._windows = z[:, :numbers].unsqueeze(2), pairs.windows(z, numbers)
+        self._products = self._features.unflatten(1, (numbers, -1))
 
     def _form(self, columns: Tensor) -> Tensor:
         _product(self._bleach, columns - self.centre.unsqueeze(1), self._y)
@@ -207,13 +199,7 @@ class FullQuadratic(Quadratic):
         return self._products[:, 1:, 0].sum(1)
 
     def _moments(self, sums: Tensor, ridge: Tensor) -> tuple[Sums, Tensor]:
-        k, numbers = len(sums), len(self.centre) + 1
-        wide = sums.new_zeros(k, numbers, 2 * numbers)
-        pairs = _pairs(wide)
-        pairs.copy_(sums.unflatten(1, (numbers, -1)))
-        pairs[:, :, _halved(numbers)].mul_(0.5)
-        half = wide[:, :, :numbers] + wide[:, :, numbers:]
-        moments = half + half.mT
+        moments = pairs.to_matrix(sums, len(self.centre) + 1)
         count, first, second = moments[:, 0, 0], moments[:, 0, 1:], moments[:, 1:, 1:]
         rows = count.clamp_min(TINY)
         mean = first / rows.unsqueeze(1)
@@ -327,17 +313,6 @@ class SphericalQuadratic(Quadratic):
         square = self._scale.square()
         safe = norms / rows <= self._limit * (scatter / rows + ridge.mean() / square)
         return (count, torch.addcmul(self.centre, mean, self._scale), scatter * square), safe
-
-
-def _pairs(twice: Tensor) -> Tensor:
-    """Of matrices that are there twice, side by side, ``[K, M, 2M]``, the entries (i, i + s): a view ``[K, M, S]``."""
-    numbers = twice.shape[1]
-    return twice.flatten(1).unfold(1, numbers // 2 + 1, 2 * numbers + 1)
-
-
-def _halved(numbers: int) -> slice:
-    """The shifts whose entries the sum with the transpose doubles: 0, and M/2 if there is one."""
-    return slice(0, None, numbers // 2) if numbers % 2 == 0 else slice(0, 1)
 
 
 def _product(matrix: Tensor, lanes: Tensor, out: Tensor) -> None:

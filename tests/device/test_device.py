@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bridge.conversions.linear import as_autoregressive
 from density import (
     Checkpoint,
     CheckpointMismatch,
+    Columns,
+    GaussianLikelihood,
     Training,
     adam,
     lbfgs,
@@ -40,10 +42,12 @@ from lvm import (
     VAE,
     CollapsedComponent,
     Diagonal,
+    FiniteMixture,
     Full,
     GaussianMixture,
     LinearVAE,
     Spherical,
+    StochasticEM,
     Tied,
 )
 from lvm.em import Present
@@ -194,6 +198,32 @@ def test_a_component_that_collapses_is_told_and_the_model_is_what_it_was_before(
         return model
 
     both(call)
+    assert words[0] == words[1]
+
+
+COLLAPSES: dict[str, Callable[[Tensor], object]] = {
+    "a table": lambda x: FiniteMixture(2, 2, KINDS).fit(x, em=COLLAPSING, smoothing=0.0),
+    "a table with gaps": lambda x: FiniteMixture(2, 2, KINDS).observed.fit(
+        torch.where(x == 7.0, torch.nan, x), em=COLLAPSING, smoothing=0.0
+    ),
+    "an epoch": lambda x: GaussianMixture(2, 2).fit(
+        x, em=StochasticEM(batch_size=4, delay=0.0, exponent=1.0, regularisation=0.0, progress=False)
+    ),
+}
+KINDS = Columns([GaussianLikelihood(), GaussianLikelihood()])
+COLLAPSING = EM(regularisation=0.0, progress=False)
+
+
+@pytest.mark.usefixtures("pretence")
+@pytest.mark.parametrize("name", COLLAPSES)
+def test_a_collapse_that_is_looked_for_later_is_told_in_the_same_words(name: str) -> None:
+    x = torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, 0.4], [0.3, 0.2]] * 4 + [[9.0, 7.0]] * 4, dtype=torch.float64)
+    words = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        with pytest.raises(CollapsedComponent) as found:
+            COLLAPSES[name](x.to(device))
+        words.append(str(found.value))
     assert words[0] == words[1]
 
 
