@@ -139,16 +139,17 @@ def evaluated_numerically(
 def with_numerical_error(
     model: nn.Module, claim: LogDensity, log_weights: Callable[[int, Generator], Tensor], generator: Generator | None
 ) -> LogDensity:
-    """A claim by weights, importance or annealed, with the error that the model's numerical parts make in it.
+    """A claim by weights, importance or annealed, or by quadrature, with the error that numerical parts make in it.
 
-    That of a log-mean of weights is at most that of the worst log-weight. It is estimated as of log-densities
-    (:func:`evaluated_numerically`) at four draws a point, of which the largest counts. Beyond the tolerance the claim
-    is an estimate: a bound that is off by more is none.
+    That of a log-mean of weights is at most that of the worst log-weight, and is added to what the claim states. It is
+    estimated as of log-densities (:func:`evaluated_numerically`) at four draws a point, of which the largest counts.
+    Beyond the tolerance the claim is an estimate: a bound that is off by more is none.
 
     Args:
         model: whose parts are asked; without numerical parts the claim stays as it is, and nothing is drawn.
         claim: about n points.
-        log_weights: draws so many of them for each point, ``[draws, n]``, in the model's dtype, from a generator.
+        log_weights: draws so many of them for each point, ``[draws, n]``, in the model's dtype, from a generator; of an
+            integral, log-joints.
         generator: of these draws, after those of the claim; torch's global one if None.
 
     Cost: four draws a point, twice.
@@ -159,9 +160,10 @@ def with_numerical_error(
     seed = int(torch.randint(2**62, (), generator=generator, device=device))
     found = evaluated_numerically(model, lambda: log_weights(ASKED, Generator(device).manual_seed(seed)).reshape(-1))
     assert found.numerical_error is not None
+    error = found.numerical_error.reshape(ASKED, -1).amax(0).to(claim.value)
     return replace(
         claim,
         kind=claim.kind if found.kind is Kind.EXACT else Kind.ESTIMATE,
         method=f"{claim.method}, {found.words}",
-        numerical_error=found.numerical_error.reshape(ASKED, -1).amax(0).to(claim.value),
+        numerical_error=error if claim.numerical_error is None else claim.numerical_error + error,
     )

@@ -6,7 +6,7 @@ import math
 from copy import deepcopy
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from density.checks import check_count
@@ -17,6 +17,7 @@ from density.evaluating import evaluated
 from density.families.categorical import CategoricalFamily
 from density.families.gaussian import GaussianFamily
 from density.log_density import Kind, LogDensity
+from density.numerical import ASKED, numerical_parts, with_numerical_error
 from density.parallel import processes
 from lvm.evidence.quadrature.cubature import Tolerance
 from lvm.evidence.quadrature.integral import integrate
@@ -32,6 +33,7 @@ from lvm.layered import LayeredModel
 SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time on a CPU, and elsewhere for
 OF_A_ROW = 2**6  # each row that passes through the networks
 STATES_AT_ONCE = 2**9  # of discrete latents
+UNSEEN = ", but for lone spikes between its nodes"
 DEFAULT = Tolerance(aim=1e-8, enough=1e-3)  # nats
 
 
@@ -91,7 +93,8 @@ def quadrature(
 
     Returns:
         A :class:`~density.log_density.LogDensity`, float64, with the error estimate of each point in
-        ``numerical_error``. It is EXACT if all of them meet the tolerance, 1e-3 if there is none, and ``method`` says
+        ``numerical_error``; where prior or decoder compute by a solver, with its error in the log-joint at four draws
+        of the encoder. It is EXACT if all of them meet the tolerance, 1e-3 if there is none, and ``method`` says
         which was met; else it is an ESTIMATE whose ``method`` says how many points miss it. Errors are estimates: at
         kinks, two points in a hundred were found to exceed theirs, by less than twice. Sums over discrete
         latents are exact.
@@ -134,14 +137,24 @@ def quadrature(
         else:
             value, error, missed = _sum(latents, rows), None, 0
             how = f"exact sum over {latents.count} latent values"
-    return LogDensity(
-        value,
-        Kind.ESTIMATE if missed else Kind.EXACT,
-        f"{how}, missed at {missed} of {x.shape[0]} points" if missed else how,
-        measure=model.measure,
-        numerical_error=error,
-        points=Points.of(x),
-    )
+        claim = LogDensity(
+            value,
+            Kind.ESTIMATE if missed else Kind.EXACT,
+            f"{how}, missed at {missed} of {x.shape[0]} points" if missed else how,
+            measure=model.measure,
+            numerical_error=error,
+            points=Points.of(x),
+        )
+        return _solved(latents.model, claim, rows, generator)
+
+
+def _solved(model: LatentVariableModel, claim: LogDensity, rows: Tensor, generator: Generator | None) -> LogDensity:
+    """A claim with what numerical parts of prior and decoder err by in the log-joint, at draws of the encoder."""
+    densities = nn.ModuleList([model.prior, model.decoder])
+    if not numerical_parts(densities):
+        return claim
+    z = model.encoder.sample(ASKED, context=rows, generator=generator)
+    return with_numerical_error(densities, claim, lambda draws, _: model._log_joint(rows, z), generator)
 
 
 def _sum(latents: Latents, rows: Tensor) -> Tensor:
@@ -180,7 +193,7 @@ def _integrals(
             value, error = torch.logaddexp(value, of_state), torch.logaddexp(error, of_state + off.log())
         error = (error - value).exp()
     off, missed = torch.stack([(~(error <= most)).sum() for most in (tolerance.aim, tolerance.enough)]).tolist()
-    how = f"{d}-dimensional adaptive quadrature to {tolerance.enough if off else tolerance.aim:g} nats"
+    how = f"{d}-dimensional adaptive quadrature to {tolerance.enough if off else tolerance.aim:g} nats{UNSEEN}"
     how = how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
     return value, error, missed, how
 

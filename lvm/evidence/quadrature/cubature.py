@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from density.checks import free_to_look
 from lvm.evidence.quadrature.boxes import SHARE, WORTH_TRIMMING, Assessment, Boxes, Leaves, assess, pieces
 from lvm.evidence.quadrature.integrand import Integrand
 from lvm.evidence.quadrature.partition import Partition
@@ -117,18 +118,21 @@ class Cubature:
             values = None
             self._learn(found)
             floor = self.low[found.point] + math.log(self.tolerance.aim * SHARE)
-            dropped = found.negligible | (found.optimistic < floor)
-            self._neglect(found.point, found.mass, dropped)
+            kept = ~(found.negligible | (found.optimistic < floor))
+            self._neglect(found.point, found.mass, ~kept)
+            if free_to_look(kept):  # or else those that are dropped are carried along to the end of the round
+                found = found[kept.nonzero().squeeze(1)]
+                kept = torch.ones_like(found.negligible)
 
-            trim = found.worth_trimming & ~dropped
-            split = ~(trim | dropped) & found.rough.any(1) & ~found.boxes.beyond_resolution()
+            trim = kept & found.worth_trimming
+            split = kept & ~trim & found.rough.any(1) & ~found.boxes.beyond_resolution()
             trim &= self._affordable(found.point, trim)
             split &= self._affordable(found.point, pieces(found.rough) * split)
             self._neglect(found.point, found.outside, trim)
             halves, there = found.boxes.halved(found.rough)
             pending = found.trimmed + halves
-            waiting = torch.cat([trim, there & split.repeat_interleave(len(there) // len(split))])
-            settled = ~(dropped | trim | split)
+            waiting = torch.cat([trim, there & split.repeat_interleave(2**self.rule.dimensions)])
+            settled = kept & ~(trim | split)
             new = Leaves.of(found)
             if leaves is not None:
                 leaves, settled = leaves + new, torch.cat([torch.ones_like(leaves.point, dtype=torch.bool), settled])

@@ -11,7 +11,17 @@ import torch
 from scipy.integrate import cubature
 from torch import Generator, Tensor, nn
 
-from density import ConditionalGaussian, FixedScale, Kind, NetworkScale, StandardNormal
+from density import (
+    Bernoulli,
+    ConditionalBernoulli,
+    ConditionalGaussian,
+    Density,
+    FixedScale,
+    Kind,
+    NetworkScale,
+    StandardNormal,
+)
+from density.numerical import LEAST, LOOSER, Numerical
 from flows import linear_flow
 from lvm import PPCA, VAE, GaussianMixture, LinearVAE
 from lvm.evidence.quadrature import quadrature
@@ -143,7 +153,7 @@ def test_kinks_are_exact_to_1e_3_and_smooth_points_to_1e_8(generator: Generator)
     x = model.sample(3, generator=generator).detach()
     claim = quadrature(model, x, generator=generator)
     assert claim.kind is Kind.EXACT
-    assert claim.method == "2-dimensional adaptive quadrature to 0.001 nats"
+    assert claim.method == "2-dimensional adaptive quadrature to 0.001 nats, but for lone spikes between its nodes"
     fine = quadrature(model, x, tolerance=1e-8, generator=generator)
     assert fine.kind is Kind.ESTIMATE
     assert claim.numerical_error is not None
@@ -152,7 +162,7 @@ def test_kinks_are_exact_to_1e_3_and_smooth_points_to_1e_8(generator: Generator)
     assert (fine.numerical_error < claim.numerical_error).all()
     assert ((claim.value - fine.value).abs() <= claim.numerical_error + fine.numerical_error).all()
     smooth = vae_of(random_decoder(2, 3, nn.Tanh(), generator, 1.0), 2, 3, 0.2)
-    assert quadrature(smooth, x, generator=generator).method == "2-dimensional adaptive quadrature to 1e-08 nats"
+    assert "2-dimensional adaptive quadrature to 1e-08 nats" in quadrature(smooth, x, generator=generator).method
 
 
 def test_discrete_latents_are_summed(generator: Generator) -> None:
@@ -179,6 +189,63 @@ def test_float32_models_are_integrated_in_float64(generator: Generator) -> None:
     double = quadrature(model.double(), x.double(), generator=generator)
     torch.testing.assert_close(single.value, double.value, rtol=0, atol=2e-8)
     assert single.kind is Kind.EXACT
+
+
+OFF = 1e-5
+
+
+class Solver(Numerical):
+    def __init__(self, tolerance: float) -> None:
+        super().__init__()
+        self.tolerance = tolerance
+
+
+class SolvedNormal(StandardNormal):
+    """Off everywhere, as by a solver, and by more where that is looser."""
+
+    def __init__(self, tolerance: float) -> None:
+        super().__init__(1)
+        self.solver = Solver(tolerance)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return super()._log_prob(x, context) + OFF * self.solver.looseness
+
+
+class SolvedBits(Bernoulli):
+    def __init__(self, tolerance: float) -> None:
+        super().__init__(1)
+        self.solver = Solver(tolerance)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return super()._log_prob(x, context) + OFF * self.solver.looseness
+
+
+@pytest.mark.parametrize(("exact", "solved"), [(StandardNormal, SolvedNormal), (Bernoulli, SolvedBits)])
+def test_the_error_of_a_solver_is_added(
+    exact: Callable[[int], Density], solved: Callable[[float], Density], generator: Generator
+) -> None:
+    """To an integral's own, and to that of a sum, which has none."""
+    normal = vae_of(random_decoder(1, 3, nn.Tanh(), generator, 1.0), 1, 3, 0.3)
+    bits = ConditionalBernoulli(nn.Linear(3, 1), 1, 3)
+    encoder = normal.encoder if exact is StandardNormal else bits
+    x = normal.sample(4, generator=generator).detach()
+    without = quadrature(VAE(exact(1), encoder, normal.decoder).double(), x, generator=generator)
+    for tolerance, kind, words in ((1e-2, Kind.EXACT, "solved"), (1e-6, Kind.ESTIMATE, "not solved")):
+        claim = quadrature(VAE(solved(tolerance), encoder, normal.decoder).double(), x, generator=generator)
+        assert claim.kind is kind
+        assert claim.method == f"{without.method}, {words} to {tolerance:.1g} nats"
+        torch.testing.assert_close(claim.value, without.value + OFF, rtol=0, atol=1e-8)
+        own = torch.zeros_like(x[:, 0]) if without.numerical_error is None else without.numerical_error
+        expected = own + (LOOSER - 1) * OFF + LEAST * tolerance
+        assert claim.numerical_error is not None
+        torch.testing.assert_close(claim.numerical_error, expected, rtol=0, atol=1e-8)
+
+
+def test_the_encoder_s_solver_is_none_of_its(generator: Generator) -> None:
+    model = vae_of(random_decoder(1, 3, nn.Tanh(), generator, 1.0), 1, 3, 0.3)
+    x = model.sample(2, generator=generator).detach()
+    model.encoder.solver = Solver(1e-2)
+    assert "solved" not in quadrature(model, x, generator=generator).method
 
 
 def test_bad_input(generator: Generator) -> None:

@@ -211,7 +211,8 @@ def test_sums_of_integrals(numbers: int, generator: Generator) -> None:
     assert claim.numerical_error is not None
     assert (claim.numerical_error <= 1e-8).all()
     assert claim.kind is Kind.EXACT
-    assert claim.method == f"exact sum over 4 latent values, {numbers}-dimensional adaptive quadrature to 1e-08 nats"
+    how = f"exact sum over 4 latent values, {numbers}-dimensional adaptive quadrature to 1e-08 nats"
+    assert claim.method.startswith(how)
     if numbers == 1:
         assert evidence(model, x, generator=generator).kind is Kind.EXACT
         with pytest.raises(ValueError, match="LatentStates counts discrete latents; VAE has continuous ones"):
