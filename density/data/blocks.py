@@ -11,9 +11,10 @@ ROWS_AT_ONCE = 2**16  # points, or draws of their latents, that pass through the
 # On a CPU fewer: activations stay in cache and in memory that is used again; fresh pages cost more than arithmetic.
 ROWS_IN_CACHE = 2**12
 SCALARS_IN_CACHE = 2**20
-SHARE = 4  # of the memory of an accelerator, of which a block takes one
-SCALARS_OF_A_ROW = 2**13  # that the layers of a network hold of a row together,
-SCALARS_OF_A_FEATURE = 2**5  # and those that are as wide as a point
+# On CUDA as many as take one part in so many of its memory. What a row takes is a guess: networks are of any width.
+SHARE = 4
+SCALARS_OF_A_ROW = 2**13  # held of it by layers of a network,
+SCALARS_OF_A_FEATURE = 2**5  # and by those that are as wide as a point, for each feature
 
 
 def rows_at_once(x: Tensor) -> int:
@@ -32,11 +33,9 @@ def rows_in_memory(x: Tensor) -> int:
     if x.device.type != "cuda":
         return ROWS_AT_ONCE
     free, whole = torch.cuda.mem_get_info(x.device)
-    free += torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(
-        x.device
-    )  # kept by torch, for us as well
+    kept = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)  # by torch, for us as well
     row = x.element_size() * (SCALARS_OF_A_ROW + SCALARS_OF_A_FEATURE * x.shape[-1])
-    fit = min(whole // SHARE, free) // row
+    fit = min(whole // SHARE, free + kept) // row
     return 2 ** max(0, fit.bit_length() - 1)
 
 

@@ -67,8 +67,8 @@ def tensor_float_32(allowed: bool = True) -> Iterator[None]:
     """Allow TF32 in products of float32 matrices on CUDA: factors rounded to 11 bits, sums in float32.
 
     Afterwards, also after an error, torch's setting is what it was. It concerns all products within and not those of
-    networks alone, so also those of linear layers, whose log-determinants are those of the matrices before rounding:
-    log p is then off by more than a change of weights would be. Without the tensor cores of a recent GPU, and in
+    networks alone: also those of linear layers, whose log-determinants are those of the matrices before rounding, so
+    that log p is no longer exactly that of the map as it is computed. Without the tensor cores of a recent GPU, and in
     float64, nothing changes. Claims made within on CUDA say so.
 
     In steps of a fit ``Training(tf32=True)`` does this. Convolutions are rounded so by torch's own default

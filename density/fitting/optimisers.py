@@ -148,8 +148,8 @@ class Rates:
             able = captured and "capturable" in group and all(p.device.type == "cuda" for p in group["params"])
             if able:
                 group["capturable"] = True
-            # Fused kernels read a rate in single precision.
-            self.written.append(torch.empty((), device=group["params"][0].device) if able else None)
+            like = {"device": group["params"][0].device, "dtype": torch.float32}  # as which fused kernels read a rate
+            self.written.append(torch.empty((), **like) if able else None)
 
     def scale(self, factor: float) -> None:
         """The rates of the next step: each group's own times a factor."""

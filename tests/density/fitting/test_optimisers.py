@@ -51,6 +51,21 @@ def test_a_step_begins_where_the_parameters_are(generator: Generator) -> None:
     assert abs(parameter.item() - 1) < 1e-6
 
 
+def test_a_step_ends_where_the_search_does() -> None:
+    """Also where the objective was not evaluated last: a step without a line search goes on from there."""
+    parameter = nn.Parameter(torch.tensor([3.0]))
+    optimiser = SearchOnHost([parameter], lr=0.25, max_iter=1)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = (parameter - 1).square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert parameter.item() == 2.75  # torch's first step is lr · min(1, 1/|g|) · g
+
+
 @pytest.mark.parametrize("there", [torch.optim.LBFGS, SearchOnHost])
 @pytest.mark.parametrize("here", [torch.optim.LBFGS, SearchOnHost])
 def test_the_one_goes_on_where_the_other_stopped(there: type[torch.optim.LBFGS], here: type[torch.optim.LBFGS]) -> None:
