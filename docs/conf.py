@@ -32,6 +32,7 @@ extensions = [
     "sphinx_design",
     "docs._ext.mathematics",
     "docs._ext.names",
+    "docs._ext.printed",
     "docs._ext.reference",
     "docs._ext.gallery",
     "docs._ext.repository",

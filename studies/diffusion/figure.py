@@ -12,22 +12,14 @@ from matplotlib.figure import Figure
 
 from significance import Kind
 from studies.diffusion.standings import LABELS, Pair, chains, longest_known, pairs, reading, readings, sets
-from studies.kit.figures import PALETTE, caption, legend_below, panels
+from studies.kit.figures import PALETTE, a_line_each, legend_below
 
 FEW = 4  # steps: shorter chains are far below, and out of the panel
 
 
 def drawn(rows: pd.DataFrame, answer: str) -> Figure:
     """A line of panels for each set: log p and ELBO against T, two models point by point, two columns."""
-    names = sets(rows)
-    with panels(3, len(names), width=15, height=4.4) as (figure, axes):
-        for place, data in enumerate(names):
-            along, points, columns = axes[3 * place : 3 * place + 3]
-            _along(along, rows, data)
-            _points(points, rows, data)
-            _columns(columns, rows, data)
-        caption(figure, answer)
-    return figure
+    return a_line_each(sets(rows), (_along, _points, _columns), rows, answer, width=15, height=4.4)
 
 
 def _along(axes: Axes, rows: pd.DataFrame, data: str) -> None:

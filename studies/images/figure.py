@@ -12,22 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from studies.images.standings import LABELS, sets, standings
-from studies.kit.figures import PALETTE, caption, panels
+from studies.kit.figures import PALETTE, a_line_each
 
 GAP = 2  # pixels between pictures
 
 
 def drawn(rows: pd.DataFrame, answer: str) -> Figure:
     """A line of panels for each set of images: bits of every model, the naive column, pictures."""
-    names = sets(rows)
-    with panels(3, len(names), width=15, height=5.4) as (figure, axes):
-        for place, data in enumerate(names):
-            masses, naive, pictures = axes[3 * place : 3 * place + 3]
-            _masses(masses, rows, data)
-            _naive(naive, rows, data)
-            _pictures(pictures, rows, data)
-        caption(figure, answer)
-    return figure
+    return a_line_each(sets(rows), (_masses, _naive, _pictures), rows, answer, width=15, height=5.4)
 
 
 def _masses(axes: Axes, rows: pd.DataFrame, data: str) -> None:

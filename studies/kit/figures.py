@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,25 @@ def panels(
         yield figure, list(axes.flat)
         for panel in axes.flat:
             sns.despine(ax=panel)
+
+
+def a_line_each(
+    names: Sequence[str],
+    drawers: Sequence[Callable[[Axes, pd.DataFrame, str], None]],
+    rows: pd.DataFrame,
+    words: str,
+    *,
+    width: float,
+    height: float,
+) -> Figure:
+    """A line of panels for each name, such as of data, drawn by functions of axes, rows and name; and the caption."""
+    with panels(len(drawers), len(names), width=width, height=height) as (figure, axes):
+        places = iter(axes)
+        for name in names:
+            for draw_panel in drawers:
+                draw_panel(next(places), rows, name)
+        caption(figure, words)
+    return figure
 
 
 def ranges(

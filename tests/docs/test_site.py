@@ -101,6 +101,21 @@ def test_every_page_is_whole(browser: Any, size: tuple[int, int]) -> None:  # no
     assert pictures >= 2 * 18  # of the gallery, and of the studies' own pages
 
 
+def test_printed_tables_scroll_and_sentences_wrap(browser: Any) -> None:  # noqa: ANN401
+    opened, printed = screen(browser, NARROW), "div.cell_output pre"
+    lost = "outputs => outputs.filter(output => output.scrollWidth > output.clientWidth + 1).length"
+    tables = 0
+    for path in sorted((SITE / "companion").glob("*.html")):
+        opened.open(f"companion/{path.name}")
+        sentences = f"{printed}:not(.printed-table pre)"
+        assert opened.page.eval_on_selector_all(sentences, lost) == 0, f"{path.name}: a sentence does not wrap"
+        style = "tables => tables.map(table => getComputedStyle(table).whiteSpace)"
+        how = opened.page.eval_on_selector_all(".printed-table pre", style)
+        assert set(how) <= {"pre"}, path.name
+        tables += len(how)
+    assert tables > 5
+
+
 def test_every_link_leads_somewhere(built: None) -> None:
     assert faults(SITE) == []
 

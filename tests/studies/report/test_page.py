@@ -120,7 +120,7 @@ def test_committed_figures_have_all_that_they_refer_to_and_a_caption() -> None:
     for path in sorted(committed.REFERENCE.rglob("*.svg")):
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', text)) <= set(re.findall(r' id="([^"]+)"', text)), path
-        assert len(caption_in(text)) > 40, path
+        assert len(caption_in(text)) > 40, f"{path}: its caption is not a sentence that answers: {caption_in(text)!r}"
         assert len(title_in(text)) > 60, path
         assert "/tmp" not in text
         assert path.stat().st_size < 250_000
