@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator
+from torch.func import functional_call, grad, jacfwd, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from density import StandardNormal
@@ -86,6 +88,64 @@ def test_a_fold_is_its_parts_one_by_one(name: str, rows: int, generator: Generat
         back, term = part.inverse(back)
         log_det = log_det + term
     torch.testing.assert_close(chain.inverse(z), (back, log_det), rtol=1e-11, atol=1e-11)
+
+
+STEPS: dict[str, list[Callable[[Generator], Transform]]] = {
+    "norm": [actnorm],
+    "glow's": [actnorm, lu],
+    "norms": [actnorm, actnorm],
+    "fixed and norm": [affine, actnorm, qr],
+    "permuted": [lu, actnorm, permutation],
+    "reversed": [lambda _: Permutation([1, 2, 0]), no_bias],
+}
+
+
+def coupling(generator: Generator, number: int) -> Transform:
+    return randomise(AffineCoupling([number % 2 == 0, True, number % 2 == 1], (4,)), generator)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_runs_that_are_folded_together_keep_what_is_their_own(name: str, generator: Generator) -> None:
+    """Values, and gradients of all parameters, with a graph and without, against the parts one by one."""
+    steps = [[*(make(generator) for make in STEPS[name]), coupling(generator, number)] for number in range(3)]
+    parts = [part for step in steps for part in step]
+    parts += parts[:-1][-len(STEPS[name]) :]  # a run whose layers are those of another
+    chain = Chain(*parts)
+    x = torch.stack([vector(generator, D) for _ in range(7)])
+    weights = torch.stack([vector(generator, D) for _ in range(7)])
+    for direction, order in (("forward", parts), ("inverse", parts[::-1])):
+        y, total = x, torch.zeros(7, dtype=x.dtype)
+        for part in order:
+            y, term = getattr(part, direction)(y)
+            total = total + term
+        found = getattr(chain, direction)(x)
+        torch.testing.assert_close(found, (y, total), rtol=1e-11, atol=1e-11)
+        with torch.no_grad():
+            torch.testing.assert_close(getattr(chain, direction)(x), found, rtol=1e-12, atol=1e-12)
+        own, expected = (
+            torch.autograd.grad((weights * z).sum() + log_det.square().sum(), list(chain.parameters()))
+            for z, log_det in (found, (y, total))
+        )
+        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch's own rules for forward mode
+@pytest.mark.parametrize("outer", [jacrev, pytest.param(jacfwd, marks=pytest.mark.slow)])
+def test_second_derivatives_of_norms_of_a_chain(outer: Callable[..., Any], generator: Generator) -> None:
+    """The norms between couplings are batch norms of fixed statistics: their gradients are functions as others are."""
+    chain = Chain(*(part for number in range(2) for part in (actnorm(generator), coupling(generator, number))))
+    x = vector(generator, D)
+
+    def total(shift: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        z, log_det = functional_call(chain, {"parts.2.shift": shift}, (x,))
+        return z.square().sum() + log_det
+
+    shift = chain.get_parameter("parts.2.shift").detach()
+    expected = torch.autograd.functional.hessian(total, (shift, x))
+    torch.testing.assert_close(outer(jacrev(total, (0, 1)), (0, 1))(shift, x), expected, rtol=1e-10, atol=1e-10)
+    many = torch.stack([x, 2 * x, -x])
+    one_by_one = torch.stack([grad(total)(shift, row) for row in many])
+    torch.testing.assert_close(vmap(grad(total), (None, 0))(shift, many), one_by_one, rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_folded(generator: Generator) -> None:
