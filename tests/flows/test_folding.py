@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator
-from torch.func import functional_call, grad, jacfwd, jacrev, vmap
+from torch.func import grad, jacfwd, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from density import StandardNormal
@@ -131,21 +132,26 @@ def test_runs_that_are_folded_together_keep_what_is_their_own(name: str, generat
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch's own rules for forward mode
 @pytest.mark.parametrize("outer", [jacrev, pytest.param(jacfwd, marks=pytest.mark.slow)])
-def test_second_derivatives_of_norms_of_a_chain(outer: Callable[..., Any], generator: Generator) -> None:
-    """The norms between couplings are batch norms of fixed statistics: their gradients are functions as others are."""
-    chain = Chain(*(part for number in range(2) for part in (actnorm(generator), coupling(generator, number))))
-    x = vector(generator, D)
+def test_a_diagonal_by_a_batch_norm_is_the_same_function(outer: Callable[..., Any], generator: Generator) -> None:
+    """What accelerators are given: values, both derivatives, and a batch of diagonals, against the formula."""
+    x = torch.stack([vector(generator, 5) for _ in range(D)])
+    diagonal, offset, centre = (vector(generator, D) for _ in range(3))
+    statistics = torch.zeros_like(diagonal), torch.ones_like(diagonal)
 
-    def total(shift: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        z, log_det = functional_call(chain, {"parts.2.shift": shift}, (x,))
-        return z.square().sum() + log_det
+    def moved(x: torch.Tensor, diagonal: torch.Tensor, offset: torch.Tensor, *, batch_norm: bool) -> torch.Tensor:
+        fold = Fold(centre, diagonal, offset, diagonal.sum(), statistics if batch_norm else None)
+        return fold.forward(x)[0].pow(3) + fold.inverse(x)[0].pow(2)
 
-    shift = chain.get_parameter("parts.2.shift").detach()
-    expected = torch.autograd.functional.hessian(total, (shift, x))
-    torch.testing.assert_close(outer(jacrev(total, (0, 1)), (0, 1))(shift, x), expected, rtol=1e-10, atol=1e-10)
-    many = torch.stack([x, 2 * x, -x])
-    one_by_one = torch.stack([grad(total)(shift, row) for row in many])
-    torch.testing.assert_close(vmap(grad(total), (None, 0))(shift, many), one_by_one, rtol=1e-12, atol=1e-12)
+    by_batch_norm, plain = (partial(moved, batch_norm=batch_norm) for batch_norm in (True, False))
+    torch.testing.assert_close(by_batch_norm(x, diagonal, offset), plain(x, diagonal, offset), rtol=1e-12, atol=1e-12)
+    found, expected = (
+        outer(grad(lambda *inputs, one=one: one(*inputs).sum(), (0, 1, 2)), (0, 1, 2))(x, diagonal, offset)  # type: ignore[misc]
+        for one in (by_batch_norm, plain)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    many = torch.stack([diagonal, 2 * diagonal])
+    found, expected = (vmap(one, (None, 0, None))(x, many, offset) for one in (by_batch_norm, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_folded(generator: Generator) -> None:
