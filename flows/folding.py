@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from flows.layers.whitening import Whitening
 from flows.transform import Transform
 
 LINEAR = (LULinear, QRLinear)
-DIAGONAL = (ActNorm, Affine)
-AFFINE = (*LINEAR, *DIAGONAL, Permutation, Whitening)
+MATRICES = {*LINEAR, Whitening}
+AFFINE = {*MATRICES, ActNorm, Affine, Permutation}
 
 
 class Fold(NamedTuple):
@@ -78,50 +78,55 @@ def folded(parts: Sequence[Transform], rows: int, *, inverse: bool) -> list[Tran
 
     Cost: O(D³) a layer, no more than forming W.
     """
-    norms = list(dict.fromkeys(part for part in parts if type(part) is ActNorm))
-    matrices = any(type(part) in LINEAR or isinstance(part, Whitening) for part in parts)
-    if not (matrices or len(norms) > 1) or (inverse and rows < _width(parts)):
+    kinds = [type(part) for part in parts]
+    several = len({part for part, kind in zip(parts, kinds, strict=True) if kind is ActNorm}) > 1
+    if not (several or any(kind in MATRICES for kind in kinds)) or (inverse and rows < _width(parts)):
         return list(parts)
-    pieces = _pieces(parts, norms, inverse)
+    pieces = _pieces(parts, kinds, inverse)
     runs = [(affine, list(run)) for affine, run in groupby(parts, key=lambda part: type(part) in AFFINE)]
     folds: dict[int, Fold] = {}
     alike: dict[tuple[object, ...], list[int]] = {}
     for position, (affine, run) in enumerate(runs):
-        holds = any(part in pieces and pieces[part].factor.ndim == 2 for part in run)
-        if affine and (holds or (len(norms) > 1 and all(type(part) is ActNorm for part in run))):
-            if len(run) == 1 and not inverse:
-                folds[position] = Fold(*pieces[run[0]])
-                continue
-            kinds = tuple((type(part), part in pieces and pieces[part].shift is None) for part in run)
-            alike.setdefault(kinds, []).append(position)
+        if not affine:
+            continue
+        found = {type(part) for part in run}
+        if found.isdisjoint(MATRICES) and not (several and found == {ActNorm}):
+            continue
+        if len(run) == 1 and not inverse:
+            folds[position] = Fold(*pieces[run[0]])
+        else:
+            signature = tuple((type(part), part in pieces and pieces[part].shift is None) for part in run)
+            alike.setdefault(signature, []).append(position)
     for positions in alike.values():
         folds.update(zip(positions, _fold([runs[at][1] for at in positions], pieces, inverse), strict=True))
     diagonals = [at for at, fold in folds.items() if fold.matrix.ndim == 1]
     if diagonals and torch.is_grad_enabled() and not (like := folds[diagonals[0]].matrix).is_cpu:
         statistics = torch.zeros_like(like), torch.ones_like(like)
         folds.update({at: folds[at]._replace(statistics=statistics) for at in diagonals})
-    found: list[Transform | Fold] = []
+    sequence: list[Transform | Fold] = []
     for position, (_, run) in enumerate(runs):
-        found += [folds[position]] if position in folds else run
-    return found
+        sequence += [folds[position]] if position in folds else run
+    return sequence
 
 
-def _pieces(parts: Sequence[Transform], norms: Sequence[ActNorm], inverse: bool) -> dict[Transform, Piece]:
+def _pieces(parts: Sequence[Transform], kinds: Sequence[type], inverse: bool) -> dict[Transform, Piece]:
     """What every affine layer but permutations does, all layers of a kind in one batch."""
+    alike: dict[type, dict[Any, None]] = {}
+    for part, kind in zip(parts, kinds, strict=True):
+        if kind in AFFINE:
+            alike.setdefault(kind, {})[part] = None
     pieces: dict[Transform, Piece] = {}
-    layers = list(dict.fromkeys(part for part in parts if isinstance(part, Linear) and type(part) in LINEAR))
-    for kind in dict.fromkeys(type(layer) for layer in layers):
-        alike = [layer for layer in layers if type(layer) is kind]
-        formed, log_dets = kind.stacked(alike, inverse=inverse)
-        for layer, matrix, log_det in zip(alike, formed.unbind(0), log_dets.unbind(0), strict=True):
-            pieces[layer] = Piece(None, matrix, layer.bias, log_det)
-    for norm, diagonal in zip(norms, ActNorm.diagonals(norms), strict=True):
-        pieces[norm] = Piece(*diagonal)
-    for part in parts:
-        if isinstance(part, Whitening):
-            pieces[part] = Piece(None, part.matrix(inverse=inverse), None, part.log_abs_det())
-        elif isinstance(part, Affine):
-            pieces[part] = Piece(*part.diagonal(_width(parts)))
+    for kind in LINEAR:
+        if layers := list(alike.get(kind, ())):
+            formed, log_dets = kind.stacked(layers, inverse=inverse)
+            for layer, matrix, log_det in zip(layers, formed.unbind(0), log_dets.unbind(0), strict=True):
+                pieces[layer] = Piece(None, matrix, layer.bias, log_det)
+    if norms := list(alike.get(ActNorm, ())):
+        pieces.update(zip(norms, (Piece(*diagonal) for diagonal in ActNorm.diagonals(norms)), strict=True))
+    for part in alike.get(Whitening, ()):
+        pieces[part] = Piece(None, part.matrix(inverse=inverse), None, part.log_abs_det())
+    for part in alike.get(Affine, ()):
+        pieces[part] = Piece(*part.diagonal(_width(parts)))
     return pieces
 
 

@@ -75,8 +75,6 @@ class ActNorm(Transform):
     @staticmethod
     def diagonals(layers: Sequence[ActNorm]) -> list[Diagonal]:
         """What several layers of one width do, formed together: a few kernels for all."""
-        if not layers:
-            return []
         std, log_scale, shift = (
             torch.stack([getattr(layer, name) for layer in layers]) for name in ("std", "log_scale", "shift")
         )
