@@ -190,12 +190,12 @@ class _Transposed:
             for number in reversed(range(len(stages))):
                 found[number].append(grad)
                 total = totals[number]
-                if grad.shape[0]:
+                if grad.shape[0] and left[number]:
                     total = torch.addmm(total, rows[number][position][:, : left[number]].T, grad)
-                left[number] -= cuts[number][position]
-                totals[number], grad = torch.split_with_sizes(total, [left[number], cuts[number][position]])
-                slope = self.slopes[number]
-                grad = grad if slope is None else grad * slope[place]
+                slope, own = self.slopes[number], cuts[number][position]
+                left[number] -= own
+                totals[number], grad = torch.split_with_sizes(total, [left[number], own])
+                grad = grad * slope[place] if own and slope is not None else grad
                 for later in range(number, len(stages)):
                     if number and stages[later].skip == number - 1:
                         grad = grad + found[later][-1]
