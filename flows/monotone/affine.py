@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.monotone.monotone import Monotone
+from flows.monotone.monotone import Derivatives, Monotone
 
 LOG_SCALE_BOUND = 5.0
 
@@ -40,3 +40,12 @@ class ConditionalAffine(Monotone):
         mean, raw = theta.unbind(0)
         log_scale = raw if self.bound is None else torch.tanh(raw * (1 / self.bound)) * self.bound
         return torch.addcmul(mean, z, torch.exp(log_scale)), log_scale
+
+    def inverse_derivatives(self, z: Tensor, theta: Tensor) -> Derivatives:
+        raw, one, zero = theta[1], torch.ones_like(z), torch.zeros_like(z)
+        if self.bound is None:
+            scale, slope = torch.exp(raw), one
+        else:
+            bent = torch.tanh(raw * (1 / self.bound))
+            scale, slope = torch.exp(bent * self.bound), torch.addcmul(one, bent, bent, value=-1)
+        return scale, torch.stack([one, z * scale * slope]), zero, torch.stack([zero, slope])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
+
+Derivatives = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Monotone(ABC):
@@ -37,3 +40,21 @@ class Monotone(ABC):
     @abstractmethod
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """x and log dx/dz, both shaped like z, for parameters ``[P, *z.shape]``."""
+
+    def inverse_derivatives(self, z: Tensor, theta: Tensor) -> Derivatives:
+        """Of x by z and by θ, then of log dx/dz by z and by θ; shaped like z and θ, and not recorded.
+
+        By automatic differentiation; a subclass that knows them spares that.
+        """
+        z, theta = z.detach().requires_grad_(), theta.detach().requires_grad_()
+        with torch.enable_grad():
+            x, log_derivative = self.inverse(z, theta)
+
+        def by_both(number: Tensor) -> tuple[Tensor, Tensor]:
+            if not number.requires_grad:
+                return torch.zeros_like(z), torch.zeros_like(theta)
+            one = torch.ones_like(number)
+            by_z, by_theta = torch.autograd.grad(number, (z, theta), one, retain_graph=True, materialize_grads=True)
+            return by_z, by_theta
+
+        return *by_both(x), *by_both(log_derivative)

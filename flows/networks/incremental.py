@@ -23,8 +23,9 @@ def inverse_by_degree(
     When x_j is found, only the hidden units of its degree have become computable. With units sorted by degree the
     weights are block triangular, and the features are found as a triangular system is solved by halves: the first half,
     then what it adds to the units of the second half in one matrix product a layer, then the second half. No unit is
-    computed twice and no masked block is multiplied. Every operation is out of place, so that autograd, its second
-    derivatives and ``torch.func`` pass through.
+    computed twice and no masked block is multiplied. Every operation is out of place, so that ``torch.func`` and
+    compilers pass through; where autograd records, it is one node, whose gradient solves the transposed system
+    (:func:`~flows.networks.incremental_gradient.pull_back`).
 
     Args:
         network: one whose ``sizes`` is not None.
@@ -129,12 +130,12 @@ class _Solution:
             values: list[Tensor] = []
             value = self.newest
             for number, stage in enumerate(self.system.stages):
-                for activation in stage.activations:
-                    value = activation(value)
+                both, rows, own = totals[number], left[number], cuts[number + 1][position]
+                if value.shape[0]:
+                    for activation in stage.activations:
+                        value = activation(value)
+                    both = torch.addmm(both, columns[number][position][-rows:], value) if rows else both
                 taken[number].append(value)
-                rest, rows, own = totals[number], left[number], cuts[number + 1][position]
-                weight = columns[number][position][-rows:] if rows else rest.new_empty(0, value.shape[0])
-                both = torch.addmm(rest, weight, value)
                 left[number] = rows - own
                 value, totals[number] = torch.split_with_sizes(both, [own, rows - own])
                 if stage.skip is not None:

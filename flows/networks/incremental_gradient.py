@@ -92,16 +92,10 @@ def linearised(system: System, tensors: Sequence[Tensor], x: Tensor) -> Linearis
         if stage.skip is not None:
             value = value + values[stage.skip].detach()
         values.append(value)
-    z = z.detach().requires_grad_()
-    theta = value.view(len(z), system.monotone.parameters, -1).transpose(0, 1).requires_grad_()
-    with torch.enable_grad():
-        again, log_derivative = system.monotone.inverse(z, theta)
-    one = torch.ones_like(again)
-    given = [*map(torch.ones_like, ends), one]
-    *found, by_z, by_theta = torch.autograd.grad([*ends, again], [*starts, z, theta], given, retain_graph=True)
-    logs = torch.autograd.grad(log_derivative, (z, theta), one, materialize_grads=True)
+    found = list(torch.autograd.grad(ends, starts, [*map(torch.ones_like, ends)])) if ends else []
     slopes = [found.pop(0) if stage.activations else None for stage in system.stages]
-    return Linearised(taken, slopes, by_z, by_theta, *logs)
+    theta = value.view(len(z), system.monotone.parameters, -1).transpose(0, 1)
+    return Linearised(taken, slopes, *system.monotone.inverse_derivatives(z, theta))
 
 
 def pull_back(
@@ -190,12 +184,12 @@ class _Transposed:
             for number in reversed(range(len(stages))):
                 found[number].append(grad)
                 total = totals[number]
-                if grad.shape[0]:
+                if grad.shape[0] and left[number]:
                     total = torch.addmm(total, rows[number][position][:, : left[number]].T, grad)
-                left[number] -= cuts[number][position]
-                totals[number], grad = torch.split_with_sizes(total, [left[number], cuts[number][position]])
-                slope = self.slopes[number]
-                grad = grad if slope is None else grad * slope[place]
+                slope, own = self.slopes[number], cuts[number][position]
+                left[number] -= own
+                totals[number], grad = torch.split_with_sizes(total, [left[number], own])
+                grad = grad * slope[place] if own and slope is not None else grad
                 for later in range(number, len(stages)):
                     if number and stages[later].skip == number - 1:
                         grad = grad + found[later][-1]
