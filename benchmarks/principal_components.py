@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.contestants import Absent, Work, each, present, require_cpu
 from benchmarks.timing import Race
-from lvm import PPCA, Randomised
+from lvm import PPCA
 
 
 def problem(n: int, features: int, latent_features: int) -> Tensor:
