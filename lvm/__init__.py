@@ -22,6 +22,7 @@ from lvm.mixture.regularisation import Local, Relative
 from lvm.mixture.starts import Given, KMeansPlusPlus, RandomPoints, RandomResponsibilities
 from lvm.mixture.stochastic_em import StochasticEM
 from lvm.ppca.model import PPCA, ClosedForm, EMSolver
+from lvm.ppca.randomised import Randomised
 from lvm.vae.amortised import AmortisedModel
 from lvm.vae.bounded import FittedByBound
 from lvm.vae.linear import LinearEncoder, LinearVAE
@@ -71,6 +72,7 @@ __all__ = [
     "ProductComponents",
     "RandomPoints",
     "RandomResponsibilities",
+    "Randomised",
     "Relative",
     "Responsibilities",
     "Schedule",

@@ -3,6 +3,7 @@
 from lvm.ppca.climb import RandomWeight
 from lvm.ppca.model import PPCA, Posterior, PrincipalAxes
 from lvm.ppca.observed_em import MissingEM
+from lvm.ppca.randomised import Randomised
 from lvm.ppca.solvers import ClosedForm, EMSolver, Solver
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Posterior",
     "PrincipalAxes",
     "RandomWeight",
+    "Randomised",
     "Solver",
 ]

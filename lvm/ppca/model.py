@@ -172,7 +172,7 @@ class PPCA(CountedModel):
 
         Args:
             x: a tensor, or data in chunks: whatever :class:`~density.data.chunks.Chunks` reads.
-            solver: :class:`ClosedForm` or :class:`EMSolver`.
+            solver: :class:`ClosedForm`, :class:`~lvm.ppca.randomised.Randomised` or :class:`EMSolver`.
             weights: of the rows, ``[n]``, not negative: 3 is the row three times, 0 a row that is not there.
 
         Returns:

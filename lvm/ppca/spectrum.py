@@ -49,7 +49,7 @@ class Spectrum:
     @staticmethod
     def of_gram(x: Tensor, latent_features: int, weights: Tensor | None = None, mean: Tensor | None = None) -> Spectrum:
         """By the n × n inner products of the centred rows, to 10 n ε times the largest. O(n²D) and O(n²q) to O(n³)."""
-        mean, rows = _scaled(x, weights, mean)
+        mean, rows = scaled(x, weights, mean)
         products = gram(rows.mT)
         variances, vectors = leading(products, latent_features)
         floor = 10 * len(products) * torch.finfo(variances.dtype).eps * variances[0]
@@ -63,7 +63,7 @@ class Spectrum:
     @staticmethod
     def of_rows(x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None) -> Spectrum:
         """By the centred rows themselves, to the square of their precision. O(nD min(n, D))."""
-        mean, rows = _scaled(x, weights, mean)
+        mean, rows = scaled(x, weights, mean)
         _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
         variances = singular.square()
         floor = (10 * max(x.shape) * torch.finfo(variances.dtype).eps) ** 2 * variances[0]
@@ -73,6 +73,17 @@ class Spectrum:
     def noise_variance(self, latent_features: int) -> Tensor:
         discarded = self.variances[latent_features:].sum() + self.rest
         return discarded / (self.mean.shape[0] - latent_features)
+
+    def objective(self, latent_features: int, noise_variance: Tensor, *, free: bool) -> Tensor:
+        """The mean log p(x) of the best parameters at a σ², which is the best one if it is free."""
+        features, kept = self.mean.shape[0], self.variances[:latent_features]
+        square: Tensor | int = features
+        if not free:
+            rest = self.variances[latent_features:].sum() + self.rest
+            square = (kept / kept.clamp_min(noise_variance)).sum() + rest / noise_variance
+            kept = kept.clamp_min(noise_variance)
+        log_det = kept.log().sum() + (features - len(kept)) * noise_variance.log()
+        return -0.5 * (log_det + square + features * math.log(2 * math.pi))
 
     def maximum(
         self,
@@ -86,21 +97,15 @@ class Spectrum:
         Args:
             finer: the spectrum to be taken instead where σ² is lost in rounding.
         """
-        features, kept = self.mean.shape[0], self.variances[:latent_features]
-        if free := noise_variance is None:
-            noise_variance = self.noise_variance(latent_features)
-            square = noise_variance.new_full((), features)
-        else:
-            rest = self.variances[latent_features:].sum() + self.rest
-            square = (kept / kept.clamp_min(noise_variance)).sum() + rest / noise_variance
-            kept = kept.clamp_min(noise_variance)
-        log_det = kept.log().sum() + (features - len(kept)) * noise_variance.log()
-        objective = -0.5 * (log_det + square + features * math.log(2 * math.pi))
+        free = noise_variance is None
+        noise_variance = self.noise_variance(latent_features) if noise_variance is None else noise_variance
+        objective = self.objective(latent_features, noise_variance, free=free)
         left, floor, value = torch.stack([noise_variance, self.floor, objective]).tolist()  # the one look
         if free and not left > floor:
             if finer is not None:
                 return finer().maximum(latent_features, started)
             require_noise(noise_variance, self.floor, latent_features, self.dtype)
+        kept = self.variances[:latent_features]
         weight = fix_signs(self.axes[:, : len(kept)]) * (kept - noise_variance).clamp_min(0).sqrt()
         weight = torch.nn.functional.pad(weight, (0, latent_features - len(kept)))  # of fewer rows than latents
         seconds = time.perf_counter() - started
@@ -121,7 +126,7 @@ def centre(x: Tensor, weights: Tensor | None = None, mean: Tensor | None = None)
     return origin + shift, rows.sub_(shift)
 
 
-def _scaled(x: Tensor, weights: Tensor | None, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+def scaled(x: Tensor, weights: Tensor | None, mean: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean, and rows √(wᵢ/Σw) (xᵢ − mean), whose scatter is the covariance."""
     mean, rows = centre(x, weights, mean)
     return mean, rows.mul_(shares(x, weights).sqrt_().unsqueeze(1))

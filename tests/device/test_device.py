@@ -59,7 +59,7 @@ from tests.cases.fits import fitted
 from tests.cases.layered_models import LOOSE, TIGHT
 from tests.cases.likelihoods import LIKELIHOODS
 from tests.cases.transforms import TRANSFORMS
-from tests.device.comparing import asking_nothing, both, contents, made, seed
+from tests.device.comparing import ROUNDING, asking_nothing, both, contents, made, seed
 from tests.device.counting import counting
 from tests.device.pretended import pretended
 
@@ -218,13 +218,16 @@ COLLAPSING = EM(regularisation=0.0, progress=False)
 @pytest.mark.parametrize("name", COLLAPSES)
 def test_a_collapse_that_is_looked_for_later_is_told_in_the_same_words(name: str) -> None:
     x = torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, 0.4], [0.3, 0.2]] * 4 + [[9.0, 7.0]] * 4, dtype=torch.float64)
-    words = []
+    words, courses = [], []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         with pytest.raises(CollapsedComponent) as found:
             COLLAPSES[name](x.to(device))
         words.append(str(found.value))
+        assert found.value.history is not None
+        courses.append(found.value.history.objective)
     assert words[0] == words[1]
+    assert courses[1] == pytest.approx(courses[0], abs=ROUNDING)
 
 
 @pytest.mark.usefixtures("pretence")
