@@ -163,7 +163,7 @@ class Cubature:
         point, n = every.point, self.points
         index = point.unsqueeze(1).expand_as(every.half)
         low, high = (
-            self.low.new_full((n, every.half.shape[1]), absent).scatter_reduce(
+            self.low.new_full((n, every.half.shape[1]), absent).scatter_reduce_(
                 0, index, torch.where(there.unsqueeze(1), end, absent), reduce
             )
             for end, absent, reduce in (
