@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import ConditionalGaussian, FixedScale, LogDensity, StandardNormal
+from density import CategoricalLevels, ConditionalGaussian, FixedScale, Independent, LogDensity, StandardNormal
 from lvm import VAE, GaussianMixture
 from lvm.evidence import (
     Bits,
@@ -154,9 +154,20 @@ class Overflowing(nn.Module):
         return torch.where(z > 1.9, torch.nan, z)
 
 
+def normal() -> VAE:
+    encoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1)
+    return VAE(StandardNormal(1), encoder, ConditionalGaussian(Overflowing(), 1, 1, FixedScale(0.1)))
+
+
+def levels() -> VAE:
+    encoder = CategoricalLevels(4).conditional(nn.Linear(1, 4), 1, 1)
+    return VAE(Independent(1, CategoricalLevels(4)), encoder, ConditionalGaussian(Overflowing(), 1, 1, FixedScale(0.1)))
+
+
+@pytest.mark.parametrize("make", [normal, levels])
 @pytest.mark.parametrize("unseen", [1, 2**22])
 def test_a_log_joint_that_is_no_number_is_located_in_the_same_words(
-    unseen: int, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], VAE], unseen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There at the look at the end of a round, or where much was not looked at."""
     module = importlib.import_module("lvm.evidence.quadrature.integrand")
@@ -164,8 +175,7 @@ def test_a_log_joint_that_is_no_number_is_located_in_the_same_words(
 
     def error(device: str) -> str:
         torch.manual_seed(0)
-        encoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1)
-        model = VAE(StandardNormal(1), encoder, ConditionalGaussian(Overflowing(), 1, 1, FixedScale(0.1))).to(device)
+        model = make().to(device)
         with pytest.raises(
             ValueError, match=r"of point 0 at z = \(.*\) is nan; the model's densities overflow"
         ) as found:

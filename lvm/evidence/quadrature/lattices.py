@@ -116,11 +116,9 @@ class Lattices:
         origin = self.mean
         for j, irrational in enumerate(IRRATIONAL[: origin.shape[1]]):
             origin = origin + (attempt * irrational) * basis[:, :, j]
-        origins = torch.stack([origin, origin + basis.sum(2) / 2])
         low, high = leaves.centre - leaves.half, leaves.centre + leaves.half
         high = torch.where(trying[point].unsqueeze(1), high, low)  # the half-open box of the others is empty
-        of_leaf = origins.index_select(1, point).flatten(0, 1), basis.index_select(0, point).repeat(2, 1, 1)
-        return Lattice(low.repeat(2, 1), high.repeat(2, 1), *of_leaf)
+        return Lattice.interlaced(low, high, origin.index_select(0, point), basis.index_select(0, point))
 
     def _sum(self, lattice: Lattice, lines: int, trying: Tensor, attempt: int, step: float) -> Tensor:
         """Evaluate a lattice for the points marked; returns where the next one may well promise much more: ``[n]``."""
