@@ -13,10 +13,13 @@ from density import (
     BernoulliLikelihood,
     Category,
     Columns,
+    ConditionalGaussian,
+    FixedScale,
     GaussianLikelihood,
     History,
     LogDensity,
     Poisson,
+    StandardNormal,
     Training,
     lbfgs,
 )
@@ -140,6 +143,19 @@ def chains(steps: int) -> LogDensity:
     return annealed(model, data(4), steps=2 + steps, chains=2, schedule=Linear(), leapfrog=2, pilot=pilot)
 
 
+class Kink(nn.Module):
+    """|z − 0.3|, at which every further digit takes a round of quadrature."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (z - 0.3).abs()
+
+
+def of_a_kink(tolerance: float, max_evaluations: int | None = None) -> LogDensity:
+    encoder, decoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1), ConditionalGaussian(Kink(), 1, 1, FixedScale(1.0))
+    model = VAE(StandardNormal(1), encoder, decoder).to("cuda")
+    return quadrature(model, torch.ones(1, 1).to("cuda"), tolerance=tolerance, max_evaluations=max_evaluations)
+
+
 STEPS: dict[str, Callable[[], Run]] = {
     **{f"{name}: log_prob": calls(make, lambda m, x: m.log_prob(x)) for name, make in MODELS.items() if name != "VAE"},
     **{f"{name}: sample": calls(make, lambda m, x: m.sample(len(x))) for name, make in MODELS.items()},
@@ -170,6 +186,8 @@ STEPS: dict[str, Callable[[], Run]] = {
         )
     ),
     "annealing: step of two leapfrogs": iterations(chains),
+    "quadrature: round of the search": iterations(lambda steps: of_a_kink(1e-14, 600 + 100 * steps)),
+    "quadrature: round of halving": iterations(lambda steps: of_a_kink(4e-6 * 4.0**-steps)),
     "quadrature, 4 points in two dimensions": whole(
         lambda: quadrature(VAE.gaussian(3, 2, hidden=(4,)).to("cuda"), data(4, 3))
     ),

@@ -28,6 +28,7 @@ DEAR = {  # and near to others
     "EM, tied covariances: iteration",
     "EM, diagonal covariances: iteration",
     "stochastic EM: epoch of four steps",
+    "quadrature: round of halving",
     "quadrature, 4 points in two dimensions",
 }
 

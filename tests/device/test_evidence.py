@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from density import LogDensity
-from lvm import VAE
+from density import CategoricalLevels, ConditionalGaussian, FixedScale, Independent, LogDensity, StandardNormal
+from lvm import VAE, GaussianMixture
 from lvm.evidence import (
     Bits,
     FromPrior,
@@ -118,3 +119,68 @@ def test_a_look_brings_numbers_and_forgets() -> None:
         path.at(torch.zeros(2, 3, 1, device="cuda"))
         assert path.look(torch.tensor(2.5, dtype=torch.float64, device="cuda")) == [2.5]
         assert path.look() == []
+
+
+def two_latents() -> VAE:
+    return randomise(VAE.gaussian(3, 2, hidden=(4,)).double(), seed("cpu"))
+
+
+def mixture_of_two_scales() -> VAE:
+    """Whose boxes are cut before anything is integrated, at the narrow component."""
+    one = torch.ones(2, 1, dtype=torch.float64)
+    prior = GaussianMixture.from_parameters(
+        one[:, 0] / 2, one * torch.tensor([[0.0], [2.0]]), torch.tensor([[[1.0]], [[1e-4]]], dtype=torch.float64)
+    )
+    return randomise(VAE.gaussian(3, 1, hidden=(4,), prior=prior).double(), seed("cpu"), 0.01)
+
+
+@pytest.mark.parametrize("make", [two_latents, mixture_of_two_scales])
+def test_quadrature_claims_the_same(make: Callable[[], VAE]) -> None:
+    def said(device: str) -> tuple[LogDensity, list[Tensor]]:
+        torch.manual_seed(0)
+        x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 4.0]], dtype=torch.float64, device=device)
+        claim = quadrature(make().to(device), x, tolerance=1e-6, generator=seed(device))
+        assert claim.numerical_error is not None
+        return claim, [claim.value.cpu(), claim.numerical_error.cpu()]
+
+    with pretended():
+        (here, ours), (there, theirs) = said("cpu"), said("cuda")
+    assert (there.kind, there.method) == (here.kind, here.method)
+    torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=ROUNDING)
+
+
+class Overflowing(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.where(z > 1.9, torch.nan, z)
+
+
+def normal() -> VAE:
+    encoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1)
+    return VAE(StandardNormal(1), encoder, ConditionalGaussian(Overflowing(), 1, 1, FixedScale(0.1)))
+
+
+def levels() -> VAE:
+    encoder = CategoricalLevels(4).conditional(nn.Linear(1, 4), 1, 1)
+    return VAE(Independent(1, CategoricalLevels(4)), encoder, ConditionalGaussian(Overflowing(), 1, 1, FixedScale(0.1)))
+
+
+@pytest.mark.parametrize("make", [normal, levels])
+@pytest.mark.parametrize("unseen", [1, 2**22])
+def test_a_log_joint_that_is_no_number_is_located_in_the_same_words(
+    make: Callable[[], VAE], unseen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There at the look at the end of a round, or where much was not looked at."""
+    module = importlib.import_module("lvm.evidence.quadrature.integrand")
+    monkeypatch.setattr(module, "UNSEEN", unseen)
+
+    def error(device: str) -> str:
+        torch.manual_seed(0)
+        model = make().to(device)
+        with pytest.raises(
+            ValueError, match=r"of point 0 at z = \(.*\) is nan; the model's densities overflow"
+        ) as found:
+            quadrature(model, torch.zeros(3, 1, device=device), generator=seed(device))
+        return str(found.value)
+
+    with pretended():
+        assert error("cuda") == error("cpu")

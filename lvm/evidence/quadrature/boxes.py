@@ -145,6 +145,12 @@ class Leaves(Rows):
     axes: Tensor
 
     @staticmethod
+    def none(dimensions: int, like: Tensor) -> Leaves:
+        """No box yet, in the dtype and on the device of a tensor."""
+        point = torch.zeros(0, dtype=torch.long, device=like.device)
+        return Leaves(point, like.new_empty(0, 2), like.new_empty(0, dimensions, 6 + dimensions))
+
+    @staticmethod
     def of(found: Assessment) -> Leaves:
         """Those boxes of which nodes do not tell may hold as much more as can hide between them."""
         error = torch.where(found.rough.any(1), found.optimistic, found.error)

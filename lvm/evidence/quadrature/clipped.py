@@ -26,6 +26,12 @@ class Lattice:
         box = torch.arange(low.shape[0], device=low.device)
         self._first = self._lines(box, low[:, :0], low[:, :0])
 
+    @staticmethod
+    def interlaced(low: Tensor, high: Tensor, origin: Tensor, basis: Tensor) -> Lattice:
+        """The boxes twice: with the lattice, and with that which lies half a step along every axis from it."""
+        halfway = origin + basis.sum(2) / 2
+        return Lattice(low.repeat(2, 1), high.repeat(2, 1), torch.cat([origin, halfway]), basis.repeat(2, 1, 1))
+
     @property
     def lines(self) -> Tensor:
         """How many values k_1 takes, over all boxes, ``[]``; of one dimension the number of points."""

@@ -98,11 +98,11 @@ class Cubature:
         beyond = region.outside(self.seeds) & (self.known > floor.unsqueeze(1))
         return at_border | beyond.any(1)
 
-    def error_of(self, value: Tensor, error: Tensor, points: Tensor | slice = slice(None)) -> Tensor:
+    def error_of(self, value: Tensor, error: Tensor) -> Tensor:
         """Of the log, from logs of integral and error; with what was neglected, and the rounding of the log-joint."""
-        relative = (torch.logaddexp(error, self.neglected[points] + math.log(2)) - value).exp()
+        relative = (torch.logaddexp(error, self.neglected + math.log(2)) - value).exp()
         relative = relative + self.partition.uncertain
-        rounding = ROUNDING * self.peak[points].abs().clamp_min(1)
+        rounding = ROUNDING * self.peak.abs().clamp_min(1)
         return torch.where(relative < 1, -torch.log1p(-relative), torch.inf) + rounding  # nan is not < 1
 
     def _resolved(self, pending: Boxes, values: Tensor | None = None, *, searching: bool = False) -> Leaves:
@@ -110,7 +110,7 @@ class Cubature:
 
         A round works on all boxes that there may be, marks those that there are, and asks once how many.
         """
-        leaves: Leaves | None = None
+        leaves = Leaves.none(self.rule.dimensions, self.low)
         spanned = self.low.new_full((self.points,), math.inf)  # smallest log-volume that each point's boxes have filled
         while pending.point.numel():
             spanned = torch.minimum(spanned, log_sum_by(pending.point, pending.log_volume, self.points))
@@ -132,17 +132,12 @@ class Cubature:
             halves, there = found.boxes.halved(found.rough)
             pending = found.trimmed + halves
             waiting = torch.cat([trim, there & split.repeat_interleave(2**self.rule.dimensions)])
-            settled = kept & ~(trim | split)
-            new = Leaves.of(found)
-            if leaves is not None:
-                leaves, settled = leaves + new, torch.cat([torch.ones_like(leaves.point, dtype=torch.bool), settled])
-            else:
-                leaves = new
+            settled = torch.cat([torch.ones_like(leaves.point, dtype=torch.bool), kept & ~(trim | split)])
+            leaves += Leaves.of(found)
             if searching:
                 pending, waiting, settled = self._merged(pending, waiting, leaves, settled, spanned)
             more, count = self.integrand.look(waiting.sum(), settled.sum())
             pending, leaves = pending[marked(waiting, more)], leaves[marked(settled, count)]
-        assert leaves is not None, "there is at least one point"
         return leaves
 
     def _merged(
@@ -163,7 +158,7 @@ class Cubature:
         point, n = every.point, self.points
         index = point.unsqueeze(1).expand_as(every.half)
         low, high = (
-            self.low.new_full((n, every.half.shape[1]), absent).scatter_reduce(
+            self.low.new_full((n, every.half.shape[1]), absent).scatter_reduce_(
                 0, index, torch.where(there.unsqueeze(1), end, absent), reduce
             )
             for end, absent, reduce in (
@@ -200,8 +195,9 @@ class Cubature:
         size = self.rule.nodes.shape[0]
         at_once = max(1, max(NODES_AT_ONCE, self.integrand.decoded) // size)
         blocks = boxes.split(at_once)
-        for part, known in zip(blocks, [None] * len(blocks) if values is None else values.split(at_once), strict=True):
-            point, log_joint = part.point, known
+        given = [None] * len(blocks) if values is None else values.split(at_once)
+        for part, log_joint in zip(blocks, given, strict=True):
+            point = part.point
             if log_joint is None:
                 nodes = self.rule.nodes_of(part.centre, part.half)
                 log_joint = self.integrand.at(point.repeat_interleave(size), nodes.flatten(0, 1)).view(-1, size)

@@ -66,10 +66,10 @@ class Lattices:
         """B ``[n, d, d]``, lower triangular with B Bᵀ = E[∇f ∇fᵀ]⁻¹; nan where that is singular."""
         leaves, n, d = self.leaves, self.cubature.points, self.cubature.rule.dimensions
         share = (leaves.mass - self.value[leaves.point]).exp().nan_to_num(nan=0.0)
-        information = self.value.new_zeros(n, d, d).index_add(
+        information = self.value.new_zeros(n, d, d).index_add_(
             0, leaves.point, share[:, None, None] * leaves.information
         )
-        self.mean = self.value.new_zeros(n, d).index_add(0, leaves.point, share.unsqueeze(1) * leaves.mean)
+        self.mean = self.value.new_zeros(n, d).index_add_(0, leaves.point, share.unsqueeze(1) * leaves.mean)
         # Read backwards, J = U Uᵀ with U upper triangular, so that B = U⁻ᵀ is lower triangular and B Bᵀ = J⁻¹.
         factor, info = torch.linalg.cholesky_ex(information.flip(1, 2))
         identity = torch.eye(d, dtype=factor.dtype, device=factor.device)
@@ -85,7 +85,7 @@ class Lattices:
         count = count_by(point, cubature.points)
         least = self.value + math.log(cubature.tolerance.enough) - count.log()  # of which all together may be missed
         needed = torch.where(self.leaves.mass > least[point], self.log_needed, math.inf)
-        finest = self.log_volume.clone().scatter_reduce(0, point, needed, "amin")
+        finest = self.log_volume.clone().scatter_reduce_(0, point, needed, "amin")
         nodes = cubature.rule.nodes.shape[0] * count
         return (self.log_volume - finest).exp() < nodes.clamp_max(cubature.max_evaluations // 4)
 
@@ -116,11 +116,9 @@ class Lattices:
         origin = self.mean
         for j, irrational in enumerate(IRRATIONAL[: origin.shape[1]]):
             origin = origin + (attempt * irrational) * basis[:, :, j]
-        origins = torch.stack([origin, origin + basis.sum(2) / 2])
         low, high = leaves.centre - leaves.half, leaves.centre + leaves.half
         high = torch.where(trying[point].unsqueeze(1), high, low)  # the half-open box of the others is empty
-        of_leaf = origins.index_select(1, point).flatten(0, 1), basis.index_select(0, point).repeat(2, 1, 1)
-        return Lattice(low.repeat(2, 1), high.repeat(2, 1), *of_leaf)
+        return Lattice.interlaced(low, high, origin.index_select(0, point), basis.index_select(0, point))
 
     def _sum(self, lattice: Lattice, lines: int, trying: Tensor, attempt: int, step: float) -> Tensor:
         """Evaluate a lattice for the points marked; returns where the next one may well promise much more: ``[n]``."""

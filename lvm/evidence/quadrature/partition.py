@@ -134,10 +134,10 @@ def _narrow_axes(boxes: Boxes, z: Tensor, box: Tensor, which: Tensor) -> Tensor:
     """Axes ``[m, d]`` along which those places z ``[k, d]`` in each box lie close together; all if there is none."""
     weight = which.to(z).unsqueeze(1)
     offset = (z - boxes.centre.index_select(0, box)) / boxes.half.index_select(0, box)
-    count = torch.zeros_like(boxes.centre[:, :1]).index_add(0, box, weight).clamp_min(1)
-    mean = torch.zeros_like(boxes.centre).index_add(0, box, weight * offset) / count
+    count = torch.zeros_like(boxes.centre[:, :1]).index_add_(0, box, weight).clamp_min(1)
+    mean = torch.zeros_like(boxes.centre).index_add_(0, box, weight * offset) / count
     off = weight * (offset - mean.index_select(0, box)).square()
-    narrow = (torch.zeros_like(mean).index_add(0, box, off) / count).sqrt() < NARROW
+    narrow = (torch.zeros_like(mean).index_add_(0, box, off) / count).sqrt() < NARROW
     return narrow | ~narrow.any(1, keepdim=True)
 
 

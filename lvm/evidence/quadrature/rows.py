@@ -27,6 +27,6 @@ def count_by(index: Tensor, size: int, number: Tensor | None = None) -> Tensor:
 
 def log_sum_by(index: Tensor, values: Tensor, size: int) -> Tensor:
     """log Σ exp(values) over the entries of each index: ``[size]``, −inf where there is none. O(N)."""
-    top = values.new_full((size,), -math.inf).scatter_reduce(0, index, values, "amax")
+    top = values.new_full((size,), -math.inf).scatter_reduce_(0, index, values, "amax")
     scaled = (values - top.nan_to_num(neginf=0.0)[index]).exp()
-    return top + values.new_zeros(size).index_add(0, index, scaled).log().nan_to_num(neginf=0.0)
+    return top + values.new_zeros(size).index_add_(0, index, scaled).log().nan_to_num(neginf=0.0)

@@ -25,10 +25,11 @@ from density import (
 )
 from lvm import VAE, GaussianMixture, LinearVAE
 from lvm.evidence.quadrature import quadrature
+from lvm.evidence.quadrature.boxes import Boxes, pieces
 from lvm.evidence.quadrature.clipped import Lattice
 from lvm.evidence.quadrature.partition import Partition
 from lvm.evidence.quadrature.region import Region
-from lvm.evidence.quadrature.rows import log_sum_by
+from lvm.evidence.quadrature.rows import log_sum_by, marked
 from lvm.evidence.quadrature.rules import GaussKronrod
 from tests.equivalence.examples import randomise
 
@@ -88,20 +89,36 @@ def test_lattices_are_clipped_to_boxes_without_gap_or_overlap(generator: Generat
     low = torch.tensor([[-1.0, 0.0], [0.5, 0.0]], dtype=torch.float64)
     high = torch.tensor([[0.5, 1.0], [2.0, 1.0]], dtype=torch.float64)  # they touch at 0.5
     basis = torch.tensor([[0.13, 0.0], [-0.4, 0.2]], dtype=torch.float64)
-    origin = torch.tensor([0.11, -0.3], dtype=torch.float64)
-    lattice = Lattice(low, high, origin.expand(2, 2), basis.expand(2, 2, 2))
+    origin = torch.tensor([0.12, -0.33], dtype=torch.float64)
+    lattice = Lattice.interlaced(low, high, origin.expand(2, 2), basis.expand(2, 2, 2))
     blocks = list(lattice.points(int(lattice.lines), int, 7))
     assert [len(box) for box, _ in blocks[:-1]] == [7] * (len(blocks) - 1)
     box, points = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     steps = torch.cartesian_prod(*[torch.arange(-60, 60, dtype=torch.float64)] * 2)
-    everywhere = origin + steps @ basis.mT
-    for number in range(2):
-        inside = ((everywhere >= low[number]) & (everywhere < high[number])).all(1)
+    for number, shift in ((0, 0.0), (1, 0.0), (2, 0.5), (3, 0.5)):
+        everywhere = origin + (steps + shift) @ basis.mT
+        inside = ((everywhere >= low[number % 2]) & (everywhere < high[number % 2])).all(1)
         found = points[box == number]
         assert found.shape[0] == int(inside.sum()) > 20
         nearest = (found.unsqueeze(1) - everywhere[inside]).norm(dim=2).amin(1)
         assert nearest.max() < 1e-12
         assert torch.pdist(found).min() > 0.05
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_boxes_are_halved_into_boxes_that_fill_them(d: int, generator: Generator) -> None:
+    centre, half = (torch.rand(2**d, d, generator=generator, dtype=torch.float64) for _ in range(2))
+    axes = torch.tensor(list(itertools.product([False, True], repeat=d)))
+    children, there = Boxes(torch.arange(2**d), centre, half).halved(axes)
+    children = children[marked(there, int(there.sum()))]
+    assert children.point.bincount().tolist() == pieces(axes).tolist() == (2 ** axes.sum(1)).tolist()
+    for number in range(2**d):
+        own = children.point == number
+        low, high = (children.centre + sign * children.half for sign in (-1, 1))
+        torch.testing.assert_close((2 * children.half[own]).prod(1).sum(), (2 * half[number]).prod())
+        torch.testing.assert_close(low[own].amin(0), centre[number] - half[number])
+        torch.testing.assert_close(high[own].amax(0), centre[number] + half[number])
+        assert len(children.centre[own].unique(dim=0)) == len(children.centre[own])
 
 
 def test_log_sums_by_index() -> None:
