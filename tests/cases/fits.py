@@ -14,6 +14,7 @@ from density import (
     BernoulliLikelihood,
     Category,
     Checkpoint,
+    Chunks,
     Columns,
     DiagonalGaussian,
     DiscretisedLogistic,
@@ -188,6 +189,9 @@ VAES: dict[str, Fit] = {
     "VAE, by its mixture of fresh nodes": by(
         MixtureLikelihood(9), lambda: VAE.gaussian(FEATURES, 3, hidden=NARROW)
     ),
+    "VAE, by its mixture of fixed nodes": by(
+        MixtureLikelihood(9, seed=0), lambda: VAE.gaussian(FEATURES, 3, hidden=NARROW, prior=DiagonalGaussian(3))
+    ),
     "hierarchical VAE": lambda x, g: fitted(
         HierarchicalVAE.above(vae(), (1,), hidden=NARROW), x, QUIET, generator=g
     ),
@@ -239,6 +243,10 @@ MIXTURES: dict[str, Fit] = {
     ),
     "mixture, stream": lambda x, g: fitted(
         GaussianMixture(FEATURES, 2, Full()), chunks(x), em=replace(FEW, start=KMeansPlusPlus(3)), generator=g
+    ),
+    "mixture, weights in a stream": lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2), Chunks([(part, part[:, 0].exp()) for part in x.split(15)], weighted=True),
+        em=FEW, generator=g,
     ),
     "mixture, stochastic": lambda x, g: fitted(
         GaussianMixture(FEATURES, 2), x, em=StochasticEM(epochs=2, batch_size=20, progress=False), generator=g

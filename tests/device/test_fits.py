@@ -10,6 +10,8 @@ from torch import nn
 
 from density import Checkpoint
 from density.saving import files
+from lvm.finite_mixture import fit as finite_mixture
+from lvm.mixture import starts
 from tests.cases.fits import FEATURES, FITS, RESUMED, ROWS
 from tests.device.comparing import both, seed
 
@@ -23,6 +25,15 @@ def test_a_model_follows_its_data(name: str) -> None:
         return FITS[name](x.to(device), seed(device))
 
     both(call)
+
+
+@pytest.mark.parametrize("name", ["mixture, stream", "mixture, weights in a stream", "mixture of kinds"])
+def test_starts_look_at_some_of_many_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, at 20 of 40."""
+    monkeypatch.setattr(starts, "MOST_ROWS", 20)
+    monkeypatch.setattr(starts, "MOST_ROWS_OF_A_COMPONENT", 10)
+    monkeypatch.setattr(finite_mixture, "MOST_ROWS", 20)
+    test_a_model_follows_its_data(name)
 
 
 class Cut(Exception):
