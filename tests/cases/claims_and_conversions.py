@@ -24,6 +24,11 @@ from bridge import (
     as_ppca,
     check_exact,
     compare,
+    flow_with_vae_top,
+    from_freia,
+    from_normflows,
+    from_pythae,
+    from_zuko,
     mixture_from_sklearn,
     mixture_to_sklearn,
     ppca_from_sklearn,
@@ -32,6 +37,7 @@ from bridge import (
 from bridge.estimator.density_estimator import DensityEstimator
 from density import (
     DiagonalGaussian,
+    ExactModel,
     Gaussian,
     Moments,
     examine,
@@ -39,9 +45,7 @@ from density import (
     save,
     sharded,
 )
-from flows import (
-    real_nvp,
-)
+from flows import maf, real_nvp
 from lvm import (
     PPCA,
     VAE,
@@ -68,6 +72,7 @@ from lvm.vae.gradients import (
     Reparametrised,
 )
 from lvm.vae.mixture_likelihood import MixtureLikelihood
+from tests.bridge.adapters import stand_ins
 from tests.cases.computations import FEATURES, NARROW, estimated, flow, nodes, of_bits, of_categories, there, vae
 from tests.cases.densities import ADAPTED
 from tests.cases.fits import KINDS, bits, holes, table
@@ -111,6 +116,17 @@ def learned(estimator: Any) -> list[object]:  # noqa: ANN401
     return [value for name, value in vars(estimator).items() if name.endswith("_")]
 
 
+def foreign(make: Callable[[], Any]) -> Work:
+    """A model of another library: its claim, and draws."""
+
+    def work(x: Tensor, generator: Generator) -> object:
+        model = make().to(x)
+        few = {} if isinstance(model, ExactModel) else {"draws": 7, "generator": generator}
+        return model.log_density(x, **few), model.sample(3, generator=generator)
+
+    return work
+
+
 def claims(x: Tensor, generator: Generator) -> object:
     """Two claims, what they come to together, and apart."""
     first, second = (there(make(), x).log_density(x) for make in (flow, lambda: Gaussian(FEATURES)))
@@ -120,10 +136,9 @@ def claims(x: Tensor, generator: Generator) -> object:
     ]  # fmt: skip
 
 
-# Of seconds.
-DEAR: dict[str, Work] = {
-    "is a flow exact": lambda x, g: check_exact(there(real_nvp(3, 2, NARROW), x), g),
-}
+def integrated(make: Callable[[], Any]) -> Work:
+    """log p(x) of two points of two features, roughly."""
+    return lambda x, g: quadrature(there(make(), x), x[:2, :2], tolerance=0.1, max_evaluations=2000, generator=g)
 
 
 def adapted(case: DensityCase) -> Work:
@@ -137,6 +152,12 @@ def adapted(case: DensityCase) -> Work:
 
     return work
 
+
+# Of seconds.
+DEAR: dict[str, Work] = {
+    "quadrature of a hierarchy": integrated(lambda: HierarchicalVAE.above(vae(2, 1), (1,), hidden=NARROW)),
+    "is a flow exact": lambda x, g: check_exact(there(real_nvp(3, 2, NARROW), x), g),
+}
 
 CLAIMS_AND_CONVERSIONS: dict[str, Work] = {
     "marginal bound": lambda x, g: MarginalBound(there(flow(), x), there(GaussianMixture(FEATURES, 2), x)).log_weights(
@@ -192,6 +213,9 @@ CLAIMS_AND_CONVERSIONS: dict[str, Work] = {
     "annealing, sigmoid": lambda x, g: annealed(there(vae(), x), x, schedule=Sigmoid(), **SHORT, generator=g),
     "annealing, adaptive": lambda x, g: annealed(there(vae(), x), x, schedule=Adaptive(), **SHORT, generator=g),
     "quadrature of bits": lambda x, g: quadrature(there(of_bits(), x), bits(x)),
+    "quadrature of a mixture as prior": integrated(lambda: vae(2, 1, prior=GaussianMixture(1, 2))),
+    "quadrature of a flow as prior": integrated(lambda: vae(2, 1, prior=maf(1, 1, NARROW))),
+    "quadrature of layers": integrated(lambda: flow_with_vae_top(real_nvp(2, 2, NARROW).transform, vae(2, 1))),
     "evidence of categories": lambda x, g: evidence(there(of_categories(), x), bits(x)),
     "audit of a box": lambda x, g: audit(
         there(vae(1, 1), x), Box((-9.0,), (9.0,), 11), method=TEN_DRAWS, passes=2, generator=g
@@ -200,5 +224,9 @@ CLAIMS_AND_CONVERSIONS: dict[str, Work] = {
     "quality of gradients": lambda x, g: gradient_quality(
         Reparametrised(), there(vae(), x), x, repeats=3, generator=g, progress=False
     ),
+    "flow of normflows": foreign(lambda: from_normflows(stand_ins.NormalizingFlow(FEATURES))),
+    "flow of zuko": foreign(lambda: from_zuko(stand_ins.LazyGaussian(FEATURES, 0))),
+    "flow of FreIA": foreign(lambda: from_freia(stand_ins.SequenceINN(FEATURES))),
+    "VAE of pythae": foreign(lambda: from_pythae(stand_ins.PythaeVAE("mse"))),
     **{f"adapted: {name}": adapted(case) for name, case in ADAPTED.items()},
 }  # fmt: skip

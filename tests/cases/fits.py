@@ -13,6 +13,8 @@ from bridge.hybrids import coupling_posterior
 from density import (
     BernoulliLikelihood,
     Category,
+    Checkpoint,
+    Chunks,
     Columns,
     DiagonalGaussian,
     DiscretisedLogistic,
@@ -107,6 +109,11 @@ def table(x: Tensor) -> Tensor:
     return torch.cat([x[:, :1], x[:, 1:2].abs().floor().clamp(0, 2), bits(x[:, 2:3]), x[:, 3:]], 1)
 
 
+def many(x: Tensor) -> Tensor:
+    """2,000 rows, so that features are worth making."""
+    return torch.cat([x * (1 + 0.01 * step) for step in range(50)])
+
+
 def chunks(x: Tensor) -> list[tuple[Tensor, ...]]:
     return [(part,) for part in x.split(15)]
 
@@ -182,6 +189,9 @@ VAES: dict[str, Fit] = {
     "VAE, by its mixture of fresh nodes": by(
         MixtureLikelihood(9), lambda: VAE.gaussian(FEATURES, 3, hidden=NARROW)
     ),
+    "VAE, by its mixture of fixed nodes": by(
+        MixtureLikelihood(9, seed=0), lambda: VAE.gaussian(FEATURES, 3, hidden=NARROW, prior=DiagonalGaussian(3))
+    ),
     "hierarchical VAE": lambda x, g: fitted(
         HierarchicalVAE.above(vae(), (1,), hidden=NARROW), x, QUIET, generator=g
     ),
@@ -225,8 +235,18 @@ MIXTURES: dict[str, Fit] = {
     "mixture, given means, ways up": lambda x, g: fitted(
         GaussianMixture(FEATURES, 3), x, em=EM(max_iterations=60, progress=False, start=Given(x[:1].expand(3, -1)))
     ),
+    "mixture of many rows, tied": lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2, Tied()), many(x), em=FEW, generator=g
+    ),
+    "mixture of many rows, diagonal": lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2, Diagonal()), many(x), em=FEW, generator=g
+    ),
     "mixture, stream": lambda x, g: fitted(
         GaussianMixture(FEATURES, 2, Full()), chunks(x), em=replace(FEW, start=KMeansPlusPlus(3)), generator=g
+    ),
+    "mixture, weights in a stream": lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2), Chunks([(part, part[:, 0].exp()) for part in x.split(15)], weighted=True),
+        em=FEW, generator=g,
     ),
     "mixture, stochastic": lambda x, g: fitted(
         GaussianMixture(FEATURES, 2), x, em=StochasticEM(epochs=2, batch_size=20, progress=False), generator=g
@@ -243,3 +263,28 @@ MIXTURES: dict[str, Fit] = {
 }  # fmt: skip
 
 FITS: dict[str, Fit] = FLOWS | VAES | CLOSED | MIXTURES
+
+RESUMED: dict[str, Callable[[Checkpoint], Fit]] = {  # of two steps or more, each of which is written
+    "flow, averaged": lambda to: lambda x, g: fitted(
+        real_nvp(FEATURES, 2, NARROW), x, replace(QUIET, averaging=0.9, epochs=2, checkpoint=to), generator=g
+    ),
+    "flow, stream": lambda to: lambda x, g: fitted(
+        real_nvp(FEATURES, 2, NARROW), chunks(x), replace(QUIET, epochs=2, checkpoint=to), generator=g
+    ),
+    "linear VAE": lambda to: lambda x, g: fitted(
+        LinearVAE(FEATURES, 2), x, replace(FULL_BATCH, epochs=4, checkpoint=to), generator=g
+    ),
+    "PPCA, missing values": lambda to: lambda x, g: observed(
+        PPCA(FEATURES, 2), holes(x), MissingEM(max_iterations=5, tolerance=0.0, progress=False, checkpoint=to)
+    ),
+    "mixture": lambda to: lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2), x, em=replace(FEW, checkpoint=to), generator=g
+    ),
+    "mixture, stochastic": lambda to: lambda x, g: fitted(
+        GaussianMixture(FEATURES, 2), x,
+        em=StochasticEM(epochs=4, batch_size=20, progress=False, checkpoint=to), generator=g,
+    ),
+    "mixture of kinds": lambda to: lambda x, g: fitted(
+        FiniteMixture(FEATURES, 2, KINDS), table(x), em=replace(FEW, checkpoint=to), generator=g
+    ),
+}  # fmt: skip

@@ -128,9 +128,11 @@ def _lying(t: Tensor, place: torch.device) -> Tensor:
 
 
 def _module_to(module: nn.Module, *args: Any, to: Any = nn.Module.to, **kwargs: Any) -> nn.Module:
-    """``module.to(tensor)``, of which torch would ask the tensor itself where it lies."""
+    """``module.to``, told by position where to; of a tensor torch would ask where it lies."""
     if args and isinstance(args[0], Tensor):
         args = args[0].device, args[0].dtype
+    elif kwargs.get("device") is not None:
+        args = kwargs.pop("device"), *([kwargs.pop("dtype")] if "dtype" in kwargs else [])
     moved: nn.Module = to(module, *args, **kwargs)
     return moved
 
