@@ -14,7 +14,7 @@ from tqdm import tqdm
 from density.compilation.objectives import compiled_steps
 from density.data.stream import Stream
 from density.evaluating import evaluating, mode_kept
-from density.fitting.autocast import lowered, tensor_float_32
+from density.fitting.autocast import Lowering, tensor_float_32
 from density.fitting.averaging import Average
 from density.fitting.batches import Batch, Blocks, Objective, Stepwise, batches_of, join, weighted, weighted_by_step
 from density.fitting.best_weights import NonFiniteObjective, Watch, copied, weights_of
@@ -113,6 +113,7 @@ class _Ascent:
         generator: Generator | None,
     ) -> None:
         self.module, self.training, self.started = module, training, time.perf_counter()
+        self.lowering = Lowering(module, training.autocast)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(module).__name__} has no trainable parameters to fit")
@@ -262,7 +263,7 @@ class _Ascent:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip)
             return loss
 
-        with lowered(self.module, self.training.autocast), tensor_float_32(self.training.tf32):
+        with self.lowering.entered(), tensor_float_32(self.training.tf32):
             loss = self.optimiser.step(closure)  # type: ignore[arg-type]  # a closure that returns the loss as a tensor
         return torch.as_tensor(loss).detach()
 

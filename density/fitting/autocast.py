@@ -5,7 +5,7 @@ TF32 in products of matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from density.own_precision import in_lower_precision
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
-@contextmanager
-def lowered(module: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+def lowered(module: nn.Module, dtype: torch.dtype | None) -> AbstractContextManager[None]:
     r"""Run the networks inside a module under ``torch.autocast``; everything between them in its own precision.
 
     A network is an outermost module of ``torch.nn``, such as a ``Sequential``: its matrix products run in ``dtype``,
@@ -45,21 +44,61 @@ def lowered(module: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     ...     flow.log_density(x).method
     'change of variables, networks in bfloat16'
     """
-    if dtype is None:
-        yield
-        return
-    networks = [*_networks(module)]
-    concerns = set(networks)
-    words = f"networks in {str(dtype).removeprefix('torch.')}"
-    with ExitStack() as hooks, in_lower_precision(lambda model: not concerns.isdisjoint(model.modules()), words):
-        for network in networks:
-            entered: list[torch.autocast] = []
-            for handle in (
-                network.register_forward_pre_hook(_entering(entered, dtype)),
-                network.register_forward_hook(_leaving(entered), always_call=True),
-            ):
-                hooks.callback(handle.remove)
-        yield
+    return Lowering(module, dtype).entered()
+
+
+class Lowering:
+    """What :func:`lowered` does, for as many times as it is entered: a graph compiled in one of them is that of all.
+
+    Networks have another ``forward`` meanwhile, since no graph is made of hooks that enter an autocast and leave it.
+
+    Args:
+        module, dtype: as there.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+        self.forwards = [] if dtype is None else [_Forward(network, dtype) for network in _networks(module)]
+        self.networks = {forward.network for forward in self.forwards}
+        self.words = f"networks in {str(dtype).removeprefix('torch.')}"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The networks run lower within."""
+        if not self.forwards:
+            yield
+            return
+        with ExitStack() as after, in_lower_precision(self._concerns, self.words):
+            for forward in self.forwards:
+                after.callback(forward.put())
+            yield
+
+    def _concerns(self, model: nn.Module) -> bool:
+        return not self.networks.isdisjoint(model.modules())
+
+
+class _Forward:
+    """The forward pass of a network under autocast; a copy of the network has a copy of it."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        self.network, self.dtype, self.own = network, dtype, vars(network).get("forward")
+
+    def __call__(self, *given: Tensor, **named: object) -> object:
+        with torch.autocast(given[0].device.type, dtype=self.dtype):
+            if self.own is None:
+                output = type(self.network).forward(self.network, *given, **named)
+            else:
+                output = self.own(*given, **named)
+        return _raised(output, given[0].dtype)
+
+    def put(self) -> Callable[[], None]:
+        """Give it to the network; returned is what takes it away again."""
+        self.network.forward = self
+        return self._take
+
+    def _take(self) -> None:
+        del self.network.forward
+        if self.own is not None:
+            self.network.forward = self.own
 
 
 @contextmanager
@@ -110,23 +149,6 @@ def _networks(module: nn.Module) -> Iterator[nn.Module]:
     else:
         for child in module.children():
             yield from _networks(child)
-
-
-def _entering(entered: list[torch.autocast], dtype: torch.dtype) -> Callable[..., None]:
-    def enter(network: nn.Module, given: tuple[Tensor, ...]) -> None:
-        context = torch.autocast(given[0].device.type, dtype=dtype)
-        context.__enter__()
-        entered.append(context)
-
-    return enter
-
-
-def _leaving(entered: list[torch.autocast]) -> Callable[..., object]:
-    def leave(network: nn.Module, given: tuple[Tensor, ...], output: object) -> object:
-        entered.pop().__exit__(None, None, None)
-        return _raised(output, given[0].dtype)
-
-    return leave
 
 
 def _raised(output: object, dtype: torch.dtype) -> object:

@@ -93,8 +93,7 @@ class Training:
 
     Raises:
         TypeError: optimiser or schedule is no function, checkpoint no Checkpoint, or last_batch no LastBatch.
-        ValueError: a setting is out of range; both epochs and steps; L-BFGS with weight decay or averaging;
-            autocast of what is compiled.
+        ValueError: a setting is out of range; both epochs and steps; L-BFGS with weight decay or averaging.
 
     A callback for TensorBoard, whose ``SummaryWriter`` has this method, that also ends a fit after an hour:
 
@@ -184,8 +183,6 @@ class Training:
             raise ValueError(
                 f"autocast takes torch.bfloat16 or None; got {self.autocast} (float16 needs its gradients rescaled)"
             )
-        if self.compiled and self.autocast is not None:
-            raise ValueError("autocast enters networks by hooks, of which no graph is made; give it or compiled=True")
 
     @property
     def annealed_share(self) -> float:

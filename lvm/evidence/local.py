@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from density.checks import settle_counts
 from density.contract import Density
+from density.data.blocks import rows_in_memory
 from density.evaluating import evaluated
 from density.families.gaussian import DiagonalGaussian, GaussianFamily
 from density.fitting.optimisers import cosine
@@ -196,7 +197,7 @@ def _local_elbo(
 
 
 def _log_weights(model: LatentVariableModel, x: Tensor, q: _Local, draws: int, generator: Generator | None) -> Tensor:
-    step = max(1, 2**16 // x.shape[0])
+    step = max(1, rows_in_memory(x) // x.shape[0])
     blocks = []
     with torch.no_grad():
         for start in range(0, draws, step):

@@ -117,7 +117,7 @@ def capturable(name: str, monkeypatch: pytest.MonkeyPatch, **how: Any) -> None:
 @pytest.mark.filterwarnings("ignore::density.TiedColumns")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if i % 4 else ()) for i, name in enumerate([*FLOWS, *TABLES])],
+    [pytest.param(name, marks=pytest.mark.slow if i % 5 else ()) for i, name in enumerate([*FLOWS, *TABLES])],
 )
 def test_a_training_step_could_be_captured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     capturable(name, monkeypatch, **HOW.get(name, {}))

@@ -291,8 +291,7 @@ def test_a_generator_may_lie_elsewhere(default: str, lies: str) -> None:
 
 @pytest.mark.usefixtures("pretence")
 @pytest.mark.parametrize("first", ["cpu", "cuda"])
-@pytest.mark.parametrize("generated", [True, False])
-@pytest.mark.parametrize("optimiser", [adam, lbfgs])
+@pytest.mark.parametrize(("generated", "optimiser"), [(True, adam), (False, adam), (True, lbfgs)])
 def test_a_checkpoint_of_another_device_is_refused(
     first: str, generated: bool, optimiser: OptimiserOf, tmp_path: Path
 ) -> None:

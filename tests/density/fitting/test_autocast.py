@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from density import Model, Training, lowered, maximise, tensor_float_32
 from density.families.nets import mlp
+from density.fitting.autocast import Lowering
 from flows import glow, maf, real_nvp
 from lvm import VAE
 from lvm.evidence import Pilot, importance, sandwich
@@ -49,7 +51,7 @@ def test_it_trains(name: str, x: Tensor) -> None:
     assert max(values) > values[0] + 0.1
     assert abs(max(values) - max(full)) < 0.1
     assert all(tensor.dtype == torch.float32 for tensor in low.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in low.modules())
+    assert not any("forward" in vars(module) for module in low.modules())
 
 
 @pytest.mark.parametrize("name", ["real_nvp", "glow", "maf"])
@@ -68,19 +70,74 @@ def test_a_flow_stays_the_change_of_variables_that_it_computes(name: str, x: Ten
     torch.testing.assert_close(backward, -forward, rtol=tolerance, atol=tolerance)
 
 
-def test_hooks_go_even_when_a_network_fails() -> None:
+def test_networks_are_as_they_were_even_when_one_fails() -> None:
     net = nn.ModuleList([mlp(2, 2)])
     with pytest.raises(RuntimeError, match="shapes"), lowered(net, torch.bfloat16):
         net[0](torch.zeros(1, 3))
     assert not torch.is_autocast_enabled("cpu")
-    assert not net[0]._forward_hooks
-    assert not net[0]._forward_pre_hooks
+    assert "forward" not in vars(net[0])
+
+
+def test_a_forward_of_one_s_own_is_run_lower_and_kept() -> None:
+    net, seen = mlp(2, 2), list[bool]()
+
+    def own(x: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return 2 * type(net).forward(net, x)
+
+    x, net.forward = torch.randn(4, 2), own  # type: ignore[method-assign]
+    with torch.no_grad():
+        with lowered(net, torch.bfloat16), lowered(net, torch.bfloat16):
+            twice = net(x)
+        assert vars(net)["forward"] is own
+        assert 0 < (twice - net(x)).abs().max() < 0.1
+    assert seen == [True, False]
+
+
+def test_a_copy_made_within_has_its_own_weights() -> None:
+    flow, x = real_nvp(3, 2, (8,)), torch.randn(5, 3)
+    with torch.no_grad(), lowered(flow, torch.bfloat16):
+        copy = randomise(deepcopy(flow), Generator().manual_seed(0)).float()
+        found = copy.log_prob(x)
+    assert not any(forward.network in flow.modules() for m in copy.modules() if (forward := vars(m).get("forward")))
+    with torch.no_grad():
+        assert (found - copy.log_prob(x)).abs().max() == 0  # which runs lower for good
+        assert (found - flow.log_prob(x)).abs().max() > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_graph_of_lowered_networks_stands_for_all_times(name: str, x: Tensor) -> None:
+    """One graph without a break, compiled once, of equal values and gradients."""
+    model, graphs = randomise(MODELS[name](), Generator().manual_seed(0)).float(), list[object]()  # type: ignore[type-var]
+
+    def backend(graph: nn.Module, inputs: list[Tensor]) -> nn.Module:
+        graphs.append(graph)
+        return graph
+
+    def found(call: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        torch.manual_seed(0)
+        value = call(x)
+        return [value.detach(), *torch.autograd.grad(value.mean(), [p for p in model.parameters() if p.requires_grad])]
+
+    torch.compiler.reset()
+    graph, lowering = (
+        torch.compile(lambda x: model(x), backend=backend, fullgraph=True),
+        Lowering(model, torch.bfloat16),
+    )
+    full = found(model)
+    for _ in range(3):
+        with lowering.entered():
+            for mine, other in zip(found(graph), found(model), strict=True):
+                torch.testing.assert_close(mine, other, rtol=0, atol=0)
+            assert (found(model)[0] - full[0]).abs().max() > 1e-3
+    assert len(graphs) == 1
 
 
 def test_nothing_changes_without_a_dtype() -> None:
     net = mlp(2, 2)
     with lowered(net, None):
-        assert not net._forward_hooks
+        assert "forward" not in vars(net)
 
 
 def test_what_autocast_takes(x: Tensor) -> None:

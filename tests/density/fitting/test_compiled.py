@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from density import Checkpoint, CheckpointMismatch, History, LastBatch, Model, Training
 from density.compilation import functions
@@ -114,9 +114,24 @@ def test_a_checkpoint_keeps_rounding_apart(x: Tensor, calls: list[int], tmp_path
         fitted("real_nvp", x, checkpoint=checkpoint, compiled=True)
 
 
-def test_what_is_compiled_is_not_autocast() -> None:
-    with pytest.raises(ValueError, match="give it or compiled=True"):
-        Training(compiled=True, autocast=torch.bfloat16)
+def test_networks_run_lower_in_what_is_compiled(x: Tensor, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same forwards at every step, which a graph is not made anew for."""
+    seen = set[object]()
+
+    def observed(
+        network: nn.Sequential, x: Tensor, *, forward: Callable[..., Tensor] = nn.Sequential.forward
+    ) -> Tensor:
+        if "forward" in vars(network):
+            seen.add(vars(network)["forward"])
+        return forward(network, x)
+
+    monkeypatch.setattr(nn.Sequential, "forward", observed)
+    monkeypatch.setitem(MODELS, "float32", lambda: VAE.gaussian(3, 2, hidden=(8,)))
+    ends = [fitted("float32", x.float(), compiled=compiled, autocast=torch.bfloat16) for compiled in (True, False)]
+    assert calls
+    assert len(seen) == 4  # of an encoder and a decoder in each of the fits
+    for p, q in zip(*(model.parameters() for model, _ in ends), strict=True):  # type: ignore[attr-defined]
+        assert p.equal(q)
 
 
 @pytest.mark.slow
