@@ -6,7 +6,7 @@ anything is timed. All is built on the CPU, so that weights and data are the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from benchmarks.contestants import (
     Contestant,
     Contestants,
     Work,
+    Works,
     agreeing,
     built,
     compiled,
@@ -36,6 +37,8 @@ from flows import Chain, Flow, GaussianAutoregressive, LULinear, QRLinear, Splin
 
 TOLERANCE = 1e-8  # nats, of log p(x) in float64
 UNBOUNDED = 0.5  # of normflows, which does not bound log σ
+PEERS = "nflows", "zuko", "normflows", "FrEIA"
+SPINNING = Absent("threads of the compiler's, kept spinning by an OpenMP of their own, would slow the others")
 
 
 def couplings(features: int, hidden: int, rows: int, device: torch.device) -> Iterator[Race]:
@@ -45,16 +48,28 @@ def couplings(features: int, hidden: int, rows: int, device: torch.device) -> It
     made, x = built(lambda: _couplings(features, hidden), (rows, features), torch.float32, device)
     made = without(made, agreed)
     size = f"coupling + LU, D={features}, H={hidden}, n={rows}"
-    notes = notes_of(made) | {"floor": "the bare matrix products", "ours, compiled": "by torch.compile"}
-    flow = made["ours"].module
+    notes = notes_of(made) | {"floor": "the bare matrix products"}
     steps, evaluate, sample = works_of(made, x)
-    if device.type == "cuda" or torch.get_num_threads() == 1:
-        # With several threads of the CPU's, theirs, kept spinning by an OpenMP of their own, would slow the others.
-        steps["ours, compiled"] = present(lambda: _compiled_step(features, hidden, x, device))
-        evaluate["ours, compiled"] = present(lambda: warm(without_gradients(_compiled(flow, x, device))))
+    evaluate["floor"] = without_gradients(_products(made["ours"].module, x))
     yield Race(f"training step, {size}", steps, notes)
-    yield Race(f"log_prob, {size}", evaluate | {"floor": without_gradients(_products(flow, x))}, notes)
+    yield Race(f"log_prob, {size}", evaluate, notes)
     yield Race(f"sample, {size}", sample, notes)
+
+
+def compiled_couplings(features: int, hidden: int, rows: int, device: torch.device) -> Iterator[Race]:
+    """The same flow beside itself as one graph by torch.compile, on CUDA a CUDA graph, and beside nflows."""
+    made, x = built(lambda: _couplings(features, hidden, ("nflows",)), (rows, features), torch.float32, device)
+    steps, evaluate, _ = works_of(made, x)
+    name = f"compiled coupling + LU, D={features}, H={hidden}, n={rows}"
+    one_thread = device.type == "cuda" or torch.get_num_threads() == 1
+
+    def compiled_race(job: str, works: Works, compiling: Callable[[Flow], Work]) -> Race:
+        flow = coupling_flow(features, hidden, 8).to(device)
+        works["ours, compiled"] = present(lambda: warm(compiling(flow))) if one_thread else SPINNING
+        return Race(f"{job}, {name}", works)
+
+    yield compiled_race("training step", steps, lambda flow: _compiled_step(flow, x, device))
+    yield compiled_race("log_prob", evaluate, lambda flow: without_gradients(_compiled(flow, x, device)))
 
 
 def splines(features: int, hidden: int, rows: int, device: torch.device) -> Iterator[Race]:
@@ -103,10 +118,10 @@ def reflections(features: int, rows: int, device: torch.device) -> Iterator[Race
     yield Race(f"inverse, {size}", each(layers, lambda m: without_gradients(lambda: m.inverse(x))))
 
 
-def _couplings(features: int, hidden: int) -> Contestants:
+def _couplings(features: int, hidden: int, peers: Sequence[str] = PEERS) -> Contestants:
     flow = coupling_flow(features, hidden, 8)
     made: Contestants = {"ours": Contestant(flow, flow.log_prob, flow.sample)}
-    for name in ("nflows", "zuko", "normflows", "FrEIA"):
+    for name in peers:
         made[name] = present(lambda name=name: peer(name).coupling(flow, hidden))
     return made
 
@@ -125,10 +140,9 @@ def _compiled(flow: Flow, x: Tensor, device: torch.device) -> Work:
     return lambda: fast(x)
 
 
-def _compiled_step(features: int, hidden: int, x: Tensor, device: torch.device) -> Work:
-    flow = coupling_flow(features, hidden, 8).to(device)
+def _compiled_step(flow: Flow, x: Tensor, device: torch.device) -> Work:
     fast = compiled(lambda x: -flow.log_prob(x).mean(), device)
-    return warm(training_step(flow, lambda: fast(x)))
+    return training_step(flow, lambda: fast(x))
 
 
 def _products(flow: Flow, x: Tensor) -> Work:

@@ -41,7 +41,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     panels[0].set_yticks(range(len(jobs)), [f"{job} ({dtype})" for job, dtype in jobs], fontsize=8)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 7), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(names), 7)), frameon=False)
     machine = "; ".join(dict.fromkeys(row.machine for row in rows))
     figure.suptitle(f"{machine}\ntorch {rows[0].torch_version}; medians over interleaved rounds", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
