@@ -89,6 +89,8 @@ def permutation(generator: Generator) -> Permutation:
 
 def actnorm(generator: Generator) -> ActNorm:
     layer = randomise(ActNorm(3), generator)
+    layer.mean.copy_(vector(generator, 3))
+    layer.std.copy_(vector(generator, 3).abs() + 0.5)
     layer.initialised.fill_(True)
     return layer
 

@@ -282,6 +282,20 @@ def test_a_network_scale_stays_within_its_bound() -> None:
     torch.testing.assert_close(std[2:5].log(), raw[2:5], rtol=1e-3, atol=0)
 
 
+def test_a_scale_of_ones_own_is_asked_by_its_forward() -> None:
+    """Also one that inherits log σ from a scale of ours: the log-density has the σ that draws have."""
+
+    class Doubled(NetworkScale):
+        def forward(self, raw: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(raw, mean)
+
+    network, context = nn.Linear(3, 4).double(), torch.randn(5, 3, dtype=torch.float64)
+    mean, scale = ConditionalGaussian(network, 2, 3, Doubled()).at(context)
+    expected = 2 * ConditionalGaussian(network, 2, 3).at(context)[1].color(torch.ones_like(mean))
+    torch.testing.assert_close(scale.color(torch.ones_like(mean)), expected)
+    torch.testing.assert_close(scale.log_std(), expected.log())
+
+
 def test_a_network_of_the_wrong_width_is_named() -> None:
     density = ConditionalGaussian(nn.Linear(3, 2), 2, 3, NetworkScale())
     with pytest.raises(
