@@ -59,13 +59,13 @@ LAYERS: dict[str, Callable[[Tensor], Autoregressive]] = {
 }
 
 
-@pytest.mark.parametrize("features", [1, 2, 9, 35])
+@pytest.mark.parametrize("features", [1, 2, 17])
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_gradient_is_that_of_the_operations(name: str, features: int, generator: Generator) -> None:
     layer = randomise(LAYERS[name](order(generator, features)), generator, 0.2).eval()
     z = drawn(generator, 6, features)
     context = drawn(generator, 6, CONTEXT) if layer.context_features else None
-    for weights in (drawn(generator, 6, features), drawn(generator, 6)), (z, torch.zeros(6)), (0 * z, z[:, 0]):
+    for weights in (drawn(generator, 6, features), drawn(generator, 6)), (0 * z, z[:, 0]):
         found = gradients(layer, z, context, weights)
         with by_operations():
             expected = gradients(layer, z, context, weights)
