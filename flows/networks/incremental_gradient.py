@@ -83,6 +83,8 @@ def linearised(system: System, tensors: Sequence[Tensor], x: Tensor) -> Linearis
         if stage.activations:
             starts.append(value.requires_grad_())
             with torch.enable_grad():
+                if any(getattr(activation, "inplace", False) for activation in stage.activations):
+                    value = value.clone()
                 for activation in stage.activations:
                     value = activation(value)
             ends.append(value)
@@ -94,13 +96,18 @@ def linearised(system: System, tensors: Sequence[Tensor], x: Tensor) -> Linearis
         values.append(value)
     found = list(torch.autograd.grad(ends, starts, [*map(torch.ones_like, ends)])) if ends else []
     slopes = [found.pop(0) if stage.activations else None for stage in system.stages]
-    theta = value.view(len(z), system.monotone.parameters, -1).transpose(0, 1)
+    theta = value.view(len(z), system.monotone.parameters, z.shape[1]).transpose(0, 1)
     return Linearised(taken, slopes, *system.monotone.inverse_derivatives(z, theta))
 
 
 def pull_back(
-    system: System, weights: Sequence[Tensor], known: Linearised, contexts: int, grad_x: Tensor, grad_log: Tensor
-) -> tuple[Tensor, ...]:
+    system: System,
+    tensors: Sequence[Tensor],
+    known: Linearised,
+    grad_x: Tensor,
+    grad_log: Tensor,
+    asked: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     r"""The gradients of z, context, weights and biases, from those of the solution and of its log-determinant.
 
     The parameters of place j move x_j = f⁻¹(z_j; θ_j) and log dx_j/dz_j. With g_j for the whole gradient of x_j and λ
@@ -114,25 +121,31 @@ def pull_back(
     degree, whose sum is then complete, and so that of the feature that they saw last.
 
     Args:
-        system: its stages, sizes and monotone function.
-        weights: of all stages, units by degree.
+        system, tensors: as in :class:`System`.
         known: the system at its solution.
-        contexts: C.
         grad_x, grad_log: ``[D, n]`` and ``[n]``.
+        asked: for which of the tensors.
 
     Returns:
-        ``[D, n]``, ``[C, n]``, and shaped like weights and biases.
+        Shaped like the tensors; None for a weight or bias that is not asked for.
 
     Cost: O(number of weights) per point, in O(D) operations one after the other.
     """
+    stages = len(system.stages)
+    weights, contexts = tensors[2 : 2 + stages], len(tensors[1])
     transposed = _Transposed(system, known, grad_x[-1:], grad_log)
     zero = grad_x.new_zeros(1, 1)
     totals = [zero.expand(weight.shape[1], grad_x.shape[1]) for weight in weights]
     totals[0] = torch.cat([totals[0][:contexts], grad_x[:-1]])
     pieces = [torch.cat(piece[::-1]) for piece in transposed.solve(0, len(grad_x), weights, totals)]
     of_z = torch.addcmul(known.log_by_z * grad_log, known.by_z, torch.cat(transposed.features[::-1]))
-    of_weights = [piece @ value.T for piece, value in zip(pieces, known.taken, strict=True)]
-    return of_z, transposed.newest, *of_weights, *(piece.sum(1) for piece in pieces)
+    asked_weights, asked_biases = asked[2 : 2 + stages], asked[2 + stages :]
+    of_weights = [
+        piece @ value.T if needed else None
+        for piece, value, needed in zip(pieces, known.taken, asked_weights, strict=True)
+    ]
+    of_biases = [piece.sum(1) if needed else None for piece, needed in zip(pieces, asked_biases, strict=True)]
+    return of_z, transposed.newest, *of_weights, *of_biases
 
 
 class _Transposed:
@@ -226,7 +239,7 @@ class _Solved(torch.autograd.Function):
             return None, None, *vjp(partial(ctx.solve, ctx.system), *tensors)[1]((grad_x, grad_log))
         stages = len(ctx.system.stages)
         known = Linearised(kept[:stages], kept[stages : 2 * stages], *kept[2 * stages :])
-        return None, None, *pull_back(ctx.system, tensors[2 : 2 + stages], known, len(tensors[1]), grad_x, grad_log)
+        return None, None, *pull_back(ctx.system, tensors, known, grad_x, grad_log, ctx.needs_input_grad[2:])
 
     @staticmethod
     def jvp(
