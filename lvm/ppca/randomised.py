@@ -99,6 +99,7 @@ class Randomised(Solver):
         error = ((found.upper - found.lower) / found.lower).clamp_min(0).max().item()
         words = (
             f"random vectors: log p(x) is at most {lost:.1e} nats below its maximum, and variances along axes at most "
-            f"{error:.1e} of themselves, up to rounding and but for a chance of {found.chance:.0e}"
+            f"{error:.1e} of themselves, up to rounding"
         )
+        words += f" and but for a chance of {found.chance:.0e}" if found.chance else ""
         return parameters, replace(history, converged=lost <= self.tolerance, stopped=words)
