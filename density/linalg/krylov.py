@@ -9,7 +9,8 @@ larger. With τ = θ_q therefore
 .. math:: \theta_j \le \lambda_j(S) \le \lambda_j\big(H + R^\top R / (\theta_q - \mu)\big), \qquad j \le q,
 
 up to rounding. Of μ nothing is known for certain but that it is at most tr C. Random vectors ω, independent of Q, tell
-more: ‖Cᵖ‖ ≤ 10 √(2/π) max ‖Cᵖω‖ over 10 of them, but for a chance of 10⁻¹⁰ (Halko, Martinsson & Tropp 2011, lemma 4.1).
+more: with v the first axis of C, ‖Cᵖω‖ ≥ ‖C‖ᵖ |vᵀω| for every p, and |vᵀω| < √(π/2)/10 with a chance below 1/10. So
+‖C‖ᵖ ≤ 10 √(2/π) max ‖Cᵖω‖ over 10 of them, but for a chance of 10⁻¹⁰ (Halko, Martinsson & Tropp 2011, lemma 4.1).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Generator, Tensor
 
 EXTRA = 10  # axes beyond those asked for
 PROBES, POWERS = 10, 6  # random vectors that tell how much is outside the basis, and products with each at most
-CHANCE = 10.0**-PROBES  # that they are wrong
+CHANCE = 10.0**-PROBES  # that they see too little
 FACTOR = 10 * math.sqrt(2 / math.pi)
 CLEAR = 0.5  # of the smallest eigenvalue that is asked for: what is outside need not be known to be less
 
@@ -34,13 +35,15 @@ class Bracketed:
 
     Attributes:
         lower: θ, descending, ``[q]``, the variances along the axes.
-        upper: above the eigenvalues but for a chance of 10⁻¹⁰, ``[q]``; infinite where nothing is known.
+        upper: ``[q]``; infinite where nothing is known.
         axes: orthonormal, ``[D, q]``.
+        chance: that an upper bound does not hold.
     """
 
     lower: Tensor
     upper: Tensor
     axes: Tensor
+    chance: float
 
 
 def bracketed(
@@ -73,7 +76,7 @@ def bracketed(
     """
     noise = torch.randn(count + EXTRA, len(rows), generator=generator, dtype=rows.dtype, device=rows.device)
     block, _ = _outside(noise @ rows, None)
-    basis, images, outside = block, block[:0], math.inf
+    basis, images, outside, chance = block, block[:0], math.inf, 0.0
     for number in range(1, blocks + 1):
         image = _times(rows, block)
         images = torch.cat([images, image])
@@ -85,13 +88,14 @@ def bracketed(
         last = number == blocks
         if last or enough(lower, _upper(inner, remainder, lower, 0.0)):
             clear = CLEAR * lower[-1].item()
-            if outside > clear:  # outside of a larger basis there is no more
-                outside = min(_largest_outside(rows, basis, clear, generator), outside)
-            upper = _upper(inner, remainder, lower, min(outside, (total - values.sum()).item()))
+            outside = min(outside, (total - values.sum()).item())  # of a larger basis there is no more outside
+            if outside > clear:
+                outside, chance = min(_largest_outside(rows, basis, clear, generator), outside), chance + CHANCE
+            upper = _upper(inner, remainder, lower, outside)
             if last or enough(lower, upper):
                 break
         block, basis = following, torch.cat([basis, following])
-    return Bracketed(lower, upper, basis.mT @ rotation.flip(1)[:, :count])
+    return Bracketed(lower, upper, basis.mT @ rotation.flip(1)[:, :count], chance)
 
 
 def _times(rows: Tensor, vectors: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from density.checks import settle_counts
 from density.data.rows import Rows
 from density.history import History
-from density.linalg.krylov import CHANCE, EXTRA, bracketed
+from density.linalg.krylov import EXTRA, bracketed
 from density.linalg.moments import resolution
 from density.parallel import processes
 from lvm.em import check_tolerance
@@ -20,7 +20,7 @@ from lvm.ppca.parameters import PPCAParameters
 from lvm.ppca.solvers import ClosedForm, Solver
 from lvm.ppca.spectrum import Spectrum, scaled
 
-ROWS_AT_ONCE = 32  # few enough to stay in cache
+SCALARS_AT_ONCE = 2**16  # few enough to stay in cache
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Randomised(Solver):
     block Krylov: Musco & Musco 2015), and σ² is the mean variance left. What log p(x) may so be below its maximum
     follows from bounds of the eigenvalues (:mod:`density.linalg.krylov`), since the likelihood grows with each of them.
     The space grows until that is no more than the tolerance, or has so many blocks; either way the history says how
-    much it is. The bounds hold but for a chance of 10⁻¹⁰. They hold for this data, and say nothing of other.
+    much it is, and with what chance it is more, some 10⁻¹⁰. All that is about this data, not other data.
 
     It pays where q is a small part of both n and D. Of fewer than 3 (q + 10) rows or features, of data in chunks, on
     several processes, and where σ² is lost in rounding, the fit is that of :class:`~lvm.ppca.solvers.ClosedForm`.
@@ -54,11 +54,11 @@ class Randomised(Solver):
 
     tolerance: float = 1e-4
     blocks: int = 12
-    generator: Generator | None = field(default=None, compare=False)
+    generator: Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance)
-        settle_counts(self, "blocks")
+        settle_counts(self, "blocks", least=2)
 
     def solve(self, rows: Rows, present: PPCAParameters) -> tuple[PPCAParameters, History]:
         started = time.perf_counter()
@@ -68,7 +68,9 @@ class Randomised(Solver):
         if x is None or blocks < 2 or "weight" in present.fixed or processes.world() > 1:
             return ClosedForm().solve(rows, present)
         mean, own = scaled(x, rows.weights, present.fixed_mean)
-        variances = sum((part.square().sum(0) for part in own.split(ROWS_AT_ONCE)), torch.zeros_like(mean))
+        variances = sum(
+            (part.square().sum(0) for part in own.split(max(1, SCALARS_AT_ONCE // features))), torch.zeros_like(mean)
+        )
         total, rounding = variances.sum(), resolution(mean, variances, x.dtype)
         nowhere = own.new_empty(features, 0)
 
@@ -93,10 +95,11 @@ class Randomised(Solver):
         if noise is None and not bool(at.noise_variance(latent_features) > at.floor):
             return ClosedForm().solve(rows, present)
         parameters, history = at.maximum(latent_features, started, noise)
-        lost = loss(found.lower, found.upper)
-        error = ((found.upper - found.lower) / found.lower).max().item()
+        lost = max(0.0, loss(found.lower, found.upper))
+        error = ((found.upper - found.lower) / found.lower).clamp_min(0).max().item()
         words = (
             f"random vectors: log p(x) is at most {lost:.1e} nats below its maximum, and variances along axes at most "
-            f"{error:.1e} of themselves, but for a chance of {CHANCE:.0e}"
+            f"{error:.1e} of themselves, up to rounding"
         )
+        words += f" and but for a chance of {found.chance:.0e}" if found.chance else ""
         return parameters, replace(history, converged=lost <= self.tolerance, stopped=words)
