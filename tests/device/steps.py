@@ -144,16 +144,18 @@ def chains(steps: int) -> LogDensity:
 
 
 class Kink(nn.Module):
-    """|z − 0.3|, at which every further digit takes a round of quadrature."""
-
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return (z - 0.3).abs()
 
 
-def of_a_kink(tolerance: float, max_evaluations: int | None = None) -> LogDensity:
-    encoder, decoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1), ConditionalGaussian(Kink(), 1, 1, FixedScale(1.0))
+def of_one_latent(
+    network: nn.Module, std: float, tolerance: float | None = None, max_evaluations: int | None = None
+) -> LogDensity:
+    """Of one point: each further round of one kind takes a narrower peak, another digit, or more evaluations."""
+    encoder, decoder = ConditionalGaussian(nn.Linear(1, 2), 1, 1), ConditionalGaussian(network, 1, 1, FixedScale(std))
     model = VAE(StandardNormal(1), encoder, decoder).to("cuda")
-    return quadrature(model, torch.ones(1, 1).to("cuda"), tolerance=tolerance, max_evaluations=max_evaluations)
+    x = torch.full((1, 1), 0.3).to("cuda")
+    return quadrature(model, x, tolerance=tolerance, max_evaluations=max_evaluations)
 
 
 STEPS: dict[str, Callable[[], Run]] = {
@@ -186,8 +188,9 @@ STEPS: dict[str, Callable[[], Run]] = {
         )
     ),
     "annealing: step of two leapfrogs": iterations(chains),
-    "quadrature: round of the search": iterations(lambda steps: of_a_kink(1e-14, 600 + 100 * steps)),
-    "quadrature: round of halving": iterations(lambda steps: of_a_kink(4e-6 * 4.0**-steps)),
+    "quadrature: round of the search": iterations(lambda steps: of_one_latent(nn.Identity(), 0.04 * 4.0**-steps)),
+    "quadrature: round of halving": iterations(lambda steps: of_one_latent(Kink(), 1.0, 4e-6 * 4.0**-steps)),
+    "quadrature: lattice": iterations(lambda steps: of_one_latent(Kink(), 1.0, 1e-14, 600 + 100 * steps)),
     "quadrature, 4 points in two dimensions": whole(
         lambda: quadrature(VAE.gaussian(3, 2, hidden=(4,)).to("cuda"), data(4, 3))
     ),

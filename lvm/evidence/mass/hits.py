@@ -35,6 +35,6 @@ def hits(model: Model, states: Tensor, draws: int, generator: Generator | None =
             x = model.sample(min(ROWS_AT_ONCE, draws - start), generator=generator) + 0.0
             place = torch.searchsorted(digests, row_digests([x]).to(x.device)).clamp_max(len(digests) - 1)
             equal = (states[place] == x).all(-1)
-            counts += place[equal].bincount(minlength=len(counts))
+            counts.index_add_(0, place, equal.long())
             bar.update(len(x))
     return torch.zeros_like(counts).scatter_(0, order, counts)

@@ -150,13 +150,22 @@ def interval(
     mass = torch.zeros_like(share).index_add_(0, which, log_p.exp()) / repeats
     ruler = _ruler(share, mass, simulated, chance)
     counts = hits(model, states, simulated, generator)
-    mean = (counts * ruler).sum().item() / simulated
-    variance = (counts * ruler.square()).sum().item() / (simulated - 1) - mean**2 * simulated / (simulated - 1)
-    most = empirical_bernstein(mean, max(variance, 0.0), ruler.max().item(), simulated, chance)
-    high = (share * (share / ruler).log()).sum().item() + math.log(most)
+    numbers = [
+        (counts * ruler).sum(),
+        (counts * ruler.square()).sum(),
+        ruler.max(),
+        (share * (share / ruler).log()).sum(),
+        (share * share.log()).sum(),
+        of_mean.mean(),
+        counts.sum(),
+    ]
+    total, squares, largest, high, entropy, low, seen = torch.stack([number.double() for number in numbers]).tolist()
+    mean = total / simulated
+    variance = squares / (simulated - 1) - mean**2 * simulated / (simulated - 1)
+    most = empirical_bernstein(mean, max(variance, 0.0), largest, simulated, chance)
     return Interval(
-        of_mean.mean().item(),
-        min(high, (share * share.log()).sum().item()),
+        low,
+        min(high + math.log(most), entropy),
         confidence,
         _of_points(of_points, Kind.LOWER, f"Markov's inequality, {draws} draws", x, confidence),
         _of_points(
@@ -168,7 +177,7 @@ def interval(
         ),
         draws,
         simulated,
-        counts.sum().item() / simulated,
+        seen / simulated,
         time.perf_counter() - started,
     )
 
@@ -176,20 +185,23 @@ def interval(
 def _ruler(share: Tensor, mass: Tensor, simulated: int, chance: float) -> Tensor:
     """r_t = min(f_t / p̂_t, M) at the M of which the upper bound is expected to be lowest, ``[m]``. O(m)."""
     wanted = share / mass
-    largest = wanted[wanted.isfinite()].max() if bool(wanted.isfinite().any()) else wanted.new_tensor(1.0)
-    best, least = wanted.clamp_max(largest), math.inf
+    finite = wanted.isfinite()
+    largest = torch.where(finite.any(), torch.where(finite, wanted, -math.inf).max(), 1.0)
     smallest = wanted.min().clamp_max(largest)
-    for cap in (
-        torch.linspace(smallest.log(), largest.log(), CAPS, dtype=share.dtype, device=share.device).exp().tolist()
-    ):
+    grid = torch.arange(CAPS, dtype=share.dtype, device=share.device) / (CAPS - 1)
+    caps = smallest.log().lerp(largest.log(), grid).exp()
+    sums = []
+    for cap in caps:
         ruler = wanted.clamp_max(cap)
-        mean = (mass * ruler).sum().item()
-        variance = max((mass * ruler.square()).sum().item() - mean**2, 0.0)
-        most = empirical_bernstein(mean, variance, cap, simulated, chance)
-        expected = (share * (share / ruler).log()).sum().item() + math.log(most)
-        if expected < least:
-            best, least = ruler, expected
-    return best
+        high = (share * (share / ruler).log()).sum()
+        sums.append(torch.stack([cap, high, (mass * ruler).sum(), (mass * ruler.square()).sum()]))
+
+    def expected(of_cap: list[float]) -> float:
+        cap, high, mean, square = of_cap
+        return high + math.log(empirical_bernstein(mean, max(square - mean**2, 0.0), cap, simulated, chance))
+
+    every: list[list[float]] = torch.stack(sums).tolist()
+    return wanted.clamp_max(min(every, key=expected)[0])
 
 
 def _of_points(value: Tensor, kind: Kind, method: str, x: Tensor, confidence: float) -> LogDensity:

@@ -30,10 +30,10 @@ from lvm.evidence.quadrature.rules import GaussKronrod
 from lvm.latent import LatentVariableModel
 from lvm.layered import LayeredModel
 
-SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time on a CPU, and elsewhere for
-OF_A_ROW = 2**6  # each row that passes through the networks
+SCALARS_AT_ONCE = 2**22  # values of the log-joint held at one time on a CPU
+SCALARS_OF_A_ROW = 2**6  # elsewhere, for each of the rows that pass through the networks together
 STATES_AT_ONCE = 2**9  # of discrete latents
-UNSEEN = ", but for lone spikes between its nodes"
+BARRING = ", but for lone spikes between its nodes"
 DEFAULT = Tolerance(aim=1e-8, enough=1e-3)  # nats
 
 
@@ -95,9 +95,9 @@ def quadrature(
         A :class:`~density.log_density.LogDensity`, float64, with the error estimate of each point in
         ``numerical_error``; where prior or decoder compute by a solver, with its error in the log-joint at four draws
         of the encoder. It is EXACT if all of them meet the tolerance, 1e-3 if there is none, and ``method`` says
-        which was met; else it is an ESTIMATE whose ``method`` says how many points miss it. Errors are estimates: at
-        kinks, two points in a hundred were found to exceed theirs, by less than twice. Sums over discrete
-        latents are exact.
+        which was met, and that it cannot exclude lone spikes; else it is an ESTIMATE whose ``method`` says how many
+        points miss it. Errors are estimates: at kinks, two points in a hundred were found to exceed theirs, by less
+        than twice. Sums over discrete latents are exact.
 
     Raises:
         TypeError: the model has no log-joint.
@@ -193,7 +193,7 @@ def _integrals(
             value, error = torch.logaddexp(value, of_state), torch.logaddexp(error, of_state + off.log())
         error = (error - value).exp()
     off, missed = torch.stack([(~(error <= most)).sum() for most in (tolerance.aim, tolerance.enough)]).tolist()
-    how = f"{d}-dimensional adaptive quadrature to {tolerance.enough if off else tolerance.aim:g} nats{UNSEEN}"
+    how = f"{d}-dimensional adaptive quadrature to {tolerance.enough if off else tolerance.aim:g} nats{BARRING}"
     how = how if latents.states is None else f"exact sum over {latents.count} latent values, {how}"
     return value, error, missed, how
 
@@ -216,7 +216,7 @@ def _integral(
     n, rule, first = rows.shape[0], prior.rule, prior.partition(0)
     # A log-joint of the wrong shape fails here, by name.
     Integrand(joint, rows[:1], 0).shared(first.region.centre.unsqueeze(0))
-    held = SCALARS_AT_ONCE if rows.device.type == "cpu" else OF_A_ROW * rows_at_once(rows)
+    held = SCALARS_AT_ONCE if rows.device.type == "cpu" else SCALARS_OF_A_ROW * rows_at_once(rows)
     size = max(1, held // (first.boxes.point.numel() * rule.nodes.shape[0]))
     value, error = rows.new_empty(n), rows.new_empty(n)
     hidden = None if n > size and processes.is_main() else True

@@ -15,7 +15,7 @@ from density.contract import Density
 from density.data.blocks import rows_at_once
 
 ROWS_AT_ONCE = 2**13  # that pass through the networks together on a CPU; more would leave the cache
-SCALARS_AT_ONCE = 2**21  # of x paired with z
+SCALARS_AT_ONCE = 2**21  # of x paired with z there
 UNSEEN = 2**22  # values that are not looked at yet
 
 
@@ -44,9 +44,10 @@ class Integrand:
         self.apart = apart
         self.x = x
         self.numbers = torch.arange(x.shape[0]) + numbers if isinstance(numbers, int) else numbers
-        there = None if x.device.type == "cpu" else rows_at_once(x)
-        self.decoded = there or ROWS_AT_ONCE
-        self.pairs = there or SCALARS_AT_ONCE // x.shape[1]
+        if x.device.type == "cpu":
+            self.decoded, self.pairs = ROWS_AT_ONCE, SCALARS_AT_ONCE // x.shape[1]
+        else:
+            self.decoded = self.pairs = rows_at_once(x)
         self._unseen: list[_Values] = []
 
     @classmethod
