@@ -243,7 +243,9 @@ TRANSFORMS: dict[str, TransformCase] = {
     "affine, two numbers": TransformCase(lambda g: Affine(-1.5, -0.3).to(vector(g, 1))),
     "logit": TransformCase(lambda g: Logit(), domain=torch.sigmoid),
     "sigmoid": TransformCase(lambda g: Sigmoid()),
-    "on a box of mixed ends, pixelwise": TransformCase(lambda g: PixelWise(on_box(*ENDS), 2), 6, domain=within_ends),
+    "on a box of mixed ends, pixelwise": TransformCase(
+        lambda g: PixelWise(on_box(*ENDS), 2).to(g.device), 6, domain=within_ends
+    ),
     "permutation": TransformCase(permutation),
     "some features": TransformCase(randomised(lambda: OnFeatures(4, [3, 1], LULinear(2))), 4),
     "some features, context": TransformCase(

@@ -46,7 +46,7 @@ def test_a_tight_model_is_equal_to_the_other_means(
     assert isinstance(model, ExactLayeredModel)
     x = case.points(model, generator, 40)
     with torch.no_grad():
-        expected = case.log_p(model, x)
+        expected = case.truth(model, x)
         error = ((model.log_prob(x) - expected).abs() / expected.abs().clamp_min(1)).max().item()
     # Rounding 2e-16 times a few hundred operations.
     record_measurement("tight layers: log p(x) against closed forms, relative", error, 1e-12)
@@ -130,7 +130,7 @@ def test_samples_have_the_density(name: str, generator: Generator) -> None:
         y, log_r = proposal(case, x, generator)
         # Row by row takes too long, and the model's own was seen to be equal.
         slow = case.log_p.__name__ in ("by_autograd", "maximum")
-        log_p = model.log_weights(y, 1).squeeze(0) if slow else case.log_p(model, y)
+        log_p = model.log_weights(y, 1).squeeze(0) if slow else case.truth(model, y)
     ours, theirs = bounded(x), bounded(y) * (log_p - log_r).exp().unsqueeze(-1)
     error = torch.hypot(ours.std(0), theirs.std(0)) / math.sqrt(n)
     assert error.max() < 0.03, "the proposal is too far out to test anything"
@@ -144,7 +144,7 @@ def test_frequencies_are_the_masses(name: str, generator: Generator) -> None:
     with torch.no_grad():
         x = model.sample(n, generator=generator)
     values, counts = x.unique(dim=0, return_counts=True)
-    mass = case.log_p(model, values).exp()
+    mass = case.truth(model, values).exp()
     often = n * mass > 20
     assert often.sum() > 4
     surprise = (counts - n * mass)[often] / (n * mass * (1 - mass))[often].sqrt()
