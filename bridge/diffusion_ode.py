@@ -22,7 +22,7 @@ from flows.chain import Chain
 from flows.continuous.trace import Trace
 from flows.continuous.transform import EXACT_TRACE, ContinuousTransform
 from flows.flow import Flow
-from flows.layers.elementwise import Affine
+from flows.layers.by_feature.elementwise import Affine
 from lvm.diffusion.denoiser import Denoiser, alpha, sigma
 from lvm.diffusion.model import GaussianDiffusion
 from lvm.diffusion.schedule import Schedule

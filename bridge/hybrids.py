@@ -29,8 +29,8 @@ from density.initialisation import Standardisation
 from flows.architectures.couplings import glow
 from flows.chain import Chain
 from flows.flow import Flow
-from flows.layers.autoregressive import GaussianAutoregressive
-from flows.layers.coupling import AffineCoupling
+from flows.layers.conditional.autoregressive import GaussianAutoregressive
+from flows.layers.conditional.coupling import AffineCoupling
 from flows.transform import Inverse, Transform
 from lvm.latent import LatentVariableModel
 from lvm.links import StochasticLink

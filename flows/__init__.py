@@ -25,21 +25,21 @@ from flows.flow import Flow
 from flows.images.conditioner import ImageConditioner, image_coupling
 from flows.images.masks import channel_halves, checkerboard
 from flows.images.squeezes import squeeze
-from flows.layers.activation_norm import ActNorm
-from flows.layers.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
-from flows.layers.bounded import BoxLogit, HalfLineLog, on_box, on_half_line
-from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
-from flows.layers.elementwise import Affine, Logit, Sigmoid
-from flows.layers.elementwise_spline import ElementwiseSpline
-from flows.layers.embedded_context import EmbeddedContext
-from flows.layers.linear import Linear
-from flows.layers.lu import LULinear
+from flows.layers.by_feature.activation_norm import ActNorm
+from flows.layers.by_feature.bounded import BoxLogit, HalfLineLog, on_box, on_half_line
+from flows.layers.by_feature.elementwise import Affine, Logit, Sigmoid
+from flows.layers.by_feature.elementwise_spline import ElementwiseSpline
+from flows.layers.conditional.autoregressive import Autoregressive, GaussianAutoregressive, SplineAutoregressive
+from flows.layers.conditional.coupling import AffineCoupling, Coupling, SplineCoupling
+from flows.layers.conditional.embedded_context import EmbeddedContext
+from flows.layers.conditional.standardised_context import StandardisedContext
+from flows.layers.linear_maps.linear import Linear
+from flows.layers.linear_maps.lu import LULinear
+from flows.layers.linear_maps.permutation import Permutation
+from flows.layers.linear_maps.qr import QRLinear
+from flows.layers.linear_maps.whitening import Whitening
 from flows.layers.on_features import OnFeatures
-from flows.layers.permutation import Permutation
 from flows.layers.pixelwise import PixelWise
-from flows.layers.qr import QRLinear
-from flows.layers.standardised_context import StandardisedContext
-from flows.layers.whitening import Whitening
 from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic
 from flows.networks.masked import MaskedLinear, MaskedMLP, MaskedResidualMLP

@@ -1,6 +1,6 @@
-"""The former address of :mod:`flows.layers.coupling`."""
+"""The former address of :mod:`flows.layers.conditional.coupling`."""
 
-from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
+from flows.layers.conditional.coupling import AffineCoupling, Coupling, SplineCoupling
 
 __all__ = [
     "AffineCoupling",

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from density.checks import find_reference
-from flows.layers.activation_norm import ActNorm
-from flows.layers.elementwise import Affine
-from flows.layers.linear import Linear
-from flows.layers.lu import LULinear
-from flows.layers.permutation import Permutation
-from flows.layers.qr import QRLinear
-from flows.layers.whitening import Whitening
+from flows.layers.by_feature.activation_norm import ActNorm
+from flows.layers.by_feature.elementwise import Affine
+from flows.layers.linear_maps.linear import Linear
+from flows.layers.linear_maps.lu import LULinear
+from flows.layers.linear_maps.permutation import Permutation
+from flows.layers.linear_maps.qr import QRLinear
+from flows.layers.linear_maps.whitening import Whitening
 from flows.transform import Transform
 
 LINEAR = (LULinear, QRLinear)

@@ -99,7 +99,7 @@ class Transform(Rebuildable, nn.Module, ABC):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Initialise from data ``[*batch, D]``, and return where the data goes: z ``[*batch, D]``.
 
-        Most transforms have nothing to set. :class:`~flows.layers.activation_norm.ActNorm` has, and :class:`Chain`
+        Most transforms have nothing to set. :class:`~flows.ActNorm` has, and :class:`Chain`
         hands each part the data as the parts before it leave it. No gradients are recorded.
 
         Raises:

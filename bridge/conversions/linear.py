@@ -16,10 +16,10 @@ from bridge.flow_vae import FlowVAE
 from density.contract import Bound, Density, ExactModel
 from density.families.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from flows.flow import Flow
-from flows.layers.autoregressive import GaussianAutoregressive
-from flows.layers.coupling import AffineCoupling
-from flows.layers.linear import Linear
-from flows.layers.lu import LULinear
+from flows.layers.conditional.autoregressive import GaussianAutoregressive
+from flows.layers.conditional.coupling import AffineCoupling
+from flows.layers.linear_maps.linear import Linear
+from flows.layers.linear_maps.lu import LULinear
 from flows.networks.masked import MaskedLinear, MaskedMLP
 from lvm.linear_gaussian import LinearGaussian
 from lvm.ppca.model import PPCA
@@ -56,7 +56,7 @@ def as_flow(
 
     Args:
         model: whose ``log_prob`` the flow is to have. Of a linear VAE that is the exact marginal, not its ELBO.
-        linear: how W is held, :class:`~flows.layers.lu.LULinear` or :class:`~flows.layers.qr.QRLinear`.
+        linear: how W is held, :class:`~flows.LULinear` or :class:`~flows.QRLinear`.
 
     Raises:
         TypeError: the model is not Gaussian, or has no density of its own.

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from density.families.gaussian import StandardNormal
 from flows.flow import Flow
-from flows.layers.linear import Linear
-from flows.layers.lu import LULinear
+from flows.layers.linear_maps.linear import Linear
+from flows.layers.linear_maps.lu import LULinear
 from flows.transform import Transform
 
 
@@ -78,7 +78,7 @@ def linear_from_nflows(layer: Any, linear: type[Linear] = LULinear) -> Linear:  
 
     Args:
         layer: with ``weight()`` and ``bias``.
-        linear: how W is held, :class:`~flows.layers.lu.LULinear` or :class:`~flows.layers.qr.QRLinear`.
+        linear: how W is held, :class:`~flows.LULinear` or :class:`~flows.QRLinear`.
 
     Raises:
         TypeError: another kind of transform, which :func:`from_nflows` wraps.

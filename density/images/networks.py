@@ -31,7 +31,7 @@ def convolutional_network(
         inputs, outputs: channels at the two ends.
         hidden: channels of the hidden layers; at least one.
         activation: of the hidden layers. Bounded by default, so that the outputs are: see
-            :class:`~flows.layers.coupling.AffineCoupling`.
+            :class:`~flows.AffineCoupling`.
         dropout: share of the hidden units that is dropped in training mode; 0 adds no layer.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from density.families.noise import normal_noise
-from flows.layers.lu import LULinear
+from flows.layers.linear_maps.lu import LULinear
 from flows.transform import Transform
 
 Masks = Callable[[int, int], Sequence[bool]]
@@ -96,7 +96,7 @@ def random_rotation(generator: Generator | None = None) -> Mixing:
     """LU-linear layers that start as random rotations, decomposed once.
 
     Kingma & Dhariwal 2018, arXiv:1807.03039, §3.2. For the channels of an image; on tables, whose columns mean
-    something by themselves, :class:`~flows.layers.lu.LULinear` starts as the identity and fits better.
+    something by themselves, :class:`~flows.LULinear` starts as the identity and fits better.
 
     Args:
         generator: draws the rotations; by default torch's global one.

@@ -14,8 +14,8 @@ from density.families.student import StudentT
 from flows.architectures.arrangements import Mixing, Orders, alternating_orders
 from flows.architectures.steps import Base, flow_of_steps
 from flows.flow import Flow
-from flows.layers.autoregressive import GaussianAutoregressive, SplineAutoregressive
-from flows.layers.lu import LULinear
+from flows.layers.conditional.autoregressive import GaussianAutoregressive, SplineAutoregressive
+from flows.layers.linear_maps.lu import LULinear
 from flows.monotone.spline import RationalQuadratic
 from flows.transform import Inverse, Transform
 
@@ -45,11 +45,11 @@ def maf(
         context_features: width C of the context, which goes to every layer, standardised by ``fit``.
         orders: of width and number of the layer, in which order features see one another:
             :func:`~flows.architectures.alternating_orders`, :func:`~flows.architectures.random_orders`.
-        linear: makes a linear layer before each autoregression from the width: :class:`~flows.layers.lu.LULinear`,
+        linear: makes a linear layer before each autoregression from the width: :class:`~flows.LULinear`,
             which starts as the identity, :func:`~flows.architectures.random_rotation`; None for none.
-        activation: of the networks' hidden layers; see :class:`~flows.layers.coupling.AffineCoupling`.
+        activation: of the networks' hidden layers; see :class:`~flows.AffineCoupling`.
         dropout: share of the networks' hidden units that is dropped in training.
-        whiten: whether the first activation norm is followed by a :class:`~flows.layers.whitening.Whitening`.
+        whiten: whether the first activation norm is followed by a :class:`~flows.Whitening`.
         base: density of z, or what makes it from the width. By default Student-t distributions of learned tails, by
             which one row far outside the training data costs a few nats, where with
             :class:`~density.families.gaussian.StandardNormal` it may cost thousands and rule the mean.

@@ -16,8 +16,8 @@ from flows.chain import Chain
 from flows.continuous.trace import Trace
 from flows.continuous.transform import EXACT_TRACE, ContinuousTransform
 from flows.flow import Flow
-from flows.layers.activation_norm import ActNorm
-from flows.layers.whitening import Whitening
+from flows.layers.by_feature.activation_norm import ActNorm
+from flows.layers.linear_maps.whitening import Whitening
 from flows.transform import Transform
 
 

@@ -20,7 +20,7 @@ from flows.flow import Flow
 from flows.images.conditioner import image_coupling
 from flows.images.masks import channel_halves, checkerboard
 from flows.images.squeezes import squeeze
-from flows.layers.activation_norm import ActNorm
+from flows.layers.by_feature.activation_norm import ActNorm
 from flows.layers.on_features import OnFeatures
 from flows.layers.pixelwise import PixelWise
 from flows.monotone.spline import RationalQuadratic
@@ -59,7 +59,7 @@ def image_flow(
         context: width C of a context vector, which every coupling sees at every pixel, or the shape of context images,
             such as those to be dequantised, which are squeezed to each level's size. Standardised by ``fit``.
         linear: makes the linear layer of each step from the number of channels: by default a random rotation, held as
-            :class:`~flows.layers.lu.LULinear`.
+            :class:`~flows.LULinear`.
         spline: bins and bound of spline couplings; None for affine ones.
         base: density of z, or what makes it from the width C·H·W. By default Student-t distributions of learned tails,
             by which one image unlike the training data costs a few nats.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from density.families.gaussian import StandardNormal
 from flows.chain import Chain
 from flows.flow import Flow
-from flows.layers.activation_norm import ActNorm
-from flows.layers.linear import Linear
-from flows.layers.lu import LULinear
+from flows.layers.by_feature.activation_norm import ActNorm
+from flows.layers.linear_maps.linear import Linear
+from flows.layers.linear_maps.lu import LULinear
 
 
 def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: bool = True) -> Flow:
@@ -20,8 +20,8 @@ def linear_flow(features: int, linear: Callable[..., Linear] = LULinear, bias: b
 
     Args:
         features: width D.
-        linear: makes the layer from width and ``bias=``: :class:`~flows.layers.lu.LULinear`,
-            :class:`~flows.layers.qr.QRLinear`.
+        linear: makes the layer from width and ``bias=``: :class:`~flows.LULinear`,
+            :class:`~flows.QRLinear`.
         bias: whether to add b; without it the density is centred at 0, and data is taken in its own units.
 
     >>> import torch

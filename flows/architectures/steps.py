@@ -8,9 +8,9 @@ from density.contract import Density
 from flows.architectures.arrangements import Mixing
 from flows.chain import Chain
 from flows.flow import Flow
-from flows.layers.activation_norm import ActNorm
-from flows.layers.standardised_context import StandardisedContext
-from flows.layers.whitening import Whitening
+from flows.layers.by_feature.activation_norm import ActNorm
+from flows.layers.conditional.standardised_context import StandardisedContext
+from flows.layers.linear_maps.whitening import Whitening
 from flows.transform import Transform
 
 Base = Density | Callable[[int], Density]

@@ -15,7 +15,7 @@ from density.images.networks import ImageNetwork, channels_last
 from density.images.shape import ImageShape
 from density.rebuildable import Rebuildable
 from flows.images.squeezes import squeeze
-from flows.layers.coupling import AffineCoupling, Coupling, SplineCoupling
+from flows.layers.conditional.coupling import AffineCoupling, Coupling, SplineCoupling
 from flows.monotone.spline import RationalQuadratic
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from density.images.shape import ImageShape
-from flows.layers.permutation import Permutation
+from flows.layers.linear_maps.permutation import Permutation
 
 
 def squeeze(shape: Sequence[int]) -> Permutation:

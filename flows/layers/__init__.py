@@ -1,1 +1,1 @@
-"""Invertible layers: linear, elementwise, permutations, couplings, autoregressive."""
+"""Invertible layers: linear maps, by feature, conditional on other features or a context, at every pixel."""

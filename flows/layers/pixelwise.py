@@ -14,8 +14,8 @@ from flows.transform import Transform
 class PixelWise(Transform):
     r"""A transform of the channels, one and the same at each of P pixels; log-determinants add.
 
-    With a :class:`~flows.layers.linear.Linear` it is the invertible 1×1 convolution (Kingma & Dhariwal 2018,
-    arXiv:1807.03039, §3.2), with an :class:`~flows.layers.activation_norm.ActNorm` the activation norm of images, whose
+    With a :class:`~flows.Linear` it is the invertible 1×1 convolution (Kingma & Dhariwal 2018,
+    arXiv:1807.03039, §3.2), with an :class:`~flows.ActNorm` the activation norm of images, whose
     mean and standard deviation are those of a channel over all pixels of all images:
 
     .. math:: z_{\cdot p} = f(x_{\cdot p}; c), \qquad

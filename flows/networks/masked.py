@@ -15,7 +15,7 @@ from density.checks import check_count
 from density.families.nets import hidden_units
 from density.families.network import OutOfPlace
 from density.rebuildable import Rebuildable
-from flows.layers.permutation import as_order
+from flows.layers.linear_maps.permutation import as_order
 from flows.networks.columns import ELEMENTWISE
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from density import Gaussian, StandardNormal
 from flows import Flow, LULinear, QRLinear, maf, real_nvp
-from flows.layers.linear import Linear
+from flows.layers.linear_maps.linear import Linear
 from tests.bridge.comparison import normal
 from tests.laws.transforms import randomise
 

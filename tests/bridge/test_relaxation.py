@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from bridge import DiagonalJacobianEncoder, GaussianRelaxation, JacobianEncoder
 from density import StandardNormal, mlp
 from flows import AffineCoupling, Chain, Flow, LULinear, Permutation, QRLinear
-from flows.layers.linear import Linear
+from flows.layers.linear_maps.linear import Linear
 from lvm.evidence import importance
 from tests.bridge.comparison import Record, normal
 from tests.bridge.relaxed import FLOWS, blurred, gaussian_of, linear, nodes

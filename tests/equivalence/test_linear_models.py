@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from density import Gaussian, StandardNormal
 from flows import Flow, GaussianAutoregressive, LULinear, QRLinear, linear_flow
-from flows.layers.linear import Linear
+from flows.layers.linear_maps.linear import Linear
 from flows.networks.masked import MaskedLinear, MaskedMLP
 from lvm import PPCA, LinearVAE
 from tests.equivalence.examples import random_gaussian, random_matrix, randomise

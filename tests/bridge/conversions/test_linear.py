@@ -25,7 +25,7 @@ from flows import (
     maf,
     real_nvp,
 )
-from flows.layers.linear import Linear
+from flows.layers.linear_maps.linear import Linear
 from lvm import PPCA, VAE, GaussianMixture, LinearVAE
 from tests.bridge.comparison import BAR, Record, normal, relative
 from tests.laws.transforms import randomise

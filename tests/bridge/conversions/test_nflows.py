@@ -15,7 +15,7 @@ from bridge import flow_from_nflows, from_nflows, linear_from_nflows, to_nflows
 from bridge.conversions.nflows_transforms import FromNflows, ToNflows
 from density import StandardNormal, mlp
 from flows import ActNorm, AffineCoupling, Flow, LULinear, Permutation, QRLinear, glow, linear_flow, maf, real_nvp
-from flows.layers.linear import Linear
+from flows.layers.linear_maps.linear import Linear
 from tests.bridge.comparison import BAR, Record, normal, relative
 from tests.laws.transforms import randomise
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from density import Gaussian, Training
 from flows import ActNorm, Chain, Whitening, real_nvp
-from flows.layers.whitening import LEAST, correlations
+from flows.layers.linear_maps.whitening import LEAST, correlations
 
 D = 4
 

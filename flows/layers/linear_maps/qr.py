@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from density.checks import check_count
 from density.families.noise import normal_noise
-from flows.layers.linear import Linear, invertible
+from flows.layers.linear_maps.linear import Linear, invertible
 
 
 class QRLinear(Linear):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from density.checks import check_count
 from density.initialisation import StartingPoints
-from flows.layers.activation_norm import column_moments
+from flows.layers.by_feature.activation_norm import column_moments
 from flows.transform import Transform
 
 LEAST = 1e-4  # of the largest eigenvalue: no axis is stretched a hundred times more than another

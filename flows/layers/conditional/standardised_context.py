@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from density.initialisation import Standardisation, StartingPoints
-from flows.layers.embedded_context import ContextSeen
+from flows.layers.conditional.embedded_context import ContextSeen
 from flows.transform import Transform
 
 

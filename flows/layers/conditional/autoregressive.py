@@ -12,7 +12,7 @@ from density.checks import check_count
 from density.families.bounded import check_bound
 from density.families.network import network_output
 from density.initialisation import StartingPoints, take_input
-from flows.layers.permutation import as_order
+from flows.layers.linear_maps.permutation import as_order
 from flows.monotone.affine import LOG_SCALE_BOUND, ConditionalAffine
 from flows.monotone.monotone import Monotone
 from flows.monotone.spline import RationalQuadratic

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from density.support import Region
 from flows.chain import Chain
-from flows.layers.elementwise import per_feature
+from flows.layers.by_feature.elementwise import per_feature
 from flows.layers.on_features import OnFeatures
 from flows.transform import Transform
 

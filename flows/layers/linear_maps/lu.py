@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from flows.layers.linear import Linear, invertible
+from flows.layers.linear_maps.linear import Linear, invertible
 
 
 class LULinear(Linear):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from density.checks import check_data
 from density.support import Region, Support
-from flows.layers.activation_norm import Diagonal, column_moments
+from flows.layers.by_feature.activation_norm import Diagonal, column_moments
 from flows.transform import Transform
 
 UNIT_INTERVAL = Region(

@@ -1,0 +1,1 @@
+"""Layers that move each feature by itself."""

@@ -1,0 +1,1 @@
+"""Layers that are told by other features, or by a context, how to move."""
