@@ -24,7 +24,19 @@ from density import (
     lbfgs,
 )
 from flows import glow, iaf, maf, neural_spline_flow, real_nvp
-from lvm import EM, PPCA, VAE, Diagonal, FiniteMixture, Full, GaussianMixture, LinearVAE, StochasticEM, Tied
+from lvm import (
+    EM,
+    PPCA,
+    VAE,
+    Diagonal,
+    FiniteMixture,
+    Full,
+    GaussianMixture,
+    LinearVAE,
+    RandomPoints,
+    StochasticEM,
+    Tied,
+)
 from lvm.evidence import Linear, Pilot, annealed, quadrature
 from lvm.mixture.covariance import Covariance
 from lvm.ppca.observed_em import MissingEM
@@ -173,7 +185,7 @@ STEPS: dict[str, Callable[[], Run]] = {
     "EM, diagonal covariances: iteration": em(Diagonal()),
     "EM, a table of several kinds: iteration": iterations(
         lambda steps: FiniteMixture(4, 3, KINDS).fit(
-            table(), em=EM(max_iterations=2 + steps, tolerance=0.0, progress=False)
+            table(), em=EM(max_iterations=2 + steps, tolerance=0.0, start=RandomPoints(), progress=False)
         )
     ),
     "stochastic EM: epoch of four steps": iterations(
