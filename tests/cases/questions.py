@@ -117,7 +117,7 @@ DENSITIES: dict[str, Ask] = {
     "split": lambda m, g: m.split(g.x),
     "log_det": lambda m, g: m.log_det(),
     "log_prob_of_each": lambda m, g: m.log_prob_of_each(g.x),
-    "log_ratio_of_each": lambda m, g: m.log_ratio_of_each(g.x),
+    "log_ratio_of_each": lambda m, g: m.log_ratio_of_each(g.x).log_softmax(-1),  # up to what all have in common
 }
 
 TRANSFORMS: dict[str, Ask] = {

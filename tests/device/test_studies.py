@@ -98,6 +98,7 @@ def test_small_runs(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(blocks, "SCALARS_IN_CACHE", 2**60)
     failures, expected = rows_of(study, "cpu", tmp_path)
     with pretended():
+        monkeypatch.setattr(blocks, "rows_in_memory", lambda x: blocks.ROWS_AT_ONCE)
         there, found = rows_of(study, "cuda", tmp_path)
     assert there == failures == 0
     assert list(found.columns) == list(expected.columns)
