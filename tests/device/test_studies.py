@@ -57,7 +57,7 @@ OF_THE_RUN = re.compile(  # times, places, names of files
     "second|clock|date|device|versions|settings_hash|passes|points|^ms$|_us$"
 )
 SAME = 1e-6  # relative to a column's largest number, in float32
-STOPPED = {"norm_error": 1e-4}  # distances to an optimum, at which L-BFGS stops by rounding
+STOPPED = {"norm_error": 1e-4, "worst": 1e-5}  # what rounding leaves of an optimum, and of steps that a solver chooses
 PATHS = {"values"}  # of L-BFGS, which takes a step more or less by rounding: compared at their ends
 
 
