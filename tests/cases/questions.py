@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from density import CategoricalFamily
 from density.data.joined import joined, parted
 
 Ask = Callable[[Any, "Given"], object]
@@ -52,6 +53,12 @@ class Given:
 def latents(model: Any, given: Given) -> Tensor:  # noqa: ANN401
     """Draws ``[2, n, d]`` of the encoder."""
     return model.draw_latents(given.x, 2, **given.alike)[0]
+
+
+def logits(density: Any, given: Given) -> Tensor:  # noqa: ANN401
+    """Of categories, they are known up to what all have in common."""
+    found: Tensor = density.logits_at(given.context)
+    return found.log_softmax(-1) if isinstance(density, CategoricalFamily) else found
 
 
 def alphabet(density: Any, given: Given) -> list[Tensor]:  # noqa: ANN401
@@ -106,7 +113,7 @@ DENSITIES: dict[str, Ask] = {
     "enumerate": lambda m, g: m.enumerate(),
     "at": lambda m, g: [m.at(g.context)[0], m.at(g.context)[1].log_det()],
     "given": lambda m, g: m.given(g.context).log_prob(g.x),
-    "logits_at": lambda m, g: m.logits_at(g.context),
+    "logits_at": logits,
     "raw_at": lambda m, g: m.raw_at(g.context),
     "parameters_at": lambda m, g: m.parameters_at(g.context),
     "log_scale_at": lambda m, g: m.log_scale_at(g.context),
@@ -117,7 +124,7 @@ DENSITIES: dict[str, Ask] = {
     "split": lambda m, g: m.split(g.x),
     "log_det": lambda m, g: m.log_det(),
     "log_prob_of_each": lambda m, g: m.log_prob_of_each(g.x),
-    "log_ratio_of_each": lambda m, g: m.log_ratio_of_each(g.x),
+    "log_ratio_of_each": lambda m, g: m.log_ratio_of_each(g.x).log_softmax(-1),  # up to what all have in common
 }
 
 TRANSFORMS: dict[str, Ask] = {

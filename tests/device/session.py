@@ -1,6 +1,7 @@
 """A pretended device for a whole session of tests: ``pytest -p tests.device.session --device cuda tests/laws``.
 
-Tests that are written for the device of ``--device`` run there as on a machine that has one.
+Tests that are written for the device of ``--device`` run there as on a machine that has one; others, which
+draw on the CPU with a generator of the device, say so.
 """
 
 from __future__ import annotations

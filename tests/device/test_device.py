@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,7 @@ from tests.device.comparing import ROUNDING, asking_nothing, both, contents, mad
 from tests.device.counting import counting
 from tests.device.pretended import pretended
 
+ROOT = Path(__file__).parents[2]
 REJECTING = dict.fromkeys(("Beta", "NegativeBinomial", "ZeroInflated"), 99)  # whose draws wait until none is left
 
 
@@ -312,3 +315,10 @@ def test_a_checkpoint_of_another_device_is_refused(
     ):
         fit(second)
     fit(first)  # which has ended, and is given back
+
+
+@pytest.mark.slow
+def test_laws_of_bounds_run_on_a_device_of_their_own() -> None:
+    """Their fixtures and oracles too, as with ``--device cuda`` where there is one."""
+    plugin = ("-p", "tests.device.session", "--device", "cuda")
+    subprocess.run([sys.executable, "-m", "pytest", "-q", *plugin, "tests/laws/test_bounds.py"], cwd=ROOT, check=True)

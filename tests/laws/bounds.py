@@ -272,7 +272,8 @@ def contexts_are_given_where_they_are_due(case: BoundCase, generator: Generator)
     """One clear error in the model's name wherever one is missing, superfluous, of another size or not finite."""
     model = case.make(generator)
     name, width = type(model).__name__, model.context_features
-    x, context = case.points(model, generator, 4), torch.zeros(4, max(1, width), dtype=torch.float64)
+    x = case.points(model, generator, 4)
+    context = x.new_zeros(4, max(1, width))
     entrances: list[Callable[..., object]] = [
         lambda x, **given: model.log_weights(x, 2, **given),
         lambda x, **given: model.sample(2, **given),
