@@ -53,8 +53,9 @@ def test_images(model: ModelName, tmp_path: Path) -> None:
     assert rows["cuda"]["bits"] == pytest.approx(rows["cpu"]["bits"], rel=1e-9)
 
 
+MEMORY = 2**60  # bytes, rows or scalars: more than any block has
 OF_THE_RUN = re.compile(  # times, places, names of files
-    "second|clock|date|device|versions|settings_hash|passes|points|^ms$|_us$"
+    "second|clock|date|device|versions|settings_hash|passes|points|^ms$|_us$|^ours$|^theirs$"
 )
 SAME = 1e-6  # relative to a column's largest number, in float32
 STOPPED = {"norm_error": 1e-4, "worst": 1e-5}  # what rounding leaves of an optimum, and of steps that a solver chooses
@@ -94,11 +95,10 @@ def rows_of(study: Study, device: str, output: Path) -> tuple[int, pd.DataFrame]
 @pytest.mark.parametrize("study", every_study(), ids=lambda study: study.name)
 def test_small_runs(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     importlib.import_module(f"{study.package}.measure")
-    monkeypatch.setattr(blocks, "ROWS_IN_CACHE", blocks.ROWS_AT_ONCE)  # blocks, and so draws, as there
-    monkeypatch.setattr(blocks, "SCALARS_IN_CACHE", 2**60)
+    for most in ("ROWS_AT_ONCE", "ROWS_IN_CACHE", "SCALARS_IN_CACHE"):  # one block, and so the same draws
+        monkeypatch.setattr(blocks, most, MEMORY)
     failures, expected = rows_of(study, "cpu", tmp_path)
-    with pretended():
-        monkeypatch.setattr(blocks, "rows_in_memory", lambda x: blocks.ROWS_AT_ONCE)
+    with pretended(MEMORY):
         there, found = rows_of(study, "cuda", tmp_path)
     assert there == failures == 0
     assert list(found.columns) == list(expected.columns)
