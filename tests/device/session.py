@@ -10,9 +10,13 @@ import torch
 
 from tests.device.pretended import IMPORTED, Generator, pretended
 
-torch.Generator = Generator  # type: ignore[misc]  # before any module imports it
-for _name, (_, _replacement) in IMPORTED.items():
-    if _name != "Generator":
-        setattr(torch.func, _name, _replacement)
 SESSION = pretended()
-SESSION.__enter__()
+
+
+def pytest_load_initial_conftests() -> None:
+    """As a plugin alone, and before any module of the tests has imported what is replaced."""
+    torch.Generator = Generator  # type: ignore[misc]
+    for name, (_, replacement) in IMPORTED.items():
+        if name != "Generator":
+            setattr(torch.func, name, replacement)
+    SESSION.__enter__()
