@@ -124,7 +124,7 @@ class RationalQuadratic(Monotone):
         rise = above * scale * scale
         log_derivative = -rise.log() if inverse else rise.log()
         value = x0 + left if inverse else torch.addcmul(z0, scale, part)
-        value, log_derivative = x.where(outside, value), log_derivative.masked_fill_(outside, 0.0)
+        value, log_derivative = x.where(outside, value), log_derivative.masked_fill(outside, 0.0)
         bin_of_each = (outside, shares, pair, shifted, sizes, slopes)
         return value, log_derivative, Piece(*bin_of_each, left, right, ends, part, below, above, scale, rise)
 
@@ -137,14 +137,15 @@ class RationalQuadratic(Monotone):
         bins = self.bins
         logits, raw = torch.split_with_sizes(theta, [2 * bins, bins - 1])
         shares = logits.view(2, bins, *at.shape).softmax(1)
-        # The interval in steps of the smallest bin: first and last are its ends, the middle is 0 to rounding.
+        # The interval in steps of the smallest bin: first and last are its ends, exactly; the middle is rounded.
         grid = torch.linspace(-self.bound, self.bound, STEPS + 1, dtype=theta.dtype, device=theta.device)
         grid = grid.view(-1, *[1] * at.ndim)
         inner = torch.add(grid[1:bins], shares.cumsum(1)[:, :-1], alpha=self._span)
         widths, heights = inner.unbind(0)
         index = (at >= (heights if axis else widths)).sum(0)
-        ends = grid[:: STEPS // 2].expand(3, *at.shape).contiguous()  # rows that cat copies as they are
-        low, flat, high = ends.unsqueeze(1).unbind(0)
+        ends = grid[::STEPS].expand(2, *at.shape).contiguous()  # rows that cat copies as they are
+        low, high = ends.unsqueeze(1).unbind(0)
+        flat = low + high
         knots = torch.cat([low, widths, high, low, heights, high, flat, raw, flat]).view(3, bins + 1, *at.shape)
         pair = torch.stack([index, index + 1])
         return shares, pair, knots.gather(1, pair.expand(3, *pair.shape))

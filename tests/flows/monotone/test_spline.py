@@ -58,6 +58,15 @@ def test_value_and_derivative_are_continuous_at_every_knot(generator: Generator)
     torch.testing.assert_close(above[1][1:-1].exp(), inner, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bound", [8199.158203125, 835907.5625])  # a thousandth of which, 500 times, is rounded
+def test_wide_intervals_end_with_derivative_one(bound: float) -> None:
+    x = torch.tensor([-bound, -0.999 * bound, 0.999 * bound, bound]).nextafter(torch.zeros(()))
+    spline = RationalQuadratic(4, bound)
+    theta = torch.zeros(spline.parameters, len(x))
+    for function in (spline.forward, spline.inverse):
+        assert function(x, theta)[1].abs().max() < 10 * torch.finfo(x.dtype).eps
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bound", [0.01, 5.0, 32.0, 50.0])
 def test_edges_and_knots_are_inside(dtype: torch.dtype, bound: float, generator: Generator) -> None:

@@ -160,6 +160,7 @@ TRANSFORMATIONS: dict[str, Callable[[Function, Total, Tensor, Tensor], object]] 
     "hessian": lambda spline, total, x, theta: hessian(total, (0, 1))(x, theta),
     "vmap of hessian": lambda spline, total, x, theta: vmap(hessian(total, (0, 1)), (0, 1))(x, theta),
     "jacrev of jacfwd": lambda spline, total, x, theta: jacrev(jacfwd(total, 1), (0, 1))(x, theta),
+    "jacrev of two jacfwd": lambda spline, total, x, theta: jacrev(jacfwd(jacfwd(total)))(x, theta),
     "third derivatives": lambda spline, total, x, theta: jacfwd(jacrev(jacrev(total)))(x, theta),
     "graph outside": lambda spline, total, x, theta: graph_outside(total, x, theta),
     "forward mode": lambda spline, total, x, theta: forward_mode(total, x, theta),
