@@ -229,6 +229,12 @@ TRANSFORMS: dict[str, TransformCase] = {
     "whitening": TransformCase(whitening),
     "whitening, four features": TransformCase(lambda g: whitening(g, 4), 4),
     "whitening between others": TransformCase(lambda g: Chain(actnorm(g), whitening(g), randomise(LULinear(3), g))),
+    "steps of a permutation and LU": TransformCase(
+        lambda g: Chain(
+            *(permutation(g), randomise(LULinear(3), g), randomise(AffineCoupling([True, False, True], NARROW), g)),
+            *(permutation(g), randomise(LULinear(3), g), elementwise_spline(g)),
+        )
+    ),
     "elementwise spline": TransformCase(randomised(lambda: ElementwiseSpline(3, SPLINE))),
     "elementwise spline, from data": TransformCase(elementwise_spline),
     "activation norm": TransformCase(actnorm),
