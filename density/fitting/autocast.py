@@ -57,7 +57,8 @@ class Lowering:
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
-        self.forwards = [] if dtype is None else [_Forward(network, dtype) for network in _networks(module)]
+        networks = dict.fromkeys(_networks(module))  # parts may share one
+        self.forwards = [] if dtype is None else [_Forward(network, dtype) for network in networks]
         self.networks = {forward.network for forward in self.forwards}
         self.words = f"networks in {str(dtype).removeprefix('torch.')}"
 
@@ -128,14 +129,24 @@ def tensor_float_32(allowed: bool = True) -> Iterator[None]:
     matmul = torch.backends.cuda.matmul
     named = hasattr(matmul, "fp32_precision")  # since torch 2.9, beside the older one
     before = matmul.fp32_precision if named else matmul.allow_tf32
-    matmul.allow_tf32 = True
-    try:
-        with in_lower_precision(_on_cuda, "products in TF32"):
+    with in_lower_precision(_on_cuda, "products in TF32"):
+        if _is_allowed():  # and nothing is written: torch's "medium" precision, which allows more, would not come back
             yield
-    finally:
-        matmul.allow_tf32 = before in ("tf32", True)
-        if named:
-            matmul.fp32_precision = before
+            return
+        matmul.allow_tf32 = True
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before in ("tf32", True)
+            if named:
+                matmul.fp32_precision = before
+
+
+def _is_allowed() -> bool:
+    try:
+        return torch.backends.cuda.matmul.allow_tf32
+    except RuntimeError:  # torch does not say it where its older and its newer setting contradict
+        return False
 
 
 def _on_cuda(model: nn.Module) -> bool:

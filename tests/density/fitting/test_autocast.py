@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from density import Model, Training, lowered, maximise, tensor_float_32
+from density import Model, StandardNormal, Training, lowered, maximise, tensor_float_32
 from density.families.nets import mlp
 from density.fitting.autocast import Lowering
-from flows import glow, maf, real_nvp
+from flows import AffineCoupling, Chain, Flow, glow, maf, real_nvp
 from lvm import VAE
 from lvm.evidence import Pilot, importance, sandwich
 from tests.device.pretended import pretended
@@ -165,6 +165,14 @@ def test_claims_say_that_networks_run_lower(x: Tensor) -> None:
         assert "bfloat16" not in claim.method
 
 
+def test_a_network_that_parts_share_has_its_own_forward_after(x: Tensor) -> None:
+    network, masks = mlp(1, 4, (8,)), torch.eye(3, dtype=torch.bool)
+    flow = Flow(StandardNormal(3), Chain(*(AffineCoupling(mask, conditioner=network) for mask in masks)))
+    with lowered(flow, torch.bfloat16):
+        assert "bfloat16" in flow.log_density(x).method
+    assert "forward" not in vars(network)
+
+
 def test_tensor_float_32_is_allowed_within_and_as_it_was_after() -> None:
     matmul = torch.backends.cuda.matmul
     for before in (False, True):
@@ -177,6 +185,15 @@ def test_tensor_float_32_is_allowed_within_and_as_it_was_after() -> None:
         with tensor_float_32(allowed=False):
             assert matmul.allow_tf32 is before
     matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+def test_tensor_float_32_beside_torch_s_own_word_for_it(before: str) -> None:
+    torch.set_float32_matmul_precision(before)
+    with tensor_float_32():
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == before
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="since torch 2.9")
