@@ -159,7 +159,7 @@ def test_a_model_cut_in_the_middle_of_an_epoch(name: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", ["flow", pytest.param("vae", marks=pytest.mark.slow)])
 def test_killed_three_times(name: str, tmp_path: Path) -> None:
-    _killed(name, tmp_path, 10, lambda seconds: [0.4 * seconds] * 3, at_least=2)
+    _killed(name, tmp_path, 10, lambda seconds: [0.2 * seconds] * 3, at_least=2)
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_cut_again_and_again(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", FITS)
 def test_killed_three_times(name: str, tmp_path: Path) -> None:
-    _killed(name, tmp_path, 4, lambda seconds: [0.4 * seconds] * 3, at_least=2)
+    _killed(name, tmp_path, 4, lambda seconds: [0.2 * seconds] * 3, at_least=2)
 
 
 @pytest.mark.slow
