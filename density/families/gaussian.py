@@ -113,7 +113,8 @@ class StandardNormal(GaussianFamily):
 
     def _squares(self, x: Tensor) -> Tensor:
         """x², as a distance from zero, whose gradient is one kernel where that of a power is three."""
-        return F.mse_loss(x, self.zero.expand_as(x), reduction="none")
+        zeros = torch.zeros_like(x)  # and no view of one zero: torch has no rule for its vmap within another
+        return F.mse_loss(x, zeros, reduction="none")
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
         return _noise(n, self.zero, generator)

@@ -75,6 +75,18 @@ def gradients_of_points_are_theirs(case: ModuleCase, generator: Generator) -> No
             _close(gradients[name][i], torch.zeros_like(fixed[name]) if one is None else one)
 
 
+def batches_of_points_are_mapped_too(case: ModuleCase, generator: Generator) -> None:
+    """vmap of vmap: rules of torch's for a batch may fail in a batch of batches."""
+    model, inputs = _made(case, generator)
+    if case.discrete:
+        return
+    randomness = "same" if isinstance(model, Bound) else "error"
+    once = vmap(model, randomness=randomness)
+    twice = vmap(once, randomness=randomness)
+    one = _seeded(once, *inputs)
+    _close(_seeded(twice, *(torch.stack([x, x]) for x in inputs)), torch.stack([one, one]))
+
+
 def an_averaged_model_has_the_mean_of_the_weights(case: ModuleCase, generator: Generator) -> None:
     model, inputs = _made(case, generator)
     averaged = AveragedModel(model)
@@ -128,6 +140,7 @@ module_laws: list[Callable[[ModuleCase, Generator], None]] = [
     forward_is_log_prob_or_else_the_elbo,
     other_parameters_can_be_put_in,
     gradients_of_points_are_theirs,
+    batches_of_points_are_mapped_too,
     an_averaged_model_has_the_mean_of_the_weights,
     a_compiled_model_is_one_graph,
 ]
