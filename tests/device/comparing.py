@@ -16,7 +16,7 @@ from density import LogDensity
 from tests.device.counting import counting
 from tests.device.pretended import Generator, Pretended, pretended
 
-ROUNDING = 1e-9  # of another path to the same number: AᵀA by strips, all eigenvalues instead of some
+ROUNDING = 1e-8  # of another path to the same number, such as AᵀA by strips; and √ε, a spread of equal numbers
 OTHERS = ("flows/continuous/solver.py", "bridge/conversions/nflows_transforms.py")  # whose lines call other libraries
 
 

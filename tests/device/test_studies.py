@@ -58,7 +58,11 @@ OF_THE_RUN = re.compile(  # times, places, names of files
     "second|clock|date|device|versions|settings_hash|passes|points|^ms$|_us$|^ours$|^theirs$"
 )
 SAME = 1e-6  # relative to a column's largest number, in float32
-STOPPED = {"norm_error": 1e-4, "worst": 1e-5}  # what rounding leaves of an optimum, and of steps that a solver chooses
+STOPPED = {  # what rounding leaves of an optimum, of steps that a solver chooses, and of counts above a threshold
+    "norm_error": 1e-4,
+    "worst": 1e-5,
+    "unreliable": 1e-2,
+}
 PATHS = {"values"}  # of L-BFGS, which takes a step more or less by rounding: compared at their ends
 
 
