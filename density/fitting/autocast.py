@@ -1,6 +1,4 @@
-"""Lower precision where it is asked for: bfloat16 in the networks, and not in the densities that they parametrise;
-TF32 in products of matrices.
-"""
+"""Lower precision where it is asked for: bfloat16 in networks, and not in their densities; TF32 in matrix products."""
 
 from __future__ import annotations
 

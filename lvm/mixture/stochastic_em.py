@@ -138,9 +138,7 @@ class StochasticEM(Algorithm):
                 return value, reached
         return self._pass(problem, at, seed, summed)
 
-    def _pass(
-        self, problem: Problem, at: Running, seed: int, expect: Callable[..., Statistics]
-    ) -> tuple[float, Running]:
+    def _pass(self, problem: Problem, at: Running, seed: int, expect: Expect) -> tuple[float, Running]:
         """The epoch whose order of rows has this seed, by an E-step of a minibatch."""
         parameters, mean, average = at.parameters, at.mean, at.average
         seen, averaged = at.seen, at.averaged
